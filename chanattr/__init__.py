@@ -1,0 +1,52 @@
+"""chanattr: which channels of a layer does a PyTorch vision network need to see this?
+
+Names are imported on first use, so that `import chanattr` costs nothing and loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "layers": "chanattr.network.layers",
+    "capture": "chanattr.network.hooks",
+    "inject": "chanattr.network.hooks",
+    "frozen": "chanattr.network.hooks",
+    "per_image": "chanattr.attribution.image",
+    "per_class": "chanattr.attribution.classes",
+    "ExactSearch": "chanattr.settings",
+    "PenaltySearch": "chanattr.settings",
+    "Settings": "chanattr.settings",
+    "area_grid": "chanattr.settings",
+    "paper_areas": "chanattr.settings",
+    "ImageAttribution": "chanattr.records",
+    "ClassAttribution": "chanattr.records",
+    "open_run": "chanattr.store",
+    "attribute": "chanattr.runs",
+    "load_model": "chanattr.network.zoo",
+    "image_loader": "chanattr.images",
+    "report": "chanattr.pictures.report",
+    "ChanattrError": "chanattr.errors",
+    "InputError": "chanattr.errors",
+    "ImageError": "chanattr.errors",
+    "LayerError": "chanattr.errors",
+    "ModelError": "chanattr.errors",
+    "StoreError": "chanattr.errors",
+}
+_ROOMS = {"figures": "chanattr.pictures.figures"}
+
+__all__ = sorted({*_HOMES, *_ROOMS})
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(_ROOMS[name])
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'chanattr' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

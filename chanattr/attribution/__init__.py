@@ -1,0 +1,1 @@
+"""The questions: which channels does an image, or a class, need?"""

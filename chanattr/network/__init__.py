@@ -1,0 +1,1 @@
+"""The network: layers found, hooks placed, the part after a layer cut out, models loaded."""

@@ -1,0 +1,1 @@
+"""The rooms that make, draw and bind images for people."""

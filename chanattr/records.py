@@ -1,0 +1,280 @@
+"""The frozen results: numpy arrays that cross from torch to the store and the pictures, once.
+
+Axis letters: N images (rows), A areas, K channels, C classes, h w the layer's grid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from chanattr.errors import InputError
+from chanattr.settings import Settings
+
+if TYPE_CHECKING:
+    import xarray
+
+Rows = int | slice | Sequence[int] | np.ndarray
+Record = TypeVar("Record", "ImageAttribution", "ClassAttribution")
+
+NOT_REACHED = -1
+NOT_RUN = -2
+
+
+def _axes(letters: str) -> Any:
+    """A field whose array has these axes; the first axis is the one that rows select, unless it is A or K."""
+    return dataclasses.field(metadata={"axes": tuple(letters.split())})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageAttribution:
+    """Which channels each image needs: for every area the best set found, and the smallest that reaches the level.
+
+    In every game a mask is the selected set: `masks[n, a]` has exactly `areas[a]` ones. `scores` are float32 scores of
+    those binary masks (*delete*: with the set dropped; *dual*: kept less dropped).
+
+    Attributes:
+        layer: dotted name of the layer.
+        settings: the question, complete.
+        engine: how masked activations were scored, in words.
+        keys: one a row.
+        targets: class whose score was kept, i4 [N].
+        predictions: the whole network's class, i4 [N].
+        probability: the whole network's probability of the target, f4 [N].
+        areas: channels selected, i4 [A].
+        masks: bool [N, A, K].
+        scores: f4 [N, A].
+        original: score with every channel, f4 [N].
+        empty: score with every channel dropped, f4 [N].
+        top1: whether the masked network still names the target, bool [N, A].
+        smallest_area: a*, i4 [N]; -1 not reached, 0 the empty set reaches, -2 not run.
+        smallest_mask: bool [N, K]; all False where there is no a*.
+        smallest_score: f4 [N]; NaN where there is no a*.
+        smallest_top1: bool [N].
+        energy: root mean square over channels of the a*-masked activation at each position, f4 [N, h, w].
+        energy_by_area: the same for every area, f4 [N, A, h, w]; NaN for rows that do not keep it.
+        fill_values: what a dropped channel becomes, f4 [K]; NaN when it depends on the image (spatial mean).
+        evaluations: of the search over areas, per row, (forwards + 2 backwards) / 3, f4 [N].
+        refine_evaluations: of the refinement of a*, per row, f4 [N].
+    """
+
+    layer: str
+    settings: Settings
+    engine: str
+    keys: tuple[str, ...]
+    targets: np.ndarray = _axes("N")
+    predictions: np.ndarray = _axes("N")
+    probability: np.ndarray = _axes("N")
+    areas: np.ndarray = _axes("A")
+    masks: np.ndarray = _axes("N A K")
+    scores: np.ndarray = _axes("N A")
+    original: np.ndarray = _axes("N")
+    empty: np.ndarray = _axes("N")
+    top1: np.ndarray = _axes("N A")
+    smallest_area: np.ndarray = _axes("N")
+    smallest_mask: np.ndarray = _axes("N K")
+    smallest_score: np.ndarray = _axes("N")
+    smallest_top1: np.ndarray = _axes("N")
+    energy: np.ndarray = _axes("N h w")
+    energy_by_area: np.ndarray = _axes("N A h w")
+    fill_values: np.ndarray = _axes("K")
+    evaluations: np.ndarray = _axes("N")
+    refine_evaluations: np.ndarray = _axes("N")
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, rows: Rows) -> ImageAttribution:
+        """The same record for some rows; an int gives one row, still a record."""
+        return _select(self, rows)
+
+    def channels(self, row: int) -> np.ndarray:
+        """The sorted channel numbers of the row's a* set."""
+        return np.flatnonzero(self.smallest_mask[row])
+
+    def ranking(self, row: int) -> np.ndarray:
+        """All channels by the smallest area from which they are selected; ties (and the never selected, last) by number."""
+        entered = np.where(self.masks[row].any(0), self.masks[row].argmax(0), len(self.areas))
+        return np.argsort(entered, kind="stable")
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The record as a labelled Dataset with coordinates image, area and channel (needs the extra `xarray`)."""
+        return _to_xarray(self, {"N": "image", "A": "area", "K": "channel", "h": "y", "w": "x"}, {"N": np.array(self.keys)})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClassAttribution:
+    """Which channels each class needs: the paper's mean of the images' a* masks, and one joint set for all its images.
+
+    Attributes:
+        layer, settings, engine: as for `ImageAttribution`.
+        targets: class numbers, increasing, i4 [C].
+        names: class names, one a class ("" where unknown).
+        areas: channels selected by the joint sets, i4 [A].
+        rows: images of the class that were searched, i4 [C].
+        images: images that `mean_mask` is over (those that reach the level), i4 [C].
+        mean_mask: mean of the images' a* masks (the paper's), f4 [C, K]; 0 where `images` is 0.
+        joint_masks: one mask for all images of the class, found on their mean reward, bool [C, A, K].
+        joint_scores: its mean score over those same images, f4 [C, A].
+        joint_top1: share of the images that it still names rightly, f4 [C, A].
+        joint_log_probability: mean log-probability of the class under it, f4 [C, A].
+        held_out_scores: mean score over images that the set was not searched on, over `folds`, f4 [C, A]; NaN with one image.
+        held_out_top1, held_out_log_probability: the same on held-out images, f4 [C, A].
+        original, empty: mean score with every channel, and with none, f4 [C].
+        original_top1: share of the images that the whole network names rightly, f4 [C].
+        smallest_area: a* of the joint sets (mean score against mean level), i4 [C]; -1 not reached, 0 the empty set, -2 not run.
+        smallest_mask: bool [C, K].
+        smallest_score: f4 [C].
+        fill_values: f4 [K].
+        evaluations: masked images evaluated for the joint sets, per class, f4 [C].
+    """
+
+    layer: str
+    settings: Settings
+    engine: str
+    names: tuple[str, ...]
+    targets: np.ndarray = _axes("C")
+    areas: np.ndarray = _axes("A")
+    rows: np.ndarray = _axes("C")
+    images: np.ndarray = _axes("C")
+    mean_mask: np.ndarray = _axes("C K")
+    joint_masks: np.ndarray = _axes("C A K")
+    joint_scores: np.ndarray = _axes("C A")
+    joint_top1: np.ndarray = _axes("C A")
+    joint_log_probability: np.ndarray = _axes("C A")
+    held_out_scores: np.ndarray = _axes("C A")
+    held_out_top1: np.ndarray = _axes("C A")
+    held_out_log_probability: np.ndarray = _axes("C A")
+    original: np.ndarray = _axes("C")
+    empty: np.ndarray = _axes("C")
+    original_top1: np.ndarray = _axes("C")
+    smallest_area: np.ndarray = _axes("C")
+    smallest_mask: np.ndarray = _axes("C K")
+    smallest_score: np.ndarray = _axes("C")
+    fill_values: np.ndarray = _axes("K")
+    evaluations: np.ndarray = _axes("C")
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, rows: Rows) -> ClassAttribution:
+        """The same record for some classes (rows of `targets`)."""
+        return _select(self, rows)
+
+    def channels(self, target: int, count: int, source: str = "joint") -> np.ndarray:
+        """The `count` channels of a class.
+
+        Args:
+            target: a class number of `targets`.
+            count: how many; for "joint" one of `areas`, or a* of the class.
+            source: "joint" (sorted by number: a set has no order) or "mean" (highest inclusion rate first, ties by number).
+
+        Raises:
+            InputError: no such class, count or source.
+        """
+        where = np.flatnonzero(self.targets == target)
+        if not len(where):
+            raise InputError(f"class {target} is not in this result; it holds {self.targets.tolist()}")
+        row = int(where[0])
+        if source == "mean":
+            return np.argsort(-self.mean_mask[row], kind="stable")[:count]
+        if source != "joint":
+            raise InputError(f"source={source!r}; expected 'joint' or 'mean'")
+        if count in self.areas:
+            return np.flatnonzero(self.joint_masks[row, list(self.areas).index(count)])
+        if count == self.smallest_area[row]:
+            return np.flatnonzero(self.smallest_mask[row])
+        raise InputError(f"no joint set of {count} channels for class {target}; searched were {self.areas.tolist()} and its a* "
+                         f"{self.smallest_area[row]}; use one of these, or source='mean'")
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The record as a labelled Dataset with coordinates class, area and channel (needs the extra `xarray`)."""
+        return _to_xarray(self, {"C": "class", "A": "area", "K": "channel"}, {"C": self.targets})
+
+
+def array_axes(kind: type) -> dict[str, tuple[str, ...]]:
+    """Axis letters of every array field of a record type, by field name."""
+    return {f.name: f.metadata["axes"] for f in dataclasses.fields(kind) if "axes" in f.metadata}
+
+
+def row_axis(kind: type) -> str:
+    """The letter that rows of this record run along: N or C."""
+    return "N" if kind is ImageAttribution else "C"
+
+
+def concatenate(records: Sequence[Record]) -> Record:
+    """One record from several of the same question, rows in the order given.
+
+    Raises:
+        InputError: nothing to join, or the records answer different questions.
+    """
+    if not records:
+        raise InputError("concatenate got no records; expected at least one")
+    first = records[0]
+    for other in records[1:]:
+        for name, mine, theirs in first.settings.differences(other.settings):
+            raise InputError(f"records differ in {name}: {mine!r} and {theirs!r}; only answers to one question can be joined")
+    letter = row_axis(type(first))
+    joined: dict[str, Any] = {name: np.concatenate([getattr(r, name) for r in records])
+                              for name, axes in array_axes(type(first)).items() if axes[0] == letter}
+    text = "keys" if letter == "N" else "names"
+    joined[text] = tuple(value for r in records for value in getattr(r, text))
+    return dataclasses.replace(first, **joined)
+
+
+def equal(one: Record, other: Record) -> bool:
+    """Whether two records hold the same question and the same numbers (NaN equals NaN; engine left out)."""
+    if one.settings != other.settings or len(one) != len(other):
+        return False
+    text = "keys" if isinstance(one, ImageAttribution) else "names"
+    if getattr(one, text) != getattr(other, text):
+        return False
+    return all(np.array_equal(getattr(one, n), getattr(other, n), equal_nan=getattr(one, n).dtype.kind == "f")
+               for n in array_axes(type(one)))
+
+
+def _check(record: Any) -> None:
+    """Refuses arrays whose axes disagree."""
+    letter = row_axis(type(record))
+    sizes = {letter: len(record.keys if letter == "N" else record.names)}
+    for name, axes in array_axes(type(record)).items():
+        shape = np.shape(getattr(record, name))
+        if len(shape) != len(axes):
+            raise InputError(f"{type(record).__name__}.{name} has shape {shape}; expected axes {' '.join(axes)}")
+        for axis, size in zip(axes, shape, strict=True):
+            if sizes.setdefault(axis, size) != size:
+                raise InputError(f"{type(record).__name__}.{name} has {size} along {axis}; expected {sizes[axis]}")
+
+
+def _select(record: Record, rows: Rows) -> Record:
+    letter = row_axis(type(record))
+    index = np.arange(len(record))[rows]
+    index = np.atleast_1d(index)
+    chosen: dict[str, Any] = {name: getattr(record, name)[index]
+                              for name, axes in array_axes(type(record)).items() if axes[0] == letter}
+    text = "keys" if letter == "N" else "names"
+    chosen[text] = tuple(getattr(record, text)[i] for i in index)
+    return dataclasses.replace(record, **chosen)
+
+
+def _to_xarray(record: Any, names: dict[str, str], rows: dict[str, np.ndarray]) -> xarray.Dataset:
+    import xarray
+
+    axes = array_axes(type(record))
+    coordinates = {names[letter]: values for letter, values in rows.items()}
+    coordinates["area"] = record.areas
+    coordinates["channel"] = np.arange(len(record.fill_values))
+    data = {name: (tuple(names[a] for a in letters), getattr(record, name)) for name, letters in axes.items()
+            if name != "areas" and not (name == "targets" and "C" in rows)}
+    attributes = {"layer": record.layer, "settings": record.settings.to_json(), "engine": record.engine}
+    return xarray.Dataset(data, coordinates, attributes)
