@@ -17,11 +17,11 @@ find_python() {
     [ -n "${PYTHON:-}" ] && names="$PYTHON"
     for name in $names; do
         command -v "$name" >/dev/null 2>&1 || continue
-        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
             python="$name"
             return
         fi
-        found="$found $name ($("$name" --version 2>&1 | head -n 1))"
+        found="$found $name ($("$name" --version 2>&1 | head -n 1 || true))"
     done
     fail "found${found:- no Python}; chanattr needs Python 3.10 or newer: install one, or name it with PYTHON=/path/to/python3"
 }

@@ -1,0 +1,43 @@
+"""For every test: one thread, annotations checked at run time, and a browser where there is one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Before the first import of the package: shapes and types of every call are checked, in tests only.
+install_import_hook("chanattr", "beartype.beartype")
+
+import torch  # noqa: E402  (after the hook, which must come first)
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Small tensors gain nothing from threads, and one thread gives the same sums everywhere."""
+    torch.set_num_threads(1)
+
+
+def _find_browser() -> str | None:
+    for name in BROWSERS:
+        if path := shutil.which(name):
+            return path
+    downloaded = sorted(Path.home().glob(".cache/ms-playwright/chromium-*/chrome-linux*/chrome"))
+    return str(downloaded[-1]) if downloaded else None
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium; without one the test is skipped, or fails where CHANATTR_REQUIRE_BROWSER=1."""
+    path = _find_browser()
+    if path is None:
+        reason = f"no Chromium on PATH; looked for {', '.join(BROWSERS)}"
+        if os.environ.get("CHANATTR_REQUIRE_BROWSER") == "1":
+            pytest.fail(f"{reason}; CHANATTR_REQUIRE_BROWSER=1 asks for one")
+        pytest.skip(reason)
+    return path
