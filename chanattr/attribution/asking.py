@@ -1,0 +1,139 @@
+"""A question put to a network: masks searched over rows and areas, judged by the definition, and the smallest that reaches."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from chanattr.attribution.question import Question
+from chanattr.attribution.score import Fill, NetworkScore
+from chanattr.network.tail import Stem, Tail
+from chanattr.records import NOT_REACHED
+from chanattr.search.exact import Found, exact
+from chanattr.search.objective import images_per_evaluation, level_of, play, reached
+from chanattr.search.penalty import penalty
+from chanattr.search.smallest import Smallest, on_grid, refine
+from chanattr.settings import ExactSearch, area_grid
+
+
+class Asking(NamedTuple):
+    """What is maximised over R rows, and what to reach: scores with everything and with nothing, the level between, top-1 shares."""
+
+    score: NetworkScore
+    question: Question
+    original: Float[Tensor, "R"]
+    empty: Float[Tensor, "R"]
+    level: Float[Tensor, "R"]
+    named: Float[Tensor, "R"]
+
+
+class Final(NamedTuple):
+    """Float32 figures of binary masks by the game's meaning."""
+
+    score: Float[Tensor, "P"]
+    top1: Float[Tensor, "P"]
+    log_probability: Float[Tensor, "P"]
+
+
+def make_asking(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor, "N"], fill: Fill,
+                members: tuple[Tensor, ...]) -> Asking:
+    """A score over `members`, its scores with everything and with nothing, and the level in between."""
+    score = NetworkScore(tail=tail, stem=stem, targets=targets, reward=question.reward, fill=fill.values.to(targets.device), members=members,
+                         batch_size=question.batch_size)
+    rows = torch.arange(len(members), device=targets.device)
+    every = torch.ones(len(members), question.family.size, device=targets.device)
+    whole = score.judge(every, rows)
+    full, none = whole.reward, score.judge(0 * every, rows).reward
+    if question.settings.game == "dual":
+        full, none = full - none, none - full
+    return Asking(score, question, full, none, level_of(question.settings.level, full, none), whole.top1)
+
+
+def search_grid(asking: Asking, grid: Int[Tensor, "A"]) -> tuple[Bool[Tensor, "R A K"], Float[Tensor, "R"]]:
+    """The best masks of every row and area, searched side by side; the full area needs no search."""
+    family, settings = asking.question.family, asking.question.settings
+    rows, areas = len(asking.original), grid.repeat(len(asking.original))
+    row = torch.arange(rows, device=grid.device).repeat_interleave(len(grid))
+    masks = torch.ones(len(areas), family.size, dtype=torch.bool, device=grid.device)
+    spent = torch.zeros(len(areas), device=grid.device)
+    open_ = torch.nonzero(areas < family.size)[:, 0]
+    if len(open_):
+        found = search_pairs(asking, areas[open_], row[open_])
+        masks[open_], spent[open_] = found.masks, found.evaluations
+    cost = images_per_evaluation(settings.game)
+    return masks.view(rows, len(grid), -1), cost * spent.view(rows, len(grid)).sum(1)
+
+
+def search_pairs(asking: Asking, areas: Int[Tensor, "P"], rows: Int[Tensor, "P"]) -> Found:
+    """The question's own search, over pairs."""
+    settings = asking.question.settings
+    score = play(asking.score, settings.game)
+    if isinstance(settings.search, ExactSearch):
+        return exact(score, asking.question.family, areas, rows, settings.search)
+    return penalty(score, asking.question.family, areas, rows, settings.search)
+
+
+def find_smallest(asking: Asking, grid: Int[Tensor, "A"], masks: Bool[Tensor, "R A K"], reached_at: Bool[Tensor, "R A"]) -> Smallest:
+    """a* on the grid, refined where the settings say so; without a grid, bracketed first."""
+    settings, family = asking.question.settings, asking.question.family
+    count = len(asking.original)
+    rows = torch.arange(count, device=grid.device)
+    nothing = torch.zeros(count, family.size, dtype=torch.bool, device=grid.device)
+    empty_reached = reaches_level(asking, nothing, rows)
+    if len(grid):
+        found = on_grid(grid, masks, reached_at, empty_reached)
+    else:
+        grid, found = _bracket(asking, empty_reached)
+    if not settings.refine:
+        return found
+    steps = settings.search if isinstance(settings.search, ExactSearch) else family.resolve(ExactSearch())
+    score = play(asking.score, settings.game)
+    better = refine(found, grid, score, family, steps, lambda trial, row: reaches_level(asking, trial, row))
+    return better._replace(evaluations=images_per_evaluation(settings.game) * better.evaluations)
+
+
+def _bracket(asking: Asking, empty_reached: Bool[Tensor, "R"]) -> tuple[Int[Tensor, "A"], Smallest]:
+    """The smallest reaching area of the default grid by bisection over the grid: a few searches in place of all."""
+    family = asking.question.family
+    grid = torch.tensor(area_grid(family.size), device=empty_reached.device)
+    count, top = len(empty_reached), len(grid) - 1
+    every = torch.arange(count, device=grid.device)
+    mask = torch.ones(count, family.size, dtype=torch.bool, device=grid.device)
+    spent = torch.zeros(count, device=grid.device)
+    low, high = torch.full_like(every, -1), torch.where(empty_reached, 0, top)
+    while len(rows := torch.nonzero(high - low > 1)[:, 0]):
+        middle = (low[rows] + high[rows]) // 2
+        found = search_pairs(asking, grid[middle], rows)
+        reach = reaches_level(asking, found.masks, rows)
+        mask[rows] = torch.where(reach[:, None], found.masks, mask[rows])
+        high[rows], low[rows] = torch.where(reach, middle, high[rows]), torch.where(reach, low[rows], middle)
+        spent[rows] += found.evaluations
+    reached_top = (high < top) | reaches_level(asking, torch.ones_like(mask), every)
+    area = torch.where(empty_reached, 0, torch.where(reached_top, grid[high], NOT_REACHED))
+    return grid, Smallest(area, mask & (area > 0)[:, None], spent)
+
+
+def judge(asking: Asking, masks: Bool[Tensor, "P K"], rows: Int[Tensor, "P"]) -> Final:
+    """Float32 figures of binary masks: *preserve* kept, *delete* dropped, *dual* the difference (top-1 of the kept half)."""
+    game = asking.question.settings.game
+    main = asking.score.judge(~masks if game == "delete" else masks, rows)
+    if game != "dual":
+        return Final(*main)
+    return Final(main.reward - asking.score.judge(~masks, rows).reward, main.top1, main.log_probability)
+
+
+def reaches(asking: Asking, scores: Tensor, top1: Tensor, rows: Tensor) -> Tensor:
+    """Whether figures reach their rows' level; with "top1" whether the target is (*delete*: is no longer) the top class."""
+    settings = asking.question.settings
+    if settings.level == "top1":
+        return top1 <= 0 if settings.game == "delete" else (top1 >= asking.named[rows]) & (top1 > 0)
+    return reached(scores, asking.level[rows], settings.game)
+
+
+def reaches_level(asking: Asking, masks: Bool[Tensor, "P K"], rows: Int[Tensor, "P"]) -> Bool[Tensor, "P"]:
+    """Whether binary masks reach their rows' level, by the definition."""
+    final = judge(asking, masks, rows)
+    return reaches(asking, final.score, final.top1, rows)

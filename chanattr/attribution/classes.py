@@ -1,0 +1,146 @@
+"""The question for each class: the paper's mean of its images' a* masks, and one joint set for all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from chanattr.attribution.asking import Asking, find_smallest, judge, make_asking, reaches, search_grid
+from chanattr.attribution.image import SHARD, check_images, mean_fill, per_image, to_f4, to_i4, to_numpy
+from chanattr.attribution.question import Areas, Asked, Question, check_finite, check_targets, make_question
+from chanattr.attribution.score import Fill, fill_of
+from chanattr.network.tail import Stem, Tail, bind, join_stems, take_stem
+from chanattr.progress import Progress, advance
+from chanattr.records import ClassAttribution, ImageAttribution, concatenate
+from chanattr.search.objective import Reward
+from chanattr.settings import Search
+
+
+def per_class(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, targets: Sequence[int] | Tensor,
+              areas: Areas = None, search: Search | None = None, reward: str | Reward = "logit", game: str = "preserve",
+              fill: str | float | Sequence[float] | np.ndarray | Tensor = "zero", level: str | float | None = None,
+              refine: bool | None = None, folds: int = 2, found: ImageAttribution | None = None, names: Sequence[str] = (),
+              score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, seed: int = 0,
+              batch_size: int | None = None, engine: str = "auto", progress: Progress = False) -> ClassAttribution:
+    """The channels each class needs: the mean of its images' a* masks (the paper's), and joint sets found on the mean reward.
+
+    A set fits the images it was searched on a little too well: `held_out_scores` come from searches on the other folds.
+
+    Args:
+        model, images, layer, areas, search, reward, game, fill, level, refine, score, channel_axis, seed, batch_size, engine, progress:
+            as for `per_image`.
+        targets: the class of each image [N]; required.
+        folds: parts of a class that are searched apart and scored on the rest; 0 or 1 for none.
+        found: the images' own answers at this layer (keys ``str(row)`` or any, in the order of `images`), if they are at hand.
+        names: class names by number.
+
+    Returns:
+        A `ClassAttribution` with one row a class, in increasing order of its number.
+
+    Raises:
+        InputError: an argument cannot be used.
+
+    Source: Fong, Patrick and Vedaldi 2019, section 5, for the mean; the joint set is this project's.
+    """
+    check_images(images)
+    asked = Asked(areas=areas, search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed,
+                  folds=folds, batch_size=batch_size)
+    tail = bind(model, images[:2], [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
+    shards = [images[first:first + SHARD] for first in range(0, len(images), SHARD)]
+    stem = join_stems([tail.stem(shard) for shard in shards])
+    goal = check_targets(targets, stem)
+    given = mean_fill(tail, shards) if isinstance(fill, str) and fill == "mean" else fill_of(fill, stem.activation, tail.layer)
+    if found is None:
+        found = per_image(model, images, layer, targets=goal, areas=areas, search=search, reward=reward, game=game,
+                          fill=given.values if given.values.ndim == 1 else fill, level=level, refine=refine, score=score,
+                          channel_axis=channel_axis, seed=seed, batch_size=batch_size, engine=engine, progress=progress)
+    question = make_question(asked, model, tail.layer, given)
+    records = []
+    classes = goal.unique().tolist()
+    with advance(progress, len(classes), f"classes at {layer}") as tell:
+        for target in classes:
+            rows = torch.nonzero(goal == target)[:, 0]
+            name = names[target] if target < len(names) else ""
+            own = found[rows.cpu().numpy()]
+            records.append(answer_class(question, tail, take_stem(stem, rows), target=target, name=name,
+                                        fill=given.of(rows), smallest_area=own.smallest_area,
+                                        smallest_mask=own.smallest_mask))
+            tell(1)
+    return concatenate(records)
+
+
+def answer_class(question: Question, tail: Tail, stem: Stem, *, target: int, name: str, fill: Fill,
+                 smallest_area: np.ndarray, smallest_mask: np.ndarray) -> ClassAttribution:
+    """The record of one class from the activations of all its images.
+
+    Args:
+        question: complete; ``settings.folds`` parts are searched apart.
+        tail, stem: of the layer.
+        target, name: of the class.
+        fill: as resolved; [K] or [N, K].
+        smallest_area, smallest_mask: the images' own a* for this target, [R] and [R, K].
+    """
+    count = len(stem.logits)
+    goal = torch.full((count,), target, device=stem.logits.device)
+    check_finite(stem.logits, [f"{name or target} image {i}" for i in range(count)], "scores")
+    members, held_out = fold_members(count, question.settings.folds, goal.device)
+    asking = make_asking(question, tail, stem, goal, fill, members)
+    grid = torch.tensor(question.settings.areas, device=goal.device, dtype=torch.long)
+    masks, spent = search_grid(asking, grid)
+    row = torch.zeros(len(grid), dtype=torch.long, device=goal.device)
+    final = judge(asking, masks[0], row)
+    whole = _alone(asking)
+    smallest = find_smallest(whole, grid, masks[:1], reaches(whole, final.score, final.top1, row)[None])
+    last = judge(whole, smallest.mask, torch.zeros_like(smallest.area))
+    outside = _held_out(asking, masks[1:], held_out)
+    reach = smallest_area >= 0
+    mean = smallest_mask[reach].mean(0) if reach.any() else np.zeros(question.family.size)
+    per_fold = torch.tensor([len(m) for m in members], device=spent.device) * spent
+    return ClassAttribution(
+        layer=tail.layer.name, settings=question.settings, engine=tail.engine, names=(name,), targets=np.array([target], np.int32),
+        areas=to_i4(grid), rows=np.array([count], np.int32), images=np.array([reach.sum()], np.int32),
+        mean_mask=mean[None].astype(np.float32), joint_masks=to_numpy(masks[:1]), joint_scores=to_f4(final.score[None]),
+        joint_top1=to_f4(final.top1[None]), joint_log_probability=to_f4(final.log_probability[None]),
+        held_out_scores=to_f4(outside[None, 0]), held_out_top1=to_f4(outside[None, 1]),
+        held_out_log_probability=to_f4(outside[None, 2]), original=to_f4(asking.original[:1]), empty=to_f4(asking.empty[:1]),
+        original_top1=to_f4(asking.named[:1]), smallest_area=to_i4(smallest.area), smallest_mask=to_numpy(smallest.mask),
+        smallest_score=to_f4(last.score.masked_fill(smallest.area < 0, torch.nan)),
+        fill_values=to_f4(fill.stored()),
+        evaluations=to_f4(per_fold.sum()[None] + count * smallest.evaluations))
+
+
+def fold_members(count: int, folds: int, device: torch.device) -> tuple[tuple[Int[Tensor, "n"], ...], tuple[Int[Tensor, "n"], ...]]:
+    """Rows of a class: first all images, then for each fold the images outside it; and the images inside each fold.
+
+    Image i lies in fold ``i % folds``. No folds where a class has fewer images than folds, or one fold.
+    """
+    every = torch.arange(count, device=device)
+    if folds < 2 or count < folds:
+        return (every,), ()
+    inside = [every[every % folds == fold] for fold in range(folds)]
+    outside = [every[every % folds != fold] for fold in range(folds)]
+    return (every, *outside), tuple(inside)
+
+
+def _held_out(asking: Asking, masks: Bool[Tensor, "F A K"], held_out: tuple[Tensor, ...]) -> Float[Tensor, "3 A"]:
+    """Mean score, top-1 and log-probability of each fold's sets over the images that they were not searched on."""
+    if not len(masks):
+        return torch.full((3, len(asking.question.settings.areas)), torch.nan)
+    areas = masks.shape[1]
+    outside = asking._replace(score=dataclasses.replace(asking.score, members=held_out))
+    row = torch.arange(len(masks), device=masks.device).repeat_interleave(areas)
+    final = judge(outside, masks.flatten(0, 1), row)
+    sizes = torch.tensor([len(m) for m in held_out], device=masks.device, dtype=torch.float32)
+    figures = torch.stack([final.score, final.top1, final.log_probability]).view(3, len(masks), areas)
+    return (figures * sizes[None, :, None]).sum(1) / sizes.sum()
+
+
+def _alone(asking: Asking) -> Asking:
+    """The same question for the first row only: all images of the class."""
+    return asking._replace(score=dataclasses.replace(asking.score, members=asking.score.members[:1]), original=asking.original[:1],
+                           empty=asking.empty[:1], level=asking.level[:1], named=asking.named[:1])

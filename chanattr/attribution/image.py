@@ -1,0 +1,188 @@
+"""The question for each image: which channels of a layer does the network need to see this?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from chanattr.attribution.asking import find_smallest, judge, make_asking, reaches, search_grid
+from chanattr.attribution.question import Areas, Asked, Question, check_finite, check_keys, check_targets, make_question
+from chanattr.attribution.score import Fill, channels_last, fill_of
+from chanattr.errors import InputError
+from chanattr.network.layers import Layer
+from chanattr.network.tail import Stem, Tail, bind
+from chanattr.progress import Progress, advance
+from chanattr.records import ImageAttribution, concatenate
+from chanattr.search.objective import Reward
+from chanattr.settings import Search
+
+SHARD = 16
+
+
+def per_image(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, targets: Sequence[int] | Tensor | None = None,
+              areas: Areas = None, search: Search | None = None, reward: str | Reward = "logit", game: str = "preserve",
+              fill: str | float | Sequence[float] | np.ndarray | Tensor = "zero", level: str | float | None = None,
+              refine: bool | None = None, score: Callable[..., Tensor] | None = None, keys: Sequence[str] | None = None,
+              channel_axis: int | None = None, seed: int = 0, batch_size: int | None = None, engine: str = "auto",
+              progress: Progress = False) -> ImageAttribution:
+    """The best channel sets of every area for each image, and a*, the smallest that keeps the score.
+
+    A mask holds exactly its area in every game; scores are float32 scores of binary masks, not of relaxed ones.
+
+    Args:
+        model: any module; left exactly as found.
+        images: as the model takes them, [N, ...].
+        layer: dotted name as in ``named_modules``, with ``@n`` for the n-th call.
+        targets: class numbers [N]; None is the predicted class of each.
+        areas: counts of channels; None is ``area_grid(K)``; "smallest" searches for a* only.
+        search: `ExactSearch` (default) or `PenaltySearch`, the paper's.
+        reward: "logit" (the paper), "contrastive", "log_probability", or ``f(logits [B, C], targets [B]) -> [B]``.
+        game: "preserve", "delete" or "dual".
+        fill: what a dropped channel becomes: "zero" (the paper), "mean" (over `images`), "spatial_mean", a number or K values.
+        level: what a* must reach: "original" (default), a fraction of the way from empty to original, or "top1" (default in *delete*:
+            the target is no longer the top class).
+        refine: bisect a* to the exact count; None is True for `ExactSearch`, False for the paper's.
+        score: turns the model's output into logits, for models that give something else.
+        keys: a name for each row; None is its number.
+        channel_axis: of the layer's output, where it is not found rightly.
+        seed: of every random choice.
+        batch_size: masked images run at once; None fits the device.
+        engine: "auto", "tail" or "injection".
+        progress: True for a bar, False, or ``f(done, total)``.
+
+    Returns:
+        An `ImageAttribution` with one row an image.
+
+    Raises:
+        InputError: an argument cannot be used.
+        LayerError: no such layer, it does not fire once, or it does not reach the score.
+        ModelError: the model gives no logits, or NaN.
+
+    Source: Fong, Patrick and Vedaldi 2019, equations 8 and 9. Departure: the default search holds the area exactly.
+
+    Example:
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
+        >>> found = ca.per_image(model, torch.rand(2, 3, 8, 8), "1", areas=(2, 4, 8))
+        >>> found.masks.sum(-1).tolist()
+        [[2, 4, 8], [2, 4, 8]]
+    """
+    asked = Asked(areas=areas, search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed,
+                  batch_size=batch_size)
+    check_images(images)
+    names = check_keys(keys, len(images))
+    tail = bind(model, images[:2], [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
+    shards = [slice(first, first + SHARD) for first in range(0, len(images), SHARD)]
+    fill = mean_fill(tail, [images[s] for s in shards]) if isinstance(fill, str) and fill == "mean" else fill
+    question = None
+    records = []
+    with advance(progress, len(images), f"images at {layer}") as tell:
+        for shard in shards:
+            stem = tail.stem(images[shard])
+            filled = fill if isinstance(fill, Fill) else fill_of(fill, stem.activation, tail.layer)
+            question = question or make_question(asked, model, tail.layer, filled)
+            wanted = None if targets is None else torch.as_tensor(targets)[shard]
+            records.append(answer(question, tail, stem, keys=names[shard], targets=wanted, fill=filled))
+            tell(len(stem.logits))
+    return concatenate(records)
+
+
+def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], targets: Sequence[int] | Tensor | None,
+           fill: Fill, keep_energy: bool = True) -> ImageAttribution:
+    """The record of one shard of images whose activations are at hand.
+
+    Args:
+        question: complete.
+        tail, stem: of the layer.
+        keys, targets: one an image.
+        fill: as resolved; [K] or [N, K].
+        keep_energy: whether to keep the energy map of every area, for figures; a* has its own always.
+    """
+    check_finite(stem.logits, keys, "scores")
+    goal = check_targets(targets, stem)
+    asking = make_asking(question, tail, stem, goal, fill, tuple(torch.arange(len(goal), device=goal.device)[:, None]))
+    grid = torch.tensor(question.settings.areas, device=goal.device, dtype=torch.long)
+    masks, spent = search_grid(asking, grid)
+    row = torch.arange(len(goal), device=goal.device).repeat_interleave(len(grid))
+    final = judge(asking, masks.flatten(0, 1), row)
+    scores, top1 = final.score.view(masks.shape[:2]), final.top1.view(masks.shape[:2])
+    check_finite(scores, keys, "masked scores")
+    smallest = find_smallest(asking, grid, masks, reaches(asking, scores, top1, row.view(masks.shape[:2])))
+    last = judge(asking, smallest.mask, torch.arange(len(goal), device=goal.device))
+    none = smallest.area < 0
+    return ImageAttribution(
+        layer=tail.layer.name, settings=question.settings, engine=tail.engine, keys=tuple(keys), targets=to_i4(goal),
+        predictions=to_i4(stem.logits.argmax(1)), probability=to_f4(stem.logits.float().softmax(1).gather(1, goal[:, None])[:, 0]),
+        areas=to_i4(grid), masks=to_numpy(masks), scores=to_f4(scores), original=to_f4(asking.original), empty=to_f4(asking.empty),
+        top1=to_numpy(top1 > 0.5), smallest_area=to_i4(smallest.area), smallest_mask=to_numpy(smallest.mask),
+        smallest_score=to_f4(last.score.masked_fill(none, torch.nan)), smallest_top1=to_numpy((last.top1 > 0.5) & ~none),
+        **_energies(tail.layer, stem, masks, smallest.mask, keep_energy),
+        fill_values=to_f4(fill.stored()),
+        evaluations=to_f4(spent), refine_evaluations=to_f4(smallest.evaluations))
+
+
+def check_images(images: object) -> None:
+    """Refuses what is no batch of images.
+
+    Raises:
+        InputError: not a floating tensor with a batch axis and at least one image.
+    """
+    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 2 or not len(images):
+        what = f"shape {tuple(images.shape)}, {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"images are {what}; expected a floating tensor [N, ...] as the model takes it, N at least 1; "
+                         "ca.image_loader reads picture files")
+
+
+def mean_fill(tail: Tail, batches: Iterable[Tensor]) -> Fill:
+    """The mean of each channel over all images and positions, in one pass: the fill "mean", never a batch's own.
+
+    Args:
+        tail: of the layer.
+        batches: of images; passed over once.
+    """
+    total, count = torch.zeros(tail.layer.channels, dtype=torch.float64), 0
+    for images in batches:
+        flat = channels_last(tail.stem(images).activation, tail.layer).flatten(0, 1)
+        total += flat.double().sum(0).cpu()
+        count += len(flat)
+    return mean_of((total / count).float())
+
+
+def mean_of(values: Float[Tensor, "K"]) -> Fill:
+    """The fill "mean" from its known values."""
+    return Fill("mean", hashlib.sha256(values.cpu().numpy().tobytes()).hexdigest(), values)
+
+
+def _energies(layer: Layer, stem: Stem, masks: Bool[Tensor, "N A K"], smallest: Bool[Tensor, "N K"],
+              keep: bool) -> dict[str, np.ndarray]:
+    """Root mean square over channels of masked activations, at float16 precision (as it is stored)."""
+    square = channels_last(stem.activation, layer).float().square()
+
+    def energy(mask: Tensor) -> np.ndarray:
+        root = (torch.einsum("nak,npk->nap", mask.float(), square) / layer.channels).sqrt()
+        kept = root.clamp(max=torch.finfo(torch.float16).max).half().float().cpu().numpy()
+        return kept.reshape(*mask.shape[:2], *layer.grid)
+
+    by_area = energy(masks) if keep else np.full((*masks.shape[:2], *layer.grid), np.nan, np.float32)
+    return {"energy": energy(smallest[:, None])[:, 0], "energy_by_area": by_area}
+
+
+def to_numpy(values: Tensor) -> np.ndarray:
+    """The values as they are, on the host."""
+    return values.detach().cpu().numpy()
+
+
+def to_f4(values: Tensor) -> np.ndarray:
+    """The values as float32, on the host."""
+    return to_numpy(values.float())
+
+
+def to_i4(values: Tensor) -> np.ndarray:
+    """The values as int32, on the host."""
+    return to_numpy(values.to(torch.int32))

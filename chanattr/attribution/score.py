@@ -1,0 +1,138 @@
+"""The score of masks on a network: a tail, kept activations, targets and a reward, meaned over the images of each row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from chanattr.errors import InputError
+from chanattr.network.layers import Layer
+from chanattr.network.tail import Stem, Tail
+from chanattr.search.objective import Reward, Scored, log_probability
+from chanattr.settings import FILLS
+
+
+class Judged(NamedTuple):
+    """Final figures of M masks, in float32: mean reward, share of the row's images still named, mean log-probability."""
+
+    reward: Float[Tensor, "M"]
+    top1: Float[Tensor, "M"]
+    log_probability: Float[Tensor, "M"]
+
+
+class Fill(NamedTuple):
+    """What a dropped channel becomes: its name, the digest of given values, and the values, [K] or [N, K]."""
+
+    name: str
+    sha256: str
+    values: Tensor
+
+    def of(self, images: Tensor) -> Fill:
+        """The same fill for some of the images."""
+        return self if self.values.ndim == 1 else self._replace(values=self.values[images])
+
+    def stored(self) -> Tensor:
+        """[K] values as they are stored: NaN where they depend on the image."""
+        return self.values if self.values.ndim == 1 else self.values.new_full(self.values.shape[1:], torch.nan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkScore:
+    """Scores masks by running the tail, in batches, on the images that belong to each row.
+
+    Attributes:
+        tail, stem: the network after the layer, and the kept activations of N images.
+        targets: class of each image, i8 [N].
+        reward: of logits and targets.
+        fill: values of dropped channels, [K] or [N, K].
+        members: for each row the images it is over; an image may belong to several rows.
+        batch_size: masked images run at once.
+    """
+
+    tail: Tail
+    stem: Stem
+    targets: Tensor
+    reward: Reward
+    fill: Tensor
+    members: tuple[Tensor, ...]
+    batch_size: int
+
+    def __call__(self, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], gradient: bool) -> Scored:
+        """Mean reward of each mask over its row's images, with the gradient where asked."""
+        masks = masks.detach()
+        rewards = torch.zeros(len(masks), device=masks.device, dtype=masks.dtype)
+        gradients = torch.zeros_like(masks) if gradient else masks.new_empty(0, masks.shape[1])
+        counts = torch.tensor([len(m) for m in self.members], device=masks.device)[rows].to(masks.dtype)
+        for owner, image in self._batches(rows):
+            with torch.set_grad_enabled(gradient):
+                leaf = masks[owner].requires_grad_(gradient)
+                got = self._reward(leaf, image).to(masks.dtype)
+                if gradient:
+                    slope = torch.autograd.grad(got.sum(), leaf)[0]
+                    gradients.index_add_(0, owner, slope)
+            rewards.index_add_(0, owner, got.detach())
+        return Scored(rewards / counts, gradients / counts[:, None] if gradient else gradients)
+
+    @torch.no_grad()
+    def judge(self, masks: Tensor, rows: Int[Tensor, "M"]) -> Judged:
+        """The final figures of binary masks."""
+        sums = torch.zeros(3, len(masks), device=masks.device)
+        counts = torch.tensor([len(m) for m in self.members], device=masks.device)[rows].float()
+        for owner, image in self._batches(rows):
+            logits = self.tail.logits(self.stem, masks[owner].float(), image, self.fill).float()
+            targets = self.targets[image]
+            figures = torch.stack([self.reward(logits, targets), (logits.argmax(1) == targets).float(),
+                                   log_probability(logits, targets)])
+            sums.index_add_(1, owner, figures)
+        return Judged(*(sums / counts))
+
+    def _reward(self, masks: Tensor, image: Tensor) -> Tensor:
+        return self.reward(self.tail.logits(self.stem, masks, image, self.fill).float(), self.targets[image])
+
+    def _batches(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(mask, image) pairs of all masks with all images of their rows, cut to the batch size."""
+        device = rows.device
+        counts = torch.tensor([len(m) for m in self.members], device=device)
+        first = counts.cumsum(0) - counts
+        owner = torch.repeat_interleave(torch.arange(len(rows), device=device), counts[rows])
+        before = (counts[rows].cumsum(0) - counts[rows])[owner]
+        image = torch.cat(self.members)[first[rows][owner] + torch.arange(len(owner), device=device) - before]
+        return list(zip(owner.split(self.batch_size), image.split(self.batch_size), strict=True))
+
+
+def channels_last(values: Tensor, layer: Layer) -> Float[Tensor, "N P K"]:
+    """An activation as [images, positions, channels]."""
+    return values.movedim(layer.channel_axis, -1).reshape(len(values), -1, layer.channels)
+
+
+def fill_of(fill: str | float | Sequence[float] | np.ndarray | Tensor, activation: Tensor, layer: Layer) -> Fill:
+    """What a dropped channel becomes.
+
+    Args:
+        fill: "zero" (the paper), "mean" (of each channel over all images and positions given), "spatial_mean" (of each channel over
+            the positions of its own image), a number, or K values.
+        activation: of the images the mean is over.
+        layer: tells the channel axis.
+
+    Raises:
+        InputError: no such fill, or not K values.
+    """
+    if isinstance(fill, str):
+        if fill not in FILLS or fill == "values":
+            raise InputError(f"fill={fill!r}; expected 'zero', 'mean', 'spatial_mean', a number, or {layer.channels} values")
+        flat = channels_last(activation, layer).float()
+        values = {"zero": flat.new_zeros(layer.channels), "mean": flat.mean((0, 1)), "spatial_mean": flat.mean(1)}[fill]
+        return Fill(fill, "", values)
+    values = torch.as_tensor(np.asarray(fill, dtype=np.float32), device=activation.device)
+    if values.ndim == 0:
+        values = values.expand(layer.channels)
+    if values.shape != (layer.channels,) or not values.isfinite().all():
+        raise InputError(f"fill has shape {tuple(values.shape)}; expected {layer.channels} finite values for layer '{layer.name}'")
+    return Fill("values", hashlib.sha256(values.cpu().contiguous().numpy().tobytes()).hexdigest(), values)

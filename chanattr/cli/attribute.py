@@ -1,0 +1,129 @@
+"""`chanattr attribute`: words of the command line to one call of `chanattr.runs.attribute`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from chanattr.errors import InputError
+from chanattr.images import ImageLoader, image_loader
+from chanattr.network.layers import describe
+from chanattr.network.zoo import LoadedModel, load_function, load_model
+from chanattr.runs import RunSummary, attribute
+from chanattr.settings import REWARDS, SEARCHES, area_grid, paper_areas
+from chanattr.store import open_run
+
+
+def run_attribute(options: dict[str, Any]) -> int:
+    """Runs the command; gives the number of images that could not be read."""
+    loaded = load_model(options["model"], weights=options["weights"], device=device_of(options["device"]))
+    loader = image_loader(list(options["images"]), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids)
+    layers = list(options["layers_"])
+    areas = {name: layer_areas(options["areas"], loaded, loader, name) for name in layers}
+    if options["search_"] not in SEARCHES:
+        raise InputError(f"--search {options['search_']}; expected {' or '.join(SEARCHES)}")
+    output: Path = options["output"]
+    with open_run(output, "a") as run:
+        summary = attribute(
+            run, loaded.module, loader, layers, targets=targets_of(options["targets"]), areas=areas,
+            search=SEARCHES[options["search_"]](), reward=reward_of(options["reward"]), game=options["game"], fill=fill_of(options["fill"]),
+            level=level_of(options["level"]), refine=options["refine"], classes=options["classes"], label=options["label"],
+            score=loaded.score, seed=options["seed"], batch_size=options["batch_size"], workers=options["workers"], name=loaded.name,
+            preprocessing=loaded.preprocessing, class_names=loaded.class_names, resume=options["resume"])
+    tell_summary(summary, output)
+    return tell_bad(loader)
+
+
+def tell_summary(summary: RunSummary, output: Path) -> None:
+    """What was done, in a few lines."""
+    skipped = f", {summary.skipped} were there already" if summary.skipped else ""
+    click.echo(f"{summary.images} images searched{skipped}; {summary.seconds:.0f} s; wrote {output}")
+    for layer, engine in summary.engines.items():
+        click.echo(f"  {layer}: {engine}")
+
+
+def tell_bad(loader: ImageLoader) -> int:
+    """Names the images that could not be read; gives their number."""
+    for path, reason in loader.bad:
+        click.echo(f"skipped {path}: {reason}", err=True)
+    if loader.bad:
+        click.echo(f"{len(loader.bad)} image(s) could not be read and are not in the file", err=True)
+    return len(loader.bad)
+
+
+def device_of(name: str) -> str:
+    """A device by name; "auto" is the first accelerator, else the CPU.
+
+    Raises:
+        InputError: no such device here.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"--device {name} cannot be used ({first}); expected a device of this machine; leave it out for 'auto'") from error
+    return name
+
+
+def layer_areas(words: str, loaded: LoadedModel, loader: ImageLoader, layer: str) -> tuple[int, ...] | str:
+    """Areas of one layer from words; counts over K are dropped with a notice.
+
+    Raises:
+        InputError: not 'grid', 'paper', 'smallest' or whole numbers from 1.
+    """
+    if words == "smallest":
+        return words
+    channels = describe(loaded.module, loader.example(), layer).channels
+    if words in ("grid", "paper"):
+        return {"grid": area_grid, "paper": paper_areas}[words](channels)
+    try:
+        counts = [int(word) for word in words.split(",")]
+    except ValueError:
+        raise InputError(f"--areas {words}; expected 'grid', 'paper', 'smallest', or whole numbers of channels such as 1,5,20") from None
+    fitting = tuple(count for count in counts if count <= channels)
+    if len(fitting) < len(counts):
+        click.echo(f"{layer} has {channels} channels: areas over that are dropped", err=True)
+    if not fitting or min(fitting) < 1:
+        raise InputError(f"--areas {words} for {layer}; expected whole numbers from 1 to {channels}")
+    return fitting
+
+
+def targets_of(words: str) -> str | int:
+    """'predicted', 'label' or a class number."""
+    return int(words) if words.isdigit() else words
+
+
+def level_of(words: str | None) -> str | float | None:
+    """A level from words: a name, or a fraction."""
+    if words is None or words in ("original", "top1"):
+        return words
+    try:
+        return float(words)
+    except ValueError:
+        raise InputError(f"--level {words}; expected 'original', 'top1' or a fraction from 0 to 1") from None
+
+
+def fill_of(words: str) -> Any:
+    """A fill from words: a name, a number, or the path of a .npy file of K values."""
+    if words.endswith(".npy"):
+        import numpy as np
+
+        try:
+            return np.load(words, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"--fill {words} cannot be read ({error}); expected K numbers saved by numpy.save") from error
+    try:
+        return float(words)
+    except ValueError:
+        return words
+
+
+def reward_of(words: str) -> str | Callable[..., Any]:
+    """A reward by name, or the user's own ``file.py:function``."""
+    return words if words in REWARDS or ":" not in words else load_function(words)

@@ -1,0 +1,48 @@
+"""`chanattr demo`: the shipped images through the shipped network, end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from chanattr.cli.text import class_table
+from chanattr.images import demo_folder, image_loader
+from chanattr.network.zoo import load_model
+from chanattr.pictures.report import report
+from chanattr.runs import attribute
+from chanattr.store import Run, open_run
+
+LAYERS = ("features.10", "features.12")
+AREAS = (2, 8, 24, 72, 160)
+CLASS_AREAS = (8, 24, 72)
+PER_CLASS = 4
+
+
+def run_demo(out: Path, *, full: bool, workers: int) -> None:
+    """Makes demo.h5 and demo.html in `out` and prints a table of classes."""
+    loaded = load_model("embedded")
+    loader = image_loader([str(demo_folder())], loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids,
+                          limit_per_class=None if full else PER_CLASS)
+    layers = ("features.7", *LAYERS) if full else LAYERS
+    out.mkdir(parents=True, exist_ok=True)
+    path, page = out / "demo.h5", out / "demo.html"
+    click.echo(f"{loaded.name}: which channels of {' and '.join(layers)} does it need to see these {len(loader.keys)} images?")
+    with open_run(path, "a") as run:
+        attribute(run, loaded.module, loader, layers, areas=None if full else AREAS, class_areas=CLASS_AREAS, folds=2,
+                  workers=workers, name=loaded.name, preprocessing=loaded.preprocessing, class_names=loaded.class_names)
+    with open_run(path) as run:
+        for layer in layers:
+            tell(run, layer)
+        report(run, page)
+    if not full:
+        click.echo(f"\nLeft out to be quick: all but {PER_CLASS} images a class, all but {len(AREAS)} areas, and features.7 "
+                   "('chanattr demo --full' does them, in hours).")
+    click.echo(f"\n{path.resolve()}   the answers, for h5py, xarray or ca.open_run\n{page.resolve()}   the page: open it in a browser")
+
+
+def tell(run: Run, layer: str) -> None:
+    """One layer's table of classes."""
+    found, classes = run.per_image(layer), run.per_class(layer)
+    click.echo(f"\n{layer}: {found.masks.shape[2]} channels")
+    click.echo(class_table(found, classes, run.images().label))

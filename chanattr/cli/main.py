@@ -1,0 +1,139 @@
+"""The commands, their options and their exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chanattr import __version__
+from chanattr.errors import ChanattrError, InputError
+
+EXIT_SOME_BAD, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class Command(click.Group):
+    """A group whose errors are one line on stderr, and whose interruption says how to go on."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; `--debug` lets tracebacks through."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\ninterrupted; finished work is saved. The same command goes on where this one stopped.", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+        except ChanattrError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+            ctx.exit(EXIT_ERROR)
+
+
+@click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="chanattr")
+@click.option("--debug", is_flag=True, help="Show tracebacks and what the engine decides.")
+def main(debug: bool) -> None:
+    """Which channels of a layer does a PyTorch vision network need to see this?
+
+    Start with 'chanattr demo'. Then: 'chanattr layers MODEL' to pick a layer, 'chanattr attribute MODEL IMAGES --layer L -o run.h5',
+    'chanattr show run.h5' and 'chanattr report run.h5'.
+
+    Exit codes: 0 done, 1 done but some images could not be read, 2 error, 130 interrupted (finished work is saved).
+    """
+    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(name)s: %(message)s")
+    if debug:
+        os.environ.setdefault("CHANATTR_DEBUG", "1")
+
+
+@main.command()
+@click.option("--out", default="chanattr-demo", show_default=True, type=click.Path(path_type=Path), help="Folder for demo.h5 and demo.html.")
+@click.option("--full", is_flag=True, help="All 120 images, all areas, held-out scores, and the layer features.7 too (hours).")
+@click.option("--workers", default=0, show_default=True, help="Processes; 0 works in this one.")
+def demo(out: Path, full: bool, workers: int) -> None:
+    """Attribute the shipped images on the shipped network: a run file, a page, and a table of classes."""
+    from chanattr.cli.demo import run_demo
+
+    run_demo(out, full=full, workers=workers)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--weights", help="'random', or a file of weights (.safetensors, or .pth read with weights only).")
+def layers(model: str, weights: str | None) -> None:
+    """List the layers of MODEL: name, type, calls, shape, channel axis and K.
+
+    MODEL is 'embedded', 'efficientnet_lite0', a torchvision name, 'timm:NAME', 'hf:NAME', or 'path/to/file.py:function'.
+    """
+    from chanattr.cli.text import layer_table
+    from chanattr.images import example_image
+    from chanattr.network.layers import layers as list_layers
+    from chanattr.network.zoo import load_model
+
+    loaded = load_model(model, weights=weights)
+    click.echo(layer_table(list_layers(loaded.module, example_image(loaded.preprocess))))
+
+
+@main.command()
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True)
+@click.option("--layer", "layers_", multiple=True, required=True, help="Dotted name; repeat for several. NAME@2 is the second call.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The run file (HDF5); an existing one is added to.")
+@click.option("--areas", default="grid", show_default=True, help="'grid', 'paper', 'smallest' (a* only), or counts: 1,5,20. Over K: dropped.")
+@click.option("--targets", default="predicted", show_default=True, help="'predicted', 'label' (class folders), or a class number.")
+@click.option("--reward", default="logit", show_default=True, help="logit, contrastive, log_probability, or file.py:function.")
+@click.option("--game", default="preserve", show_default=True, help="preserve, delete or dual.")
+@click.option("--fill", default="zero", show_default=True, help="What a dropped channel becomes: zero, mean, spatial_mean, a number, FILE.npy.")
+@click.option("--level", help="What a* must reach: original, top1, or a fraction. [default: original; delete: top1]")
+@click.option("--search", "search_", default="exact", show_default=True, help="exact, or penalty (the paper's).")
+@click.option("--seed", default=0, show_default=True, help="Of every random choice.")
+@click.option("--label", default="exact", show_default=True, help="Under which these answers lie in the file.")
+@click.option("--classes/--no-classes", default=True, help="Search one joint set a class too, where class folders are given.")
+@click.option("--refine/--no-refine", default=None, help="Bisect a* to the exact count. [default: yes for exact, no for penalty]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--weights", help="'random', or a file of weights.")
+@click.option("--batch-size", type=int, help="Masked images run at once. [default: fits the device]")
+@click.option("--workers", default=0, show_default=True, help="Processes; 0 works in this one.")
+@click.option("--resume/--no-resume", default=True, help="Go on where the file stops, or refuse a file that has answers.")
+def attribute(**options: Any) -> None:
+    """Find the channels that each of IMAGES, and each class, needs at some layers of MODEL.
+
+    IMAGES are files, folders or globs; a folder of class folders (NNN_name, a class name, or a WordNet id) gives classes.
+    Images that cannot be read are named, counted, and end in exit code 1 after the rest is saved.
+    """
+    from chanattr.cli.attribute import run_attribute
+
+    if run_attribute(options):
+        sys.exit(EXIT_SOME_BAD)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def show(run: Path, as_json: bool) -> None:
+    """Print what is in a run file."""
+    import json
+
+    from chanattr.cli.text import run_text
+    from chanattr.store import open_run
+
+    with open_run(run) as opened:
+        click.echo(json.dumps(opened.summary(), indent=2) if as_json else run_text(opened))
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The page. [default: beside the run file]")
+def report(run: Path, output: Path | None) -> None:
+    """Write one self-contained page about a run file."""
+    from chanattr.pictures.report import report as write_report
+    from chanattr.store import open_run
+
+    target = output or run.with_suffix(".html")
+    if target.resolve() == run.resolve():
+        raise InputError(f"the page would overwrite the run file {run}; expected another name; pass -o page.html")
+    with open_run(run) as opened:
+        click.echo(f"wrote {write_report(opened, target)}")

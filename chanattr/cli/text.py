@@ -1,0 +1,70 @@
+"""Tables and summaries as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from chanattr.records import ClassAttribution, ImageAttribution
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns as wide as their longest cell; numbers to the right, words to the left."""
+    cells = [list(map(str, row)) for row in rows]
+    widths = [max([len(title), *(len(row[i]) for row in cells)]) for i, title in enumerate(head)]
+    numeric = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)).rstrip()
+
+    return "\n".join([line(list(head)), "  ".join("-" * w for w in widths), *map(line, cells)])
+
+
+def layer_table(layers: Sequence[Any]) -> str:
+    """The layers of a model."""
+    rows = [(layer.name or "(whole model)", layer.type, layer.calls, " x ".join(map(str, layer.shape)),
+             layer.channel_axis if layer.channel_axis >= 0 else "-", layer.channels or "-") for layer in layers]
+    return table(("layer", "type", "calls", "shape", "axis", "K"), rows) + f"\n{len(rows)} layers"
+
+
+def class_table(found: ImageAttribution, classes: ClassAttribution, labels: np.ndarray) -> str:
+    """Each class: images, a* (median), the channels most of its a* sets hold, and what a* channels alone keep."""
+    rows = []
+    for row, target in enumerate(classes.targets.tolist()):
+        mine = labels == target
+        right = mine & (found.predictions == target)
+        area = found.smallest_area[mine & (found.targets == target) & (found.smallest_area >= 0)]
+        kept = int((found.smallest_top1 & right & (found.targets == target)).sum())
+        top = " ".join(map(str, classes.channels(target, 5, source="mean")))
+        rows.append((classes.names[row] or target, int(mine.sum()), f"{np.median(area):.0f}" if len(area) else "-",
+                     int(classes.smallest_area[row]), top, f"{kept} of {int(right.sum())}"))
+    return table(("class", "images", "a*", "joint a*", "top channels", "right answers kept"), rows)
+
+
+def run_text(run: Any) -> str:
+    """What is in a run file, in words and a table a layer."""
+    summary = run.summary()
+    about = run.attributes
+    lines = [f"{summary.get('path', 'run')}: {about.get('model', '?')}, {len(run.keys)} images, {len(run.layers)} layers"]
+    labels = run.images().label
+    for layer in run.layers:
+        for label in run.labels(layer):
+            found = run.per_image(layer, label)
+            lines += ["", _layer_line(layer, label, found)]
+            if run.has_classes(layer, label):
+                lines.append(class_table(found, run.per_class(layer, label), labels))
+    return "\n".join(lines)
+
+
+def _layer_line(layer: str, label: str, found: ImageAttribution) -> str:
+    reached = found.smallest_area[found.smallest_area >= 0]
+    median = f"median a* {np.median(reached):.0f} of {found.masks.shape[2]} channels" if len(reached) else "no a*"
+    asked = found.settings
+    return (f"{layer} ({label}): {len(found)} images, {median}; reward {asked.reward}, game {asked.game}, fill {asked.fill}, "
+            f"level {asked.level}, search {asked.search.name}, {found.engine}")
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(".", "", 1).replace("-", "", 1).isdigit() or cell == "-"

@@ -1,0 +1,26 @@
+"""What a model is, in one digest: its parameters and buffers by name, dtype, shape and bytes."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import nn
+
+
+def model_sha256(model: nn.Module) -> str:
+    """sha256 over all parameters and buffers, in hex; the same on every device, and through `torch.compile` and `DataParallel`.
+
+    Source: names sorted, each followed by dtype, shape and little-endian bytes.
+    """
+    digest = hashlib.sha256()
+    named = {_plain(name): tensor for name, tensor in model.state_dict(keep_vars=True).items() if isinstance(tensor, torch.Tensor)}
+    for name in sorted(named):
+        tensor = named[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(memoryview(tensor.flatten().view(torch.uint8).numpy()) if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _plain(name: str) -> str:
+    return name.replace("_orig_mod.", "").removeprefix("module.")

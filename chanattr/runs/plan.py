@@ -1,0 +1,129 @@
+"""A run as it is handed to a worker, and the same made ready in a process: tails cut, questions complete."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chanattr.attribution.image import answer
+from chanattr.attribution.question import Areas, Asked, Question, make_question
+from chanattr.attribution.score import Fill, fill_of
+from chanattr.errors import InputError
+from chanattr.network.tail import Tail, bind, stems
+from chanattr.network.weights import model_sha256
+from chanattr.records import ImageAttribution
+from chanattr.runs.shards import Shard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that a process needs to search shards; it can be pickled if the model and the callables can.
+
+    Attributes:
+        model: the network.
+        example: a batch of one or two images.
+        layers: dotted names.
+        asked: the question without areas.
+        areas: by layer.
+        fills: by layer; "mean" is resolved before shards are searched.
+        engine, channel_axis: as in `per_image`.
+        digest: of the model's weights.
+    """
+
+    model: nn.Module
+    example: Tensor
+    layers: tuple[str, ...]
+    asked: Asked
+    areas: Mapping[str, Areas]
+    fills: Mapping[str, Any]
+    engine: str
+    channel_axis: int | None
+    digest: str
+
+    @classmethod
+    def of(cls, model: nn.Module, example: Tensor, layers: Sequence[str], asked: Asked, *, areas: Areas | Mapping[str, Areas],
+           fill: Any, engine: str, channel_axis: int | None) -> Plan:
+        """A plan from a caller's arguments.
+
+        Raises:
+            InputError: no layer, one twice, or areas for a layer that is not in the run.
+        """
+        if isinstance(layers, str) or not layers or len(set(layers)) != len(layers):
+            raise InputError(f"layers={layers!r}; expected a list of different layer names, at least one")
+        return cls(model=model, example=example, layers=tuple(layers), asked=asked, areas=by_layer(areas, layers),
+                   fills=dict.fromkeys(layers, fill), engine=engine, channel_axis=channel_axis, digest=model_sha256(model))
+
+
+def by_layer(areas: Areas | Mapping[str, Areas], layers: Sequence[str]) -> dict[str, Areas]:
+    """Areas for every layer: one answer for all, or a mapping that names some (the others take the default).
+
+    Raises:
+        InputError: the mapping names a layer that is not in the run.
+    """
+    if not isinstance(areas, Mapping):
+        return dict.fromkeys(layers, areas)
+    unknown = [name for name in areas if name not in layers]
+    if unknown:
+        raise InputError(f"areas name the layer {unknown[0]!r}, which is not in this run; expected some of {', '.join(layers)}")
+    return {layer: areas.get(layer) for layer in layers}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A plan in a process: its tails, and the questions as shards bring them up."""
+
+    plan: Plan
+    tails: Mapping[str, Tail]
+    questions: dict[tuple[str, int], Question] = field(default_factory=dict)
+
+    def question(self, layer: str, fill: Fill, *, areas: Areas, folds: int = 0) -> Question:
+        """The complete question at a layer, made once."""
+        known = self.questions.get((layer, folds))
+        if known is None:
+            asked = dataclasses.replace(self.plan.asked, areas=areas, folds=folds)
+            known = make_question(asked, self.plan.model, self.tails[layer].layer, fill, digest=self.plan.digest)
+            self.questions[layer, folds] = known
+        return known
+
+    def fill(self, layer: str, activation: Tensor) -> Fill:
+        """The layer's fill for a shard's activations."""
+        given = self.plan.fills[layer]
+        return given if isinstance(given, Fill) else fill_of(given, activation, self.tails[layer].layer)
+
+
+def make_ready(plan: Plan) -> Ready:
+    """Cuts all tails of the plan in one export."""
+    tails = bind(plan.model, plan.example, list(plan.layers), engine=plan.engine, score=plan.asked.score, channel_axis=plan.channel_axis)
+    return Ready(plan=plan, tails=tails)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One shard, the layers to search it at, and the class of each image (None: the predicted one)."""
+
+    shard: Shard
+    layers: tuple[str, ...]
+    targets: Sequence[int] | None
+    keep_energy: bool
+
+
+def search_shard(ready: Ready, task: Task) -> list[ImageAttribution]:
+    """The records of a shard at its layers; the network's stem runs once for all of them."""
+    device = next(ready.plan.model.parameters(), torch.zeros(0)).device
+    kept = stems({layer: ready.tails[layer] for layer in task.layers}, task.shard.images.to(device))
+    records = []
+    for layer in task.layers:
+        stem = kept[layer]
+        fill = ready.fill(layer, stem.activation)
+        question = ready.question(layer, fill, areas=ready.plan.areas[layer])
+        records.append(answer(question, ready.tails[layer], stem, keys=task.shard.keys, targets=task.targets, fill=fill,
+                              keep_energy=task.keep_energy))
+    return records
+
+
+Searcher = Callable[[Task], list[ImageAttribution]]

@@ -1,0 +1,69 @@
+"""Shards searched in this process, or in a local pool of processes; results come back in the order of the tasks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+import torch
+
+from chanattr.errors import ChanattrError, ModelError
+from chanattr.records import ImageAttribution
+from chanattr.runs.plan import Plan, Ready, Task, make_ready, search_shard
+
+_READY: list[Ready] = []  # one a worker process, set by its initializer
+
+
+def results(ready: Ready, tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, list[ImageAttribution]]]:
+    """Each task with its records.
+
+    Args:
+        ready: this process's own.
+        tasks: read as they are needed; with workers at most two a worker are ahead.
+        workers: processes; 0 searches here.
+
+    Raises:
+        ModelError: a worker process died.
+    """
+    if not workers:
+        for task in tasks:
+            yield task, search_shard(ready, task)
+        return
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(ready.plan, threads)) as pool:
+        yield from _in_order(pool, tasks, ahead=2 * workers)
+
+
+def _in_order(pool: ProcessPoolExecutor, tasks: Iterable[Task], ahead: int) -> Iterator[tuple[Task, list[ImageAttribution]]]:
+    waiting: deque[tuple[Task, Future[list[ImageAttribution]]]] = deque()
+    try:
+        for task in tasks:
+            waiting.append((task, pool.submit(_search, task)))
+            if len(waiting) >= ahead:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    except BrokenProcessPool as error:
+        raise ModelError("a worker process died (killed, or out of memory); expected it to finish its shard; all finished shards are "
+                         "saved: start the same command again, with fewer workers if memory was short") from error
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def _start(plan: Plan, threads: int) -> None:
+    torch.set_num_threads(threads)
+    _READY.append(make_ready(plan))
+
+
+def _search(task: Task) -> list[ImageAttribution]:
+    if not _READY:
+        raise ChanattrError("a worker has no model; expected its start to have made one; report this")
+    return search_shard(_READY[0], task)

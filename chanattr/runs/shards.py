@@ -1,0 +1,94 @@
+"""Batches of any size regrouped into shards of one size, fixed by the loader's order, never by the memory at hand."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chanattr.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Images that are searched side by side.
+
+    Attributes:
+        images: as the model takes them, [B, ...].
+        labels: i8 [B]; -1 unknown.
+        keys: one an image.
+        sha256: of the files' bytes, or of the tensors where there is no file, u1 [B, 32].
+        thumbnails: u1 [y, x, rgb] each; empty where the loader gives none.
+    """
+
+    images: Tensor
+    labels: np.ndarray
+    keys: tuple[str, ...]
+    sha256: np.ndarray
+    thumbnails: tuple[np.ndarray, ...]
+
+    def rows(self, index: Sequence[int]) -> Shard:
+        """Some rows of the shard."""
+        rows = list(index)
+        return Shard(images=self.images[rows], labels=self.labels[rows], keys=tuple(self.keys[i] for i in rows),
+                     sha256=self.sha256[rows], thumbnails=tuple(self.thumbnails[i] for i in rows) if self.thumbnails else ())
+
+
+def shards(loader: Iterable[Any], size: int) -> Iterator[Shard]:
+    """Shards of `size` rows (the last may be smaller) from a loader of ``(images, labels, keys)``.
+
+    Raises:
+        InputError: a batch is no such triple, or a key comes twice.
+    """
+    waiting: list[Shard] = []
+    seen: set[str] = set()
+    for batch in loader:
+        part = as_shard(batch)
+        for key in part.keys:
+            if key in seen:
+                raise InputError(f"the loader gave key {key!r} twice; expected every image to have its own; rename one of them")
+            seen.add(key)
+        waiting.append(part)
+        while sum(len(w.keys) for w in waiting) >= size:
+            whole = join(waiting)
+            yield whole.rows(range(size))
+            waiting = [whole.rows(range(size, len(whole.keys)))] if len(whole.keys) > size else []
+    if waiting:
+        yield join(waiting)
+
+
+def as_shard(batch: Any) -> Shard:
+    """One batch of a loader: ``(images, labels, keys)``, or with file digests and thumbnails as `chanattr.images.Batch` has them.
+
+    Raises:
+        InputError: something else.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) < 3:
+        raise InputError(f"the loader gave {type(batch).__name__}; expected (images, labels, keys) a batch; "
+                         "wrap your loader so that it also yields a name for each image, or use ca.image_loader")
+    images, labels, keys = batch[:3]
+    labels = np.full(len(images), -1) if labels is None else np.asarray(labels, dtype=np.int64)
+    if len(labels) != len(images) or len(keys) != len(images):
+        raise InputError(f"the loader gave {len(images)} images, {len(labels)} labels and {len(keys)} keys in one batch; expected one each")
+    sha256 = batch[3] if len(batch) > 3 else np.stack([_digest(image) for image in images])
+    return Shard(images=images, labels=labels, keys=tuple(str(key) for key in keys), sha256=np.asarray(sha256),
+                 thumbnails=tuple(batch[4]) if len(batch) > 4 else ())
+
+
+def join(parts: Sequence[Shard]) -> Shard:
+    """Shards one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    return Shard(images=torch.cat([p.images for p in parts]), labels=np.concatenate([p.labels for p in parts]),
+                 keys=tuple(k for p in parts for k in p.keys), sha256=np.concatenate([p.sha256 for p in parts]),
+                 thumbnails=tuple(t for p in parts for t in p.thumbnails))
+
+
+def _digest(image: Tensor) -> np.ndarray:
+    data = image.detach().cpu().contiguous().numpy().tobytes()
+    return np.frombuffer(hashlib.sha256(data).digest(), np.uint8)

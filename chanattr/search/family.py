@@ -1,0 +1,118 @@
+"""The families: what a mask is, how it is held to one exact area, and the settings that its search takes by default."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from chanattr.errors import InputError
+from chanattr.settings import ExactSearch, PenaltySearch
+
+AnySearch = TypeVar("AnySearch", ExactSearch, PenaltySearch)
+
+
+class Family(Protocol):
+    """What a search needs to know of a kind of mask. P masks are handled side by side, each with its own area."""
+
+    size: int
+
+    def start(self, count: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """`count` sets of parameters that drop nothing."""
+
+    def project(self, values: Tensor, areas: Tensor) -> Tensor:
+        """The nearest parameters whose mask has exactly its area."""
+
+    def smooth_gradient(self, gradient: Tensor, progress: float) -> Tensor:
+        """The gradient as the search should follow it, `progress` in [0, 1] of the way."""
+
+    def binary(self, values: Tensor, areas: Tensor) -> Tensor:
+        """The masks of zeros and ones with exactly their areas that the parameters mean."""
+
+    def finish(self, values: Tensor, areas: Tensor) -> Tensor:
+        """The masks that are reported."""
+
+    def resolve(self, search: AnySearch) -> AnySearch:
+        """The search with every field left None set to this family's value."""
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Masks over the K channels of a layer: parameters are the mask itself, in [0, 1]^K; areas count channels.
+
+    Defaults of the exact search are from ``scripts/solver_table``; those of the penalty search are the paper's protocol.
+    """
+
+    size: int
+
+    def start(self, count: int, *, device: torch.device, dtype: torch.dtype = torch.float32) -> Float[Tensor, "P K"]:
+        """All ones: nothing dropped."""
+        return torch.ones(count, self.size, device=device, dtype=dtype)
+
+    def project(self, values: Float[Tensor, "P K"], areas: Int[Tensor, "P"] | Float[Tensor, "P"]) -> Float[Tensor, "P K"]:
+        """Euclidean projection on the capped simplex ``{0 <= m <= 1, sum m = area}``."""
+        return project_capped_simplex(values, areas)
+
+    def smooth_gradient(self, gradient: Float[Tensor, "P K"], progress: float) -> Float[Tensor, "P K"]:
+        """Unchanged: channels have no neighbours."""
+        return gradient
+
+    def binary(self, values: Float[Tensor, "P K"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P K"]:
+        """The `areas` largest values of each row; ties go to the lower channel number."""
+        return largest(values, areas)
+
+    def finish(self, values: Float[Tensor, "P K"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P K"]:
+        """The binary masks: what is reported for channels is always a set."""
+        return self.binary(values, areas)
+
+    def resolve(self, search: AnySearch) -> AnySearch:
+        """The search with the channel family's values for fields left None."""
+        return resolve(search, CHANNEL_EXACT if isinstance(search, ExactSearch) else CHANNEL_PENALTY)
+
+
+CHANNEL_EXACT = ExactSearch(relaxed_steps=10, binary_steps=30, anneal=0.5, relaxed_rate=0.3, binary_rate=0.1,
+                            momentum=0.9, refine_steps=10)
+CHANNEL_PENALTY = PenaltySearch(steps=300, learning_rate=0.01, penalty=1500.0, ramp=150, momentum=0.9, dampening=0.0,
+                                start=0.5, reduction="mean")
+
+
+def resolve(search: AnySearch, defaults: ExactSearch | PenaltySearch) -> AnySearch:
+    """`search` with every field that is None taken from `defaults`, checked."""
+    given = {f.name: getattr(search, f.name) for f in dataclasses.fields(search) if f.init}
+    values = {name: getattr(defaults, name) if value is None else value for name, value in given.items()}
+    for name, value in values.items():
+        if isinstance(value, (int, float)) and value < 0:
+            raise InputError(f"{type(search).__name__}({name}={value!r}); expected 0 or more; leave it out for the default")
+    if values.get("reduction", "mean") not in ("mean", "sum"):
+        raise InputError(f"PenaltySearch(reduction={values['reduction']!r}); expected 'mean' or 'sum'")
+    return dataclasses.replace(search, **values)
+
+
+def largest(values: Float[Tensor, "P K"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P K"]:
+    """Marks the `areas[p]` largest entries of row p; among equals the lower index wins."""
+    order = values.sort(dim=1, descending=True, stable=True).indices
+    chosen = torch.arange(values.shape[1], device=values.device)[None] < areas[:, None]
+    return torch.zeros_like(chosen).scatter(1, order, chosen)
+
+
+def project_capped_simplex(values: Float[Tensor, "P K"],
+                           areas: Int[Tensor, "P"] | Float[Tensor, "P"]) -> Float[Tensor, "P K"]:
+    """Euclidean projection of each row on ``{0 <= m <= 1, sum m = area}``.
+
+    The answer is ``clip(values - t, 0, 1)`` for the one threshold t that gives the sum: bisection finds which entries lie
+    strictly between the caps, and for these t follows exactly.
+    """
+    area = areas.to(values.dtype)[:, None]
+    low, high = values.amin(1, keepdim=True) - 1, values.amax(1, keepdim=True)
+    for _ in range(30):
+        middle = (low + high) / 2
+        over = (values - middle).clamp(0, 1).sum(1, keepdim=True) > area
+        low, high = torch.where(over, middle, low), torch.where(over, high, middle)
+    shifted = values - (low + high) / 2
+    inside = (shifted > 0) & (shifted < 1)
+    missing = area - shifted.clamp(0, 1).sum(1, keepdim=True)
+    return (shifted + missing / inside.sum(1, keepdim=True).clamp(min=1)).clamp(0, 1)

@@ -1,0 +1,79 @@
+"""a*: the smallest area found that reaches its level, on a grid, and refined by bisection to the exact count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from chanattr.records import NOT_REACHED
+from chanattr.search.exact import exact
+from chanattr.search.family import Family
+from chanattr.search.objective import Score
+from chanattr.settings import ExactSearch
+
+Judge = Callable[[Bool[Tensor, "P K"], Int[Tensor, "P"]], Bool[Tensor, "P"]]
+
+
+class Smallest(NamedTuple):
+    """a* of N rows: its area (-1 not reached, 0 the empty set), its mask (all False without one), and what finding it cost."""
+
+    area: Int[Tensor, "N"]
+    mask: Bool[Tensor, "N K"]
+    evaluations: Float[Tensor, "N"]
+
+
+def on_grid(areas: Int[Tensor, "A"], masks: Bool[Tensor, "N A K"], reached: Bool[Tensor, "N A"],
+            empty_reached: Bool[Tensor, "N"]) -> Smallest:
+    """The smallest of increasing `areas` that reaches (equation 9), for each row."""
+    rows = torch.arange(len(masks), device=masks.device)
+    some = reached.any(1)
+    first = reached.to(torch.int8).argmax(1)
+    area = torch.where(some, areas[first], NOT_REACHED)
+    mask = masks[rows, first] & some[:, None]
+    area = torch.where(empty_reached, 0, area)
+    return Smallest(area, mask & ~empty_reached[:, None], torch.zeros(len(masks), device=masks.device))
+
+
+def refine(found: Smallest, areas: Int[Tensor, "A"], score: Score, family: Family, settings: ExactSearch, judge: Judge) -> Smallest:
+    """a* bisected between the smallest reaching grid area and the largest grid area below it.
+
+    The full set, which always reaches, is the upper end where no grid area does. Each step searches all rows side by side at their
+    own middle area, warm-started from the set at the upper end, with at most ``refine_steps`` evaluations.
+
+    Args:
+        found: from `on_grid`.
+        areas: the grid, increasing (may be empty).
+        score: what is maximised.
+        family: the kind of mask.
+        settings: resolved.
+        judge: tells by the definition (float32) whether binary masks reach their rows' level.
+    """
+    settings = family.resolve(settings)
+    full = torch.ones_like(found.mask)
+    every = torch.arange(len(full), device=full.device)
+    missing = found.area == NOT_REACHED
+    rescued = missing & judge(full, every)
+    high = torch.where(rescued, family.size, found.area)
+    mask = torch.where(rescued[:, None], full, found.mask)
+    low = _largest_below(areas, high)
+    spent = found.evaluations.clone()
+    while len(rows := torch.nonzero(high - low > 1)[:, 0]):
+        middle = (low[rows] + high[rows]) // 2
+        trial = exact(score, family, middle, rows, settings, start=mask[rows].float(), steps=settings.refine_steps)
+        reaches = judge(trial.masks, rows)
+        mask[rows] = torch.where(reaches[:, None], trial.masks, mask[rows])
+        high[rows] = torch.where(reaches, middle, high[rows])
+        low[rows] = torch.where(reaches, low[rows], middle)
+        spent[rows] += trial.evaluations
+    return Smallest(high, mask, spent)
+
+
+def _largest_below(areas: Tensor, high: Tensor) -> Tensor:
+    """The largest area below each of `high`, 0 where there is none; where there is nothing to bisect, `high` itself."""
+    below = torch.where(areas[None] < high[:, None], areas[None], 0)
+    low = below.amax(1) if len(areas) else torch.zeros_like(high)
+    return torch.where(high > 0, low, high)
