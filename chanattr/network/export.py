@@ -1,0 +1,240 @@
+"""The network after a layer as a graph of its own: exported with a tap at every layer, and cut there."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from chanattr.errors import LayerError
+from chanattr.network.hooks import change
+from chanattr.network.outputs import logits_of
+
+
+@torch.library.custom_op("chanattr::tap", mutates_args=())
+def tap(activation: Tensor, number: int) -> Tensor:
+    """The identity, visible in an exported graph: marks where a layer's activation passes."""
+    return activation.clone()
+
+
+@tap.register_fake
+def _(activation: Tensor, number: int) -> Tensor:
+    return torch.empty_like(activation)
+
+
+def _tap_backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    return gradient, None
+
+
+tap.register_autograd(_tap_backward)
+
+
+class Unsupported(Exception):
+    """This model cannot be cut; the message says why. Never leaves the network room."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """The tail of one layer.
+
+    Attributes:
+        tail: ``tail(activation, *sides) -> logits``.
+        sides: positions of its side inputs in what the stem gives, and how many rows each image has there.
+    """
+
+    tail: fx.GraphModule
+    sides: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graphs:
+    """One export of a model, cut at several layers.
+
+    Attributes:
+        stem: ``stem(images) -> (logits, activation of each layer ..., side ...)``.
+        cuts: one a layer.
+    """
+
+    stem: fx.GraphModule
+    cuts: tuple[Cut, ...]
+
+
+class _ToLogits(nn.Module):
+    """A model with its output turned into logits, so that the graph ends there."""
+
+    def __init__(self, model: nn.Module, score: Callable[[Any], Tensor] | None) -> None:
+        super().__init__()
+        self.model, self.score = model, score
+
+    def forward(self, images: Tensor) -> Tensor:
+        return logits_of(self.model(images), self.score)
+
+
+def export_and_cut(model: nn.Module, example: Tensor, layers: Sequence[str], score: Callable[[Any], Tensor] | None) -> Graphs:
+    """The stem and the tails of a model, which is in eval mode and frozen.
+
+    Args:
+        model: whose hooks are used for the length of the export.
+        example: at least two images.
+        layers: checked names.
+        score: turns the output into logits.
+
+    Raises:
+        Unsupported: the export failed, or a value beside the layer has no batch axis that can be gathered.
+        LayerError: no path leads from a layer to the logits.
+    """
+    graph_module = _export(model, example, layers, score)
+    graph = graph_module.graph
+    taps = {node.args[1]: node for node in graph.nodes if node.target is torch.ops.chanattr.tap.default}
+    missing = [layer for number, layer in enumerate(layers) if number not in taps]
+    if missing:
+        raise LayerError(f"from layer {missing[0]!r} no path leads to the score; expected one whose activation the logits depend on; "
+                         "choose another layer")
+    images = next(node for node in graph.nodes if node.op == "placeholder")
+    cutter = _Cutter(graph_module, images)
+    found = [cutter.cut(taps[number], layer) for number, layer in enumerate(layers)]
+    sides = list(dict.fromkeys(node for _, nodes in found for node in nodes))
+    stem = _stem(graph_module, [taps[number] for number in range(len(layers))], sides)
+    cuts = tuple(Cut(tail=tail, sides=tuple((sides.index(node), cutter.rows(node)) for node in nodes)) for tail, nodes in found)
+    return Graphs(stem=stem, cuts=cuts)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch.export's remarks about its own workings are nothing that a caller can act on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _export(model: nn.Module, example: Tensor, layers: Sequence[str], score: Callable[[Any], Tensor] | None) -> fx.GraphModule:
+    wrapped = _ToLogits(model, score).eval()
+    with ExitStack() as stack:
+        for number, layer in enumerate(layers):
+            stack.enter_context(change(model, layer, lambda activation, number=number: tap(activation, number)))
+        stack.enter_context(_quiet())
+        try:
+            batch = torch.export.Dim("batch", min=2)
+            program = torch.export.export(wrapped, (example,), strict=False, dynamic_shapes=({0: batch},))
+            program = program.run_decompositions({})  # functional: nothing after the cut overwrites what is kept
+            return program.module(check_guards=False)
+        except LayerError:
+            raise
+        except Exception as error:  # torch.export raises whatever the model's code makes it raise
+            raise Unsupported(f"torch.export failed: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+
+
+class _Cutter:
+    """Cuts tails out of one exported graph, remembering what depends on the images."""
+
+    def __init__(self, graph_module: fx.GraphModule, images: fx.Node) -> None:
+        self.graph_module, self.images = graph_module, images
+        self.data = _reachable(images)
+        self.batch = images.meta["val"].shape[0]
+
+    def cut(self, start: fx.Node, layer: str) -> tuple[fx.GraphModule, list[fx.Node]]:
+        """The tail after a tap, and the nodes that it needs beside the activation."""
+        after = _reachable(start)
+        output = next(node for node in self.graph_module.graph.nodes if node.op == "output")
+        if output not in after:
+            raise LayerError(f"from layer {layer!r} no path leads to the score; expected one whose activation the logits depend on; "
+                             "choose another layer")
+        graph = fx.Graph()
+        new: dict[fx.Node, fx.Node] = {start: graph.placeholder("activation")}
+        sides = self._sides(after - {start})
+        for number, node in enumerate(sides):
+            new[node] = graph.placeholder(f"side_{number}")
+        for node in self.graph_module.graph.nodes:
+            if node in after and node is not start:
+                if node.op == "output":
+                    graph.output(fx.node.map_arg(node.args[0], lambda n: self._copied(n, graph, new, start))[0])
+                else:
+                    self._copied(node, graph, new, start)
+        return _detached(fx.GraphModule(self.graph_module, graph)), sides
+
+    def rows(self, node: fx.Node) -> int:
+        """How many rows of a side input belong to one image."""
+        size = node.meta["val"].shape[0] if node.meta["val"].ndim else 0
+        ratio = size // self.batch if size is not self.batch else 1
+        try:
+            count = int(ratio)
+        except Exception as error:  # a symbolic ratio that is no number
+            raise Unsupported(f"{node.name} passes the layer by with {size} rows, not a multiple of the batch") from error
+        if count < 1 or not bool(count * self.batch == size):
+            raise Unsupported(f"{node.name} passes the layer by with {size} rows, not a multiple of the batch")
+        return count
+
+    def _sides(self, after: set[fx.Node]) -> list[fx.Node]:
+        sides: dict[fx.Node, None] = {}
+        for node in self.graph_module.graph.nodes:
+            if node not in after:
+                continue
+            for needed in node.all_input_nodes:
+                if (needed in self.data and needed not in after and not _is_size(needed) and needed.target is not torch.ops.chanattr.tap.default) or (needed.target is torch.ops.chanattr.tap.default and needed in self.data and needed not in after):
+                    sides[needed] = None
+        return [node for node in sides if isinstance(node.meta.get("val"), Tensor)]
+
+    def _copied(self, node: fx.Node, graph: fx.Graph, new: dict[fx.Node, fx.Node], start: fx.Node) -> fx.Node:
+        """The node in the tail: itself, and first whatever constants and sizes it needs."""
+        if node not in new:
+            value = node.meta.get("val")
+            if isinstance(value, torch.SymInt) and str(value) == str(self.batch):
+                new[node] = graph.call_function(torch.ops.aten.sym_size.int, (new[start], 0))
+            elif isinstance(value, torch.SymInt) and node.target is torch.ops.aten.sym_size.int:
+                raise Unsupported(f"{node.name} is a size that is not the batch ({value})")
+            else:
+                for needed in node.all_input_nodes:
+                    self._copied(needed, graph, new, start)
+                new[node] = graph.node_copy(node, lambda n: new[n])
+        return new[node]
+
+
+def _is_size(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), (torch.SymInt, int))
+
+
+def _reachable(start: fx.Node) -> set[fx.Node]:
+    """A node and everything that depends on it."""
+    found, waiting = {start}, [start]
+    while waiting:
+        for user in waiting.pop().users:
+            if user not in found:
+                found.add(user)
+                waiting.append(user)
+    return found
+
+
+def _stem(graph_module: fx.GraphModule, taps: Sequence[fx.Node], sides: Sequence[fx.Node]) -> fx.GraphModule:
+    graph = fx.Graph()
+    new: dict[fx.Node, fx.Node] = {}
+    for node in graph_module.graph.nodes:
+        if node.op == "output":
+            logits = new[node.args[0][0]]
+        else:
+            new[node] = graph.node_copy(node, lambda n: new[n])
+    graph.output((logits, *(new[node] for node in taps), *(new[node] for node in sides)))
+    return _detached(fx.GraphModule(graph_module, graph))
+
+
+def _detached(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """Its constants without gradients, sharing the model's memory: only masks are ever differentiated."""
+    for node in graph_module.graph.nodes:
+        if node.op != "get_attr":
+            continue
+        *path, last = node.target.split(".")
+        owner = graph_module.get_submodule(".".join(path))
+        value = getattr(owner, last)
+        if isinstance(value, nn.Parameter):
+            delattr(owner, last)
+            owner.register_buffer(last, value.detach(), persistent=False)
+    return graph_module

@@ -1,0 +1,187 @@
+"""The only place that registers hooks: `capture`, `inject`, `frozen`, each a context that undoes itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from chanattr.errors import InputError, LayerError
+from chanattr.network.layout import axis_of
+from chanattr.network.names import find, split_name
+from chanattr.network.outputs import replace_tensor
+
+Change = Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in eval mode and its parameters ask for no gradient; on leaving it is exactly as it was.
+
+    Training flags are kept module by module, and ``requires_grad`` and ``.grad`` parameter by parameter.
+    """
+    training = [(module, module.training) for module in model.modules()]
+    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    try:
+        model.eval()
+        for parameter, _, _ in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, flag in training:
+            module.training = flag
+        for parameter, needed, gradient in parameters:
+            parameter.requires_grad_(needed)
+            parameter.grad = gradient
+
+
+@contextmanager
+def watch(modules: Mapping[str, nn.Module], note: Callable[[str, Any], None]) -> Iterator[None]:
+    """Inside, ``note(name, output)`` is called at every call of the modules."""
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            hook = module.register_forward_hook(lambda _m, _i, output, name=name: note(name, output))
+            stack.callback(hook.remove)
+        yield
+
+
+@contextmanager
+def change(model: nn.Module, layer: str, new: Change) -> Iterator[None]:
+    """Inside, the layer's output (its first tensor) is replaced by ``new(output)`` at the call that its name means.
+
+    Raises:
+        LayerError: no such layer; or, at the forward pass, it fires more than once and its name does not say which call.
+    """
+    module, number = find(model, layer)
+    bare = split_name(layer)[0]
+    calls = 0
+
+    def begin(*_: Any) -> None:
+        nonlocal calls
+        calls = 0
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if not number and calls > 1:
+            raise LayerError(f"layer {bare!r} fires more than once in a forward pass; expected its call to be named; use {bare}@1, {bare}@2, "
+                             "...; 'chanattr layers MODEL' shows how many")
+        return replace_tensor(output, new) if number in (0, calls) else output
+
+    with ExitStack() as stack:
+        if module is not model:
+            stack.callback(model.register_forward_pre_hook(begin).remove)
+        else:
+            begin()
+        stack.callback(module.register_forward_hook(hook).remove)
+        yield
+
+
+@contextmanager
+def inject(model: nn.Module, layer: str, mask: Tensor | np.ndarray | Sequence[float], *,
+           fill: float | Tensor | np.ndarray = 0.0, channel_axis: int | None = None) -> Iterator[None]:
+    """Inside, every forward pass runs with the layer's activation masked: kept where the mask is 1, `fill` where it is 0.
+
+    The model's training mode is as it was found: put it in eval mode yourself if that is what you want to see.
+
+    Args:
+        model: any module; on leaving, also by an exception, it has the hooks that it had.
+        layer: dotted name, with ``@n`` for the n-th call.
+        mask: [K], or [N, K] with one row an image of the batch; bool or in [0, 1].
+        fill: what a dropped channel becomes: a number, [K] or [N, K].
+        channel_axis: of the layer's output, where it is not found rightly.
+
+    Raises:
+        LayerError: no such layer; at the forward pass, it fires more than once without ``@n``.
+        InputError: at the forward pass, the mask does not fit the activation.
+
+    Example:
+        >>> import torch, chanattr as ca
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1, bias=False))
+        >>> with ca.inject(model, "0", [0, 0, 0]):
+        ...     model(torch.rand(4, 2)).abs().sum().item()
+        0.0
+    """
+    module, _ = find(model, layer)
+    given = torch.as_tensor(mask)
+    filled = torch.as_tensor(fill)
+
+    def masked(activation: Tensor) -> Tensor:
+        axis = axis_of(module, tuple(activation.shape), channel_axis)
+        return apply_mask(activation, given, filled, axis, layer)
+
+    with change(model, layer, masked):
+        yield
+
+
+def apply_mask(activation: Tensor, mask: Tensor, fill: Tensor, axis: int, layer: str) -> Tensor:
+    """``m x + (1 - m) fill`` with the mask along the channel axis and over all positions.
+
+    Args:
+        activation: [N, ...] with K along `axis`.
+        mask: [K] or [N, K].
+        fill: [], [K] or [N, K].
+        axis: of the channels.
+        layer: for messages.
+
+    Raises:
+        InputError: the sizes do not fit.
+    """
+    channels = activation.shape[axis]
+    for what, values in (("mask", mask), ("fill", fill)):
+        if values.ndim and (values.ndim > 2 or values.shape[-1] != channels or (values.ndim == 2 and len(values) != len(activation))):
+            raise InputError(f"the {what} for layer {layer!r} has shape {tuple(values.shape)}; expected [{channels}] or "
+                             f"[{len(activation)}, {channels}]: its activation is {tuple(activation.shape)} with channels along axis {axis}")
+
+    def spread(values: Tensor) -> Tensor:
+        values = values.to(device=activation.device, dtype=activation.dtype)
+        if not values.ndim:
+            return values
+        shape = [1] * activation.ndim
+        shape[axis] = channels
+        shape[0] = len(values) if values.ndim == 2 else 1
+        return values.reshape(shape)
+
+    kept = spread(mask)
+    if not fill.is_meta and fill.ndim == 0 and not fill:
+        return activation * kept
+    return activation * kept + (1 - kept) * spread(fill)
+
+
+@contextmanager
+def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Inside, a forward pass leaves the layers' activations in the dictionary that is given.
+
+    Each is a copy (a module that works in place may follow), with its history for gradients. A later pass replaces an earlier one's.
+
+    Args:
+        model: any module; on leaving it has the hooks that it had.
+        layers: dotted names, with ``@n`` for the n-th call.
+
+    Raises:
+        LayerError: no such layer; at the forward pass, one fires more than once without ``@n``.
+
+    Example:
+        >>> import torch, chanattr as ca
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(inplace=True))
+        >>> with ca.capture(model, ["0"]) as seen:
+        ...     _ = model(torch.rand(4, 2))
+        >>> seen["0"].shape
+        torch.Size([4, 3])
+    """
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Change:
+        def note(activation: Tensor) -> Tensor:
+            seen[name] = activation.clone()
+            return activation
+        return note
+
+    with ExitStack() as stack:
+        for name in layers:
+            stack.enter_context(change(model, name, keep(name)))
+        yield seen

@@ -1,0 +1,96 @@
+"""Finds a layer by name, lists layers, tells channel axis and grid."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from chanattr.errors import LayerError
+from chanattr.network.hooks import frozen, watch
+from chanattr.network.layout import axis_of, grid_of
+from chanattr.network.names import check_calls, find, kind, named, split_name
+from chanattr.network.outputs import Inputs, batch_size_of, call, first_tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """What one forward pass tells about a layer.
+
+    Attributes:
+        name: dotted, as in ``named_modules`` without ``module.`` and ``_orig_mod.``; ``@n`` for the n-th call.
+        type: class of the module.
+        calls: how often it fired; 0 is never.
+        shape: of its output, or of the first tensor in it.
+        channel_axis: of that shape; -1 where there is none.
+        channels: K.
+        grid: (h, w); (1, L) for tokens; (1, 1) without positions.
+    """
+
+    name: str
+    type: str
+    calls: int
+    shape: tuple[int, ...]
+    channel_axis: int
+    channels: int
+    grid: tuple[int, int]
+
+
+def layers(model: nn.Module, example: Inputs) -> tuple[Layer, ...]:
+    """Every module of a model in order, with what it gives in one forward pass.
+
+    Args:
+        model: left as found.
+        example: the model's input for one or two images.
+
+    Example:
+        >>> import torch, chanattr as ca
+        >>> [layer.name for layer in ca.layers(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), torch.rand(1, 3, 8, 8))]
+        ['', '0']
+    """
+    modules = named(model)
+    shapes = _observe(model, modules, example)
+    return tuple(_layer(name, module, shapes[name], None) for name, module in modules.items())
+
+
+def describe(model: nn.Module, example: Inputs, name: str, *, channel_axis: int | None = None) -> Layer:
+    """One layer, checked to be one that a mask can be put on.
+
+    Raises:
+        LayerError: no such layer, it never fires, it fires more than once without ``@n``, or no channel axis is found.
+    """
+    module, number = find(model, name)
+    bare = split_name(name)[0]
+    shapes = _observe(model, {bare: module}, example)[bare]
+    check_calls(bare, number, len(shapes))
+    layer = _layer(bare, module, shapes[max(0, number - 1):], channel_axis)
+    layer = dataclasses.replace(layer, calls=len(shapes), name=f"{bare}@{number}" if number else bare)
+    if layer.channel_axis < 0:
+        raise LayerError(f"layer {name!r} gives shape {layer.shape}; expected images and channels, [N, K, h, w], [N, h, w, K], [N, L, K] or "
+                         "[N, K]; choose another layer, or pass channel_axis=")
+    if layer.shape[0] != batch_size_of(example):
+        raise LayerError(f"layer {name!r} gives {layer.shape[0]} rows for {batch_size_of(example)} images (shape {layer.shape}); expected "
+                         "the images along its first axis; choose another layer")
+    return layer
+
+
+def _observe(model: nn.Module, modules: dict[str, nn.Module], example: Inputs) -> dict[str, list[tuple[int, ...]]]:
+    """Shapes of every call of some modules in one forward pass."""
+    shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in modules}
+
+    def note(name: str, output: object) -> None:
+        tensor = first_tensor(output)
+        shapes[name].append(tuple(tensor.shape) if tensor is not None else ())
+
+    with frozen(model), watch(modules, note), torch.no_grad():
+        call(model, example)
+    return shapes
+
+
+def _layer(name: str, module: nn.Module, shapes: list[tuple[int, ...]], channel_axis: int | None) -> Layer:
+    shape = shapes[0] if shapes else ()
+    axis = axis_of(module, shape, channel_axis)
+    return Layer(name=name, type=kind(module), calls=len(shapes), shape=shape, channel_axis=axis,
+                 channels=shape[axis] if axis > 0 else 0, grid=grid_of(shape, axis))

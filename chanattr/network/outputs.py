@@ -1,0 +1,98 @@
+"""What modules give: the tensor that is meant in an output of any shape, and the same output with another tensor in its place."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chanattr.errors import ModelError
+
+Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
+
+
+def call(model: nn.Module, inputs: Inputs) -> Any:
+    """The model's output for a tensor, a tuple (positional) or a mapping (by keyword)."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The first tensor in an output (tensor, tuple, list, mapping or dataclass; None inside is passed over), or None."""
+    if isinstance(output, Tensor):
+        return output
+    for _, part in _parts(output):
+        found = first_tensor(part)
+        if found is not None:
+            return found
+    return None
+
+
+def replace_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same output with its first tensor changed."""
+    if isinstance(output, Tensor):
+        return change(output)
+    for name, part in _parts(output):
+        if first_tensor(part) is not None:
+            return _with_part(output, name, replace_tensor(part, change))
+    raise ModelError(f"a layer gave {type(output).__name__} without a tensor in it; expected a tensor, or a tuple, list, mapping or "
+                     "dataclass that holds one; choose another layer")
+
+
+def logits_of(output: Any, score: Callable[[Any], Tensor] | None) -> Tensor:
+    """The logits [B, C] in a model's output.
+
+    Raises:
+        ModelError: no two-axis floating tensor.
+    """
+    given = score(output) if score is not None else getattr(output, "logits", None)
+    logits = given if isinstance(given, Tensor) else first_tensor(output) if score is None else given
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point():
+        what = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ModelError(f"the {'score function' if score else 'model'} gave {what}; expected logits [images, classes]; "
+                         "pass score=, a function of the model's output that gives them")
+    return logits
+
+
+def _parts(output: Any) -> list[tuple[Any, Any]]:
+    if isinstance(output, (tuple, list)):
+        return list(enumerate(output))
+    if isinstance(output, Mapping):
+        return list(output.items())
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        return [(field.name, getattr(output, field.name)) for field in dataclasses.fields(output)]
+    return []
+
+
+def _with_part(output: Any, name: Any, part: Any) -> Any:
+    if isinstance(output, tuple):
+        values = [part if i == name else value for i, value in enumerate(output)]
+        return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
+    if isinstance(output, list):
+        return [part if i == name else value for i, value in enumerate(output)]
+    if isinstance(output, Mapping):
+        return type(output)({**output, name: part})  # type: ignore[call-arg]
+    return dataclasses.replace(output, **{name: part})
+
+
+def batch_size_of(inputs: Inputs) -> int:
+    """The number of images in a model's inputs: the first axis of the first tensor.
+
+    Raises:
+        ModelError: no tensor in the inputs.
+    """
+    found = first_tensor(inputs)
+    if found is None or not found.ndim:
+        raise ModelError("the example holds no tensor with a batch axis; expected the model's input for one or two images")
+    return len(found)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter or buffer lives."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")

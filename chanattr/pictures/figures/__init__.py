@@ -1,0 +1,20 @@
+"""Draws records with plotly: `x_data(record)` gives the numbers of a figure, `x(record)` the figure."""
+
+from chanattr.pictures.figures.areas import SmallestAreas, smallest_areas, smallest_areas_data
+from chanattr.pictures.figures.classes import (
+    ClassChannels,
+    ClassMatrix,
+    class_channels,
+    class_channels_data,
+    class_matrix,
+    class_matrix_data,
+)
+from chanattr.pictures.figures.curves import AreaCurve, ClassCurves, area_curve, area_curve_data, class_curves, class_curves_data
+from chanattr.pictures.figures.energy import AreaStrip, EnergyMap, area_strip, area_strip_data, energy_map, energy_map_data
+
+__all__ = [
+    "AreaCurve", "AreaStrip", "ClassChannels", "ClassCurves", "ClassMatrix", "EnergyMap", "SmallestAreas",
+    "area_curve", "area_curve_data", "area_strip", "area_strip_data", "class_channels", "class_channels_data",
+    "class_curves", "class_curves_data", "class_matrix", "class_matrix_data", "energy_map", "energy_map_data",
+    "smallest_areas", "smallest_areas_data",
+]

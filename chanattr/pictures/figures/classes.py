@@ -1,0 +1,119 @@
+"""Channels of classes: the ones an image of a class needs most, and all classes side by side."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from chanattr.errors import InputError
+from chanattr.pictures.figures import theme, words
+from chanattr.records import ClassAttribution
+
+
+class ClassChannels(NamedTuple):
+    """What `class_channels` draws: channels by falling inclusion rate; `joint` marks the joint a* set."""
+
+    channels: np.ndarray
+    rates: np.ndarray
+    joint: np.ndarray
+    images: int
+
+
+class ClassMatrix(NamedTuple):
+    """What `class_matrix` draws: inclusion rates [classes, channels]."""
+
+    targets: np.ndarray
+    names: tuple[str, ...]
+    channels: np.ndarray
+    rates: np.ndarray
+
+
+def class_row(classes: ClassAttribution, target: int) -> int:
+    """The row of a class.
+
+    Raises:
+        InputError: the result does not hold this class.
+    """
+    where = np.flatnonzero(classes.targets == target)
+    if not len(where):
+        raise InputError(f"class {target} is not in this result; it holds {classes.targets.tolist()}")
+    return int(where[0])
+
+
+def class_channels_data(classes: ClassAttribution, target: int, count: int = 12) -> ClassChannels:
+    """The `count` channels that most a* sets of a class's images hold, as numbers.
+
+    Raises:
+        InputError: no such class, or a count below 1.
+    """
+    if count < 1:
+        raise InputError(f"count={count}; expected 1 channel or more")
+    row = class_row(classes, target)
+    channels = np.argsort(-classes.mean_mask[row], kind="stable")[:count]
+    return ClassChannels(channels, classes.mean_mask[row, channels], classes.smallest_mask[row, channels],
+                         int(classes.images[row]))
+
+
+def class_channels(classes: ClassAttribution, target: int, count: int = 12) -> go.Figure:
+    """Bars of the channels that most of a class's images need; those in the joint a* set in the accent.
+
+    Raises:
+        InputError: no such class, or a count below 1.
+    """
+    data = class_channels_data(classes, target, count)
+    figure = go.Figure()
+    for joint, label, colour in ((True, "in the joint a* set", theme.ACCENT), (False, "not in it", theme.BAR)):
+        chosen = data.joint == joint
+        figure.add_bar(x=data.rates[chosen], y=[str(c) for c in data.channels[chosen]], orientation="h", name=label,
+                       marker={"color": colour}, width=0.68,
+                       hovertemplate=f"channel %{{y}}<br>in %{{x:.0%}} of {data.images} a* sets<br>{label}<extra></extra>")
+    name = words.safe(words.short(classes.names[class_row(classes, target)] or f"class {target}", 28))
+    theme.dress(figure, f"Channels: {name}", f"{data.images} images · layer {words.safe(words.short(classes.layer, 32))}",
+                height=186 + 22 * len(data.channels))
+    figure.update_xaxes(range=[0, 1.02], tickformat=".0%", title={"text": "share of a* sets with the channel"})
+    figure.update_yaxes(type="category", categoryorder="array", categoryarray=[str(c) for c in data.channels[::-1]], ticks="",
+                        title={"text": "channel"}, showgrid=False)
+    figure.update_layout(showlegend=True)
+    return figure
+
+
+def class_matrix_data(classes: ClassAttribution, count: int = 24) -> ClassMatrix:
+    """Inclusion rates of every class for the `count` channels whose rates differ most between classes.
+
+    Channels stand by the class that needs them most, so that what is special to a class forms a block.
+
+    Raises:
+        InputError: a count below 1.
+    """
+    if count < 1:
+        raise InputError(f"count={count}; expected 1 channel or more")
+    rates = classes.mean_mask
+    channels = np.sort(np.argsort(-rates.std(0), kind="stable")[:count])
+    owner = rates[:, channels].argmax(0)
+    channels = channels[np.lexsort((-rates[owner, channels], owner))]
+    names = tuple(name or f"class {t}" for name, t in zip(classes.names, classes.targets, strict=True))
+    return ClassMatrix(classes.targets, names, channels, rates[:, channels])
+
+
+def class_matrix(classes: ClassAttribution, count: int = 24) -> go.Figure:
+    """A heat map of inclusion rates: classes down, the channels that tell them apart across.
+
+    Raises:
+        InputError: a count below 1.
+    """
+    data = class_matrix_data(classes, count)
+    rows = [f"{words.safe(words.short(name, 24))}" for name in data.names]
+    figure = go.Figure(go.Heatmap(
+        z=data.rates, x=[str(c) for c in data.channels], y=np.arange(len(rows)), zmin=0, zmax=1, xgap=1, ygap=1,
+        colorscale=[list(stop) for stop in theme.SEQUENTIAL], text=[[name] * len(data.channels) for name in rows],
+        hovertemplate="%{text}<br>channel %{x}<br>in %{z:.0%} of the images' a* sets<extra></extra>",
+        colorbar={"tickformat": ".0%", "thickness": 8, "outlinewidth": 0, "orientation": "h", "len": 160, "lenmode": "pixels",
+                  "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "tickvals": [0, 0.5, 1]}))
+    theme.dress(figure, "What tells the classes apart",
+                f"share of a class's a* sets · layer {words.safe(words.short(classes.layer, 24))}", height=210 + max(22 * len(rows), 66))
+    figure.update_layout(margin={"t": 104})
+    figure.update_xaxes(type="category", title={"text": "channel"}, tickangle=-90, showgrid=False)
+    figure.update_yaxes(tickvals=np.arange(len(rows)), ticktext=rows, autorange="reversed", showgrid=False, ticks="")
+    return figure

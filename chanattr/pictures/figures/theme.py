@@ -1,0 +1,61 @@
+"""One look for every figure: fonts, colours, margins, and the axis of areas."""
+
+from __future__ import annotations
+
+import math
+
+import plotly.graph_objects as go
+
+INK = "#1f2a37"
+SLATE = "#41566f"
+MUTED = "#66707d"
+RULE = "#e3e7ec"
+BAR = "#b4c0cd"
+ACCENT = "#c4500f"
+"""The one accent: a* and the sets found at it, nowhere else."""
+HELD_OUT = "#0072b2"
+FONT = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
+GLOW = ((0.0, (60, 20, 90)), (0.35, (190, 45, 75)), (0.7, (250, 140, 20)), (1.0, (255, 240, 120)))
+"""Stops of the energy colours; lightness rises all the way, so they read the same without colour."""
+SEQUENTIAL = ((0.0, "#ffffff"), (0.25, "#fbe3d3"), (0.55, "#ee9a62"), (0.8, "#c4500f"), (1.0, "#6b2503"))
+CONFIG = {"displaylogo": False, "displayModeBar": False, "responsive": True}
+"""What to give plotly when a figure is shown: `figure.show(config=CONFIG)`."""
+
+_AXIS = {"gridcolor": RULE, "linecolor": BAR, "zeroline": False, "ticks": "outside", "ticklen": 4, "tickcolor": BAR,
+         "showline": True, "title": {"font": {"size": 13, "color": MUTED}, "standoff": 8}, "automargin": True}
+
+
+def template() -> go.layout.Template:
+    """The shared template; figures carry it in `layout.template`."""
+    return go.layout.Template(layout={
+        "font": {"family": FONT, "size": 12, "color": INK},
+        "title": {"x": 0, "xref": "container", "xanchor": "left", "pad": {"l": 14}, "y": 1, "yanchor": "top",
+                  "yref": "container", "font": {"size": 15, "color": INK}},
+        "paper_bgcolor": "#ffffff", "plot_bgcolor": "#ffffff", "colorway": [SLATE, HELD_OUT, MUTED],
+        "margin": {"l": 64, "r": 28, "t": 84, "b": 84}, "xaxis": _AXIS, "yaxis": _AXIS,
+        "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": BAR, "align": "left",
+                       "font": {"family": FONT, "size": 12, "color": INK}},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom",
+                   "font": {"size": 12, "color": INK}, "bgcolor": "rgba(255,255,255,0)"},
+    })
+
+
+def dress(figure: go.Figure, title: str, subtitle: str, *, height: int = 400) -> go.Figure:
+    """The figure with the shared look, a bold title and a grey line below it (both already plotly text)."""
+    text = f"<b>{title}</b><br><span style='font-size:12px;color:{MUTED}'>{subtitle}</span>"
+    figure.update_layout(template=template(), title={"text": text, "pad": {"l": 14, "t": 14}}, height=height)
+    return figure
+
+
+def area_axis(largest: int) -> dict[str, object]:
+    """A logarithmic axis of areas from 1 to `largest`, with few and round ticks."""
+    ticks = [v * 10**e for e in range(7) for v in (1, 3) if v * 10**e <= largest]
+    if largest > ticks[-1] * 1.35:
+        ticks.append(largest)
+    return {"type": "log", "range": [math.log10(0.82), math.log10(max(largest, 2) * 1.22)], "tickvals": ticks,
+            "ticktext": [f"{t:,}" for t in ticks], "title": {"text": "area: channels selected"}}
+
+
+def note(figure: go.Figure, text: str, **place: object) -> None:
+    """A small text in the figure, no arrow."""
+    figure.add_annotation(**{"text": text, "showarrow": False, "font": {"size": 12, "color": MUTED}, **place})
