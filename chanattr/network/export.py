@@ -151,7 +151,7 @@ class _Cutter:
                              "choose another layer")
         graph = fx.Graph()
         new: dict[fx.Node, fx.Node] = {start: graph.placeholder("activation")}
-        sides = self._sides(after - {start})
+        sides = self._sides(start, after)
         for number, node in enumerate(sides):
             new[node] = graph.placeholder(f"side_{number}")
         for node in self.graph_module.graph.nodes:
@@ -174,15 +174,12 @@ class _Cutter:
             raise Unsupported(f"{node.name} passes the layer by with {size} rows, not a multiple of the batch")
         return count
 
-    def _sides(self, after: set[fx.Node]) -> list[fx.Node]:
-        sides: dict[fx.Node, None] = {}
-        for node in self.graph_module.graph.nodes:
-            if node not in after:
-                continue
-            for needed in node.all_input_nodes:
-                if (needed in self.data and needed not in after and not _is_size(needed) and needed.target is not torch.ops.chanattr.tap.default) or (needed.target is torch.ops.chanattr.tap.default and needed in self.data and needed not in after):
-                    sides[needed] = None
-        return [node for node in sides if isinstance(node.meta.get("val"), Tensor)]
+    def _sides(self, start: fx.Node, after: set[fx.Node]) -> list[fx.Node]:
+        """What is used after the tap and depends on the images, but not through the tap."""
+        needed = dict.fromkeys(node for user in self.graph_module.graph.nodes if user in after and user is not start
+                               for node in user.all_input_nodes)
+        return [node for node in needed
+                if node in self.data and node not in after and not _is_size(node) and isinstance(node.meta.get("val"), Tensor)]
 
     def _copied(self, node: fx.Node, graph: fx.Graph, new: dict[fx.Node, fx.Node], start: fx.Node) -> fx.Node:
         """The node in the tail: itself, and first whatever constants and sizes it needs."""
