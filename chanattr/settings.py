@@ -16,6 +16,7 @@ from chanattr.errors import InputError
 REWARDS = ("logit", "contrastive", "log_probability")
 GAMES = ("preserve", "delete", "dual")
 FILLS = ("zero", "mean", "spatial_mean", "values")
+Unset = Any  # None until the family fills it in
 PAPER_AREAS = (1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100, 150, 200, 250, 300, 350, 400, 450)
 
 
@@ -37,13 +38,13 @@ class ExactSearch:
         refine_steps: binary-phase evaluations of one bisection step of a* (at most 10).
     """
 
-    relaxed_steps: int | None = None
-    binary_steps: int | None = None
-    anneal: float | None = None
-    relaxed_rate: float | None = None
-    binary_rate: float | None = None
-    momentum: float | None = None
-    refine_steps: int | None = None
+    relaxed_steps: int | Unset = None
+    binary_steps: int | Unset = None
+    anneal: float | Unset = None
+    relaxed_rate: float | Unset = None
+    binary_rate: float | Unset = None
+    momentum: float | Unset = None
+    refine_steps: int | Unset = None
     name: str = dataclasses.field(default="exact", init=False)
 
 
@@ -65,14 +66,14 @@ class PenaltySearch:
         reduction: "mean" or "sum" of the squared distances of equation 4.
     """
 
-    steps: int | None = None
-    learning_rate: float | None = None
-    penalty: float | None = None
-    ramp: int | None = None
-    momentum: float | None = None
-    dampening: float | None = None
-    start: float | None = None
-    reduction: str | None = None
+    steps: int | Unset = None
+    learning_rate: float | Unset = None
+    penalty: float | Unset = None
+    ramp: int | Unset = None
+    momentum: float | Unset = None
+    dampening: float | Unset = None
+    start: float | Unset = None
+    reduction: str | Unset = None
     name: str = dataclasses.field(default="penalty", init=False)
 
 

@@ -41,8 +41,8 @@ class Final(NamedTuple):
 def make_asking(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor, "N"], fill: Fill,
                 members: tuple[Tensor, ...]) -> Asking:
     """A score over `members`, its scores with everything and with nothing, and the level in between."""
-    score = NetworkScore(tail=tail, stem=stem, targets=targets, reward=question.reward, fill=fill.values.to(targets.device), members=members,
-                         batch_size=question.batch_size)
+    score = NetworkScore(tail=tail, stem=stem, targets=targets, reward=question.reward, fill=fill.values.to(targets.device),
+                         members=members, batch_size=question.batch_size)
     rows = torch.arange(len(members), device=targets.device)
     every = torch.ones(len(members), question.family.size, device=targets.device)
     whole = score.judge(every, rows)

@@ -79,13 +79,13 @@ def per_image(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, t
     names = check_keys(keys, len(images))
     tail = bind(model, images[:2], [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
     shards = [slice(first, first + SHARD) for first in range(0, len(images), SHARD)]
-    fill = mean_fill(tail, [images[s] for s in shards]) if isinstance(fill, str) and fill == "mean" else fill
+    means = mean_fill(tail, [images[s] for s in shards]) if isinstance(fill, str) and fill == "mean" else None
     question = None
     records = []
     with advance(progress, len(images), f"images at {layer}") as tell:
         for shard in shards:
             stem = tail.stem(images[shard])
-            filled = fill if isinstance(fill, Fill) else fill_of(fill, stem.activation, tail.layer)
+            filled = means or fill_of(fill, stem.activation, tail.layer)
             question = question or make_question(asked, model, tail.layer, filled)
             wanted = None if targets is None else torch.as_tensor(targets)[shard]
             records.append(answer(question, tail, stem, keys=names[shard], targets=wanted, fill=filled))

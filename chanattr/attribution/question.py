@@ -71,7 +71,7 @@ def make_question(asked: Asked, model: nn.Module, layer: Layer, fill: Fill, *, d
     family = Channels(layer.channels)
     if asked.game not in GAMES:
         raise InputError(f"game={asked.game!r}; expected one of {', '.join(GAMES)}")
-    search = family.resolve(asked.search if asked.search is not None else ExactSearch())
+    search: Search = family.resolve(asked.search if asked.search is not None else ExactSearch())
     exact = isinstance(search, ExactSearch)
     settings = Settings(
         layer=layer.name, areas=check_areas(asked.areas, layer.channels), search=search, reward=callable_name(asked.reward),

@@ -50,7 +50,7 @@ def main(debug: bool) -> None:
 
 
 @main.command()
-@click.option("--out", default="chanattr-demo", show_default=True, type=click.Path(path_type=Path), help="Folder for demo.h5 and demo.html.")
+@click.option("--out", default="chanattr-demo", show_default=True, type=click.Path(path_type=Path), help="Folder of the results.")
 @click.option("--full", is_flag=True, help="All 120 images, all areas, held-out scores, and the layer features.7 too (hours).")
 @click.option("--workers", default=0, show_default=True, help="Processes; 0 works in this one.")
 def demo(out: Path, full: bool, workers: int) -> None:
@@ -82,11 +82,11 @@ def layers(model: str, weights: str | None) -> None:
 @click.argument("images", nargs=-1, required=True)
 @click.option("--layer", "layers_", multiple=True, required=True, help="Dotted name; repeat for several. NAME@2 is the second call.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The run file (HDF5); an existing one is added to.")
-@click.option("--areas", default="grid", show_default=True, help="'grid', 'paper', 'smallest' (a* only), or counts: 1,5,20. Over K: dropped.")
+@click.option("--areas", default="grid", show_default=True, help="'grid', 'paper', 'smallest' (a* only), or counts: 1,5,20.")
 @click.option("--targets", default="predicted", show_default=True, help="'predicted', 'label' (class folders), or a class number.")
 @click.option("--reward", default="logit", show_default=True, help="logit, contrastive, log_probability, or file.py:function.")
 @click.option("--game", default="preserve", show_default=True, help="preserve, delete or dual.")
-@click.option("--fill", default="zero", show_default=True, help="What a dropped channel becomes: zero, mean, spatial_mean, a number, FILE.npy.")
+@click.option("--fill", default="zero", show_default=True, help="For a dropped channel: zero, mean, spatial_mean, a number, FILE.npy.")
 @click.option("--level", help="What a* must reach: original, top1, or a fraction. [default: original; delete: top1]")
 @click.option("--search", "search_", default="exact", show_default=True, help="exact, or penalty (the paper's).")
 @click.option("--seed", default=0, show_default=True, help="Of every random choice.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -116,17 +118,23 @@ def _export(model: nn.Module, example: Tensor, layers: Sequence[str], score: Cal
     wrapped = _ToLogits(model, score).eval()
     with ExitStack() as stack:
         for number, layer in enumerate(layers):
-            stack.enter_context(change(model, layer, lambda activation, number=number: tap(activation, number)))
+            stack.enter_context(change(model, layer, functools.partial(tap, number=number)))
         stack.enter_context(_quiet())
         try:
             batch = torch.export.Dim("batch", min=2)
             program = torch.export.export(wrapped, (example,), strict=False, dynamic_shapes=({0: batch},))
             program = program.run_decompositions({})  # functional: nothing after the cut overwrites what is kept
-            return program.module(check_guards=False)
+            return _unguarded(program)
         except LayerError:
             raise
         except Exception as error:  # torch.export raises whatever the model's code makes it raise
             raise Unsupported(f"torch.export failed: {_first_line(error)}") from error
+
+
+def _unguarded(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    """The program's graph without checks of the example's shapes, which newer torch adds and the cut would have to drop."""
+    known = inspect.signature(program.module).parameters
+    return program.module(**({"check_guards": False} if "check_guards" in known else {}))  # type: ignore[return-value,arg-type]
 
 
 def _first_line(error: Exception) -> str:

@@ -68,7 +68,8 @@ def change(model: nn.Module, layer: str, new: Change) -> Iterator[None]:
         nonlocal calls
         calls += 1
         if not number and calls > 1:
-            raise LayerError(f"layer {bare!r} fires more than once in a forward pass; expected its call to be named; use {bare}@1, {bare}@2, "
+            raise LayerError(f"layer {bare!r} fires more than once in a forward pass; expected its call to be named; use {bare}@1, "
+                             f"{bare}@2, "
                              "...; 'chanattr layers MODEL' shows how many")
         return replace_tensor(output, new) if number in (0, calls) else output
 
@@ -135,7 +136,8 @@ def apply_mask(activation: Tensor, mask: Tensor, fill: Tensor, axis: int, layer:
     for what, values in (("mask", mask), ("fill", fill)):
         if values.ndim and (values.ndim > 2 or values.shape[-1] != channels or (values.ndim == 2 and len(values) != len(activation))):
             raise InputError(f"the {what} for layer {layer!r} has shape {tuple(values.shape)}; expected [{channels}] or "
-                             f"[{len(activation)}, {channels}]: its activation is {tuple(activation.shape)} with channels along axis {axis}")
+                             f"[{len(activation)}, {channels}]: its activation is {tuple(activation.shape)} with "
+                             f"channels along axis {axis}")
 
     def spread(values: Tensor) -> Tensor:
         values = values.to(device=activation.device, dtype=activation.dtype)

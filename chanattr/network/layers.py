@@ -68,8 +68,8 @@ def describe(model: nn.Module, example: Inputs, name: str, *, channel_axis: int 
     layer = _layer(bare, module, shapes[max(0, number - 1):], channel_axis)
     layer = dataclasses.replace(layer, calls=len(shapes), name=f"{bare}@{number}" if number else bare)
     if layer.channel_axis < 0:
-        raise LayerError(f"layer {name!r} gives shape {layer.shape}; expected images and channels, [N, K, h, w], [N, h, w, K], [N, L, K] or "
-                         "[N, K]; choose another layer, or pass channel_axis=")
+        raise LayerError(f"layer {name!r} gives shape {layer.shape}; expected images and channels, [N, K, h, w], [N, h, w, K], "
+                         "[N, L, K] or [N, K]; choose another layer, or pass channel_axis=")
     if layer.shape[0] != batch_size_of(example):
         raise LayerError(f"layer {name!r} gives {layer.shape[0]} rows for {batch_size_of(example)} images (shape {layer.shape}); expected "
                          "the images along its first axis; choose another layer")

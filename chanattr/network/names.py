@@ -52,8 +52,8 @@ def check_calls(name: str, number: int, calls: int) -> None:
         LayerError: so.
     """
     if not calls:
-        raise LayerError(f"layer {name!r} never fires in a forward pass (an auxiliary head, or a path that is off in eval mode); expected one "
-                         "that does; 'chanattr layers MODEL' shows the calls of each")
+        raise LayerError(f"layer {name!r} never fires in a forward pass (an auxiliary head, or a path that is off in eval mode); "
+                         "expected one that does; 'chanattr layers MODEL' shows the calls of each")
     if number > calls:
         raise LayerError(f"layer {name!r} fires {calls} time(s) in a forward pass, but call {number} was asked; "
                          f"expected {name}@1 to {name}@{calls}")

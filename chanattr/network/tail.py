@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -48,9 +48,17 @@ class Tail(Protocol):
         reason: why it is not the tail; "" if it is.
     """
 
-    layer: Layer
-    engine: str
-    reason: str
+    @property
+    def layer(self) -> Layer:
+        """As found."""
+
+    @property
+    def engine(self) -> str:
+        """How masked activations are scored."""
+
+    @property
+    def reason(self) -> str:
+        """Why not by the tail."""
 
     def stem(self, images: Tensor) -> Stem:
         """Runs the whole network once and keeps what the tail needs."""
@@ -146,7 +154,7 @@ def bind(model: nn.Module, example: Tensor, names: Sequence[str], *, engine: str
             raise ModelError(f"no tail can be cut from {type(model).__name__} ({error}); expected a model that torch.export takes; "
                              "use engine='auto', which falls back to injection") from error
         LOG.warning("whole network runs for every mask, by injection: %s", error)
-        return {name: _reaching(InjectedTail(layer=t.layer, model=model, score=score, reason=str(error)), example) for name, t in plain.items()}
+        return {name: _reaching(replace(tail, reason=str(error)), example) for name, tail in plain.items()}
     exported = {name: ExportedTail(layer=layer, number=number, graphs=graphs)
                 for number, (name, layer) in enumerate(zip(names, layers, strict=True))}
     return {name: _checked(exported[name], plain[name], example, engine) for name in names}
@@ -208,7 +216,7 @@ def _checked(tail: ExportedTail, plain: InjectedTail, example: Tensor, engine: s
     if engine == "tail":
         raise ModelError(f"{reason}; expected the same numbers; use engine='auto', which falls back to injection")
     LOG.warning("%s; the whole network runs for every mask", reason)
-    return InjectedTail(layer=plain.layer, model=plain.model, score=plain.score, reason=reason)
+    return replace(plain, reason=reason)
 
 
 @torch.no_grad()

@@ -11,15 +11,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from chanattr.errors import InputError
-from chanattr.settings import ExactSearch, PenaltySearch
+from chanattr.settings import ExactSearch, PenaltySearch, Search
 
-AnySearch = TypeVar("AnySearch", ExactSearch, PenaltySearch)
+AnySearch = TypeVar("AnySearch", bound=Search)
 
 
 class Family(Protocol):
     """What a search needs to know of a kind of mask. P masks are handled side by side, each with its own area."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """Parameters of one mask: its area when nothing is dropped."""
 
     def start(self, count: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
         """`count` sets of parameters that drop nothing."""
