@@ -6,7 +6,7 @@ import sys
 import typing
 from typing import Any
 
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 
 
 def checked(function: Any) -> Any:
@@ -14,4 +14,4 @@ def checked(function: Any) -> Any:
     for value in list(vars(sys.modules[function.__module__]).values()):
         if isinstance(value, type) and getattr(value, "_is_protocol", False) and value is not typing.Protocol:
             typing.runtime_checkable(value)
-    return beartype(function)
+    return beartype(conf=BeartypeConf(is_pep484_tower=True))(function)  # an int is a float, as for every type checker

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import io
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +21,7 @@ from chanattr.network.hooks import change
 from chanattr.network.outputs import logits_of
 
 
-@torch.library.custom_op("chanattr::tap", mutates_args=())
+@torch.library.custom_op("chanattr::tap", mutates_args=(), schema="(Tensor activation, int number) -> Tensor")
 def tap(activation: Tensor, number: int) -> Tensor:
     """The identity, visible in an exported graph: marks where a layer's activation passes."""
     return activation.clone()
@@ -108,10 +111,16 @@ def export_and_cut(model: nn.Module, example: Tensor, layers: Sequence[str], sco
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch.export's remarks about its own workings are nothing that a caller can act on."""
-    with warnings.catch_warnings():
+    """torch.export's remarks and printed graphs are nothing that a caller can act on; what went wrong comes in the exception."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = logger.level
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
-        yield
+        logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def _export(model: nn.Module, example: Tensor, layers: Sequence[str], score: Callable[[Any], Tensor] | None) -> fx.GraphModule:

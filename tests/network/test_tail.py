@@ -1,0 +1,112 @@
+"""The tail gives what injection gives: logits and slopes, for every kind of layer; else injection runs and says why."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import chanattr as ca
+from chanattr.network.tail import ExportedTail, InjectedTail, bind, stems, take_stem
+from tests.models import Branching, ChannelsLast, Dataclass, Plain, Residual, Tokens, Twice, images, seeded
+
+CASES = [(Plain, "conv", 0), (Plain, "relu", 0), (Plain, "pool", 0), (Residual, "branch", 1), (Residual, "first", 0), (Tokens, "block", 0),
+         (ChannelsLast, "wide", 0), (Twice, "act@1", 0), (Twice, "act@2", 0), (Dataclass, "body", 0)]
+
+
+@pytest.mark.parametrize(("build", "name", "sides"), CASES)
+def test_tail_equals_injection(build: type[nn.Module], name: str, sides: int) -> None:
+    model, x = seeded(build), images(4)
+    fast, slow = bind(model, x, [name], engine="tail")[name], bind(model, x, [name], engine="injection")[name]
+    assert isinstance(fast, ExportedTail)
+    assert isinstance(slow, InjectedTail)
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randint(0, 4, (7,), generator=generator)
+    results = []
+    for tail in (fast, slow):
+        masks = torch.rand(7, tail.layer.channels, generator=torch.Generator().manual_seed(4)).requires_grad_()
+        logits = tail.logits(tail.stem(x), masks, rows, fill=torch.full((tail.layer.channels,), 0.3))
+        slope = torch.autograd.grad(logits.square().sum(), masks)[0]
+        results.append((logits.detach(), slope))
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-6)
+    assert results[0][1].abs().max() > 0
+    assert len(fast.graphs.cuts[fast.number].sides) == sides
+
+
+def test_several_layers_come_from_one_export_and_one_pass() -> None:
+    model, x = seeded(Residual), images()
+    tails = bind(model, x, ["first", "branch"])
+    kept = stems(tails, x)
+    assert tails["first"].graphs is tails["branch"].graphs  # type: ignore[attr-defined]
+    with ca.capture(model, ["first", "branch"]) as seen:
+        logits = model(x)
+    for name in ("first", "branch"):
+        torch.testing.assert_close(kept[name].activation, seen[name])
+        torch.testing.assert_close(kept[name].logits, logits)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_any_number_of_images_and_masks(count: int) -> None:
+    model, x = seeded(Residual), images(count)
+    tail = bind(model, x[:2], ["branch"], engine="tail")["branch"]
+    stem = tail.stem(x)
+    torch.testing.assert_close(tail.logits(stem, torch.ones(count, 6), torch.arange(count)), model(x))
+    one = take_stem(stem, torch.tensor([count - 1]))
+    torch.testing.assert_close(tail.logits(one, torch.ones(1, 6), torch.tensor([0])), model(x[-1:]))
+
+
+def test_where_export_fails_injection_runs_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    found = ca.per_image(seeded(Branching), images(), "body", areas=(2,))
+    assert found.engine == "injection"
+    assert "whole network runs for every mask" in caplog.text
+    with pytest.raises(ca.ModelError, match="no tail can be cut from Branching .*torch.export failed"):
+        bind(seeded(Branching), images(), ["body"], engine="tail")
+
+
+@pytest.mark.parametrize("engine", ["auto", "injection"])
+@pytest.mark.parametrize("name", ["aside", "never"])
+def test_a_layer_that_does_not_reach_the_score_is_refused(engine: str, name: str) -> None:
+    with pytest.raises(ca.LayerError, match="no path leads to the score" if name == "aside" else "never fires"):
+        bind(seeded(Twice), images(), [name], engine=engine)
+
+
+def test_a_tail_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    true = ExportedTail.logits
+    monkeypatch.setattr(ExportedTail, "logits", lambda self, *given: true(self, *given) * 1.001)
+    tail = bind(seeded(Plain), images(), ["mix"])["mix"]
+    assert tail.engine == "injection"
+    assert "differs from injection by" in tail.reason
+    assert tail.reason in caplog.text
+
+
+def test_the_model_may_be_training_and_compiled_names_are_seen_through() -> None:
+    model = seeded(Plain).train()
+    found = ca.per_image(nn.DataParallel(model), images(), "module.mix", areas=(3,))
+    assert model.training
+    assert found.layer == "mix"
+    model.eval()
+    with ca.inject(model, "mix", found.masks[0, 0]):
+        score = model(images()[:1])[0, found.targets[0]]
+    assert score.item() == pytest.approx(float(found.scores[0, 0]), rel=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["fast", ""])
+def test_no_such_engine(engine: str) -> None:
+    with pytest.raises(ca.InputError, match="expected one of auto, tail, injection"):
+        bind(seeded(Plain), images(), ["mix"], engine=engine)
+
+
+def test_a_model_without_logits_is_refused() -> None:
+    class Maps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x)
+
+    with pytest.raises(ca.ModelError, match=r"expected logits \[images, classes\]; pass score="):
+        ca.per_image(seeded(Maps), images(), "conv", areas=(2,))
+    found = ca.per_image(seeded(Maps), images(), "conv", areas=(2,), score=lambda output: output.mean((2, 3)))
+    assert found.scores.shape == (3, 1)
