@@ -64,7 +64,7 @@ def search_grid(asking: Asking, grid: Int[Tensor, "A"]) -> tuple[Bool[Tensor, "R
         found = search_pairs(asking, areas[open_], row[open_])
         masks[open_], spent[open_] = found.masks, found.evaluations
     cost = images_per_evaluation(settings.game)
-    return masks.view(rows, len(grid), -1), cost * spent.view(rows, len(grid)).sum(1)
+    return masks.view(rows, len(grid), family.size), cost * spent.view(rows, len(grid)).sum(1)
 
 
 def search_pairs(asking: Asking, areas: Int[Tensor, "P"], rows: Int[Tensor, "P"]) -> Found:

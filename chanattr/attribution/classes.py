@@ -114,7 +114,7 @@ def answer_class(question: Question, tail: Tail, stem: Stem, *, target: int, nam
         evaluations=to_f4(per_fold.sum()[None] + count * smallest.evaluations))
 
 
-def fold_members(count: int, folds: int, device: torch.device) -> tuple[tuple[Int[Tensor, "n"], ...], tuple[Int[Tensor, "n"], ...]]:
+def fold_members(count: int, folds: int, device: torch.device) -> tuple[tuple[Int[Tensor, "_"], ...], tuple[Int[Tensor, "_"], ...]]:
     """Rows of a class: first all images, then for each fold the images outside it; and the images inside each fold.
 
     Image i lies in fold ``i % folds``. No folds where a class has fewer images than folds, or one fold.
