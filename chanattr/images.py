@@ -1,4 +1,4 @@
-"""Files, folders and globs to normalised batches with keys, labels, digests and thumbnails."""
+"""Files, folders and globs to normalised batches with keys, labels, file digests and thumbnails."""
 
 from __future__ import annotations
 
@@ -10,289 +10,373 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from PIL import Image, ImageOps
+from jaxtyping import Float, Int64, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from chanattr import embedded
 from chanattr.errors import ImageError, InputError
 
-Preprocess = Callable[[Image.Image], Tensor]
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-THUMBNAILS, THUMBNAIL_SIDE = 500, 128
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"})
+SHORT_SIDE = 128
+THUMBNAILS = 500
 UNKNOWN = -1
+LISTED = 8
+# What Pillow raises for a file that is broken in one way or another; it documents no common base.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, MemoryError, OverflowError)
+
+PathLike = str | os.PathLike[str]
+Preprocess = Callable[[Image.Image], Tensor]
 
 
 class Batch(NamedTuple):
-    """Some images as the model takes them, and what is known of each.
+    """Images side by side; starts as ``(images, labels, keys)``, which is all that a loader of your own must give.
 
     Attributes:
-        images: float [B, 3, H, W].
-        labels: class numbers, i8 [B]; -1 unknown.
-        keys: path below the root, with "/".
-        sha256: of the files' bytes, u1 [B, 32].
-        thumbnails: u1 [y, x, rgb], short side 128; none after the loader's first 500 images.
+        images: as the model takes them.
+        labels: class indices; -1 unknown.
+        keys: one an image.
+        sha256: of the files' bytes.
+        thumbnails: u1 [y, x, 3] each, short side 128 pixels, for the first images of a pass only: so fewer than there are keys, or none.
     """
 
-    images: Tensor
-    labels: np.ndarray
+    images: Float[Tensor, "B 3 H W"]
+    labels: Int64[np.ndarray, " B"]
     keys: tuple[str, ...]
-    sha256: np.ndarray
+    sha256: UInt8[np.ndarray, "B 32"]
     thumbnails: tuple[np.ndarray, ...]
 
 
-class ImageLoader:
-    """Batches of picture files; can be passed over again. Files that cannot be read are left out and named in `bad`.
+class Found(NamedTuple):
+    """An image file before it is read.
 
     Attributes:
-        keys: of all files that were found.
-        labels: i8, one a key; -1 unknown.
-        bad: (path, reason) of every file that could not be read so far.
+        path: where it lies.
+        key: path relative to the root, with ``/``.
+        label: class index; -1 unknown.
     """
 
-    def __init__(self, files: Sequence[Path], keys: Sequence[str], labels: Sequence[int], preprocess: Preprocess, batch_size: int) -> None:
-        self.files, self.keys, self.labels = tuple(files), tuple(keys), np.asarray(labels, dtype=np.int64)
+    path: Path
+    key: str
+    label: int
+
+
+class ImageLoader:
+    """Batches of picture files, in the order of their keys; may be gone through any number of times.
+
+    A file that cannot be read is left out of its batch and noted once in `bad`.
+
+    Attributes:
+        keys: of every file found, the unreadable ones too, which are known only once a pass met them.
+        labels: i8, one a key; -1 unknown.
+        bad: (path, reason) of the files that could not be read so far.
+    """
+
+    def __init__(self, found: Sequence[Found], preprocess: Preprocess, batch_size: int) -> None:
+        self._found = tuple(found)
+        self._preprocess = preprocess
+        self._batch_size = batch_size
+        self.keys = tuple(one.key for one in found)
+        self.labels = np.array([one.label for one in found], np.int64)
         self.bad: list[tuple[str, str]] = []
-        self._preprocess, self._batch_size = preprocess, batch_size
 
     def __len__(self) -> int:
-        return -(-len(self.keys) // self._batch_size)
+        """Number of batches."""
+        return -(-len(self._found) // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        waiting: list[_Read] = []
         thumbnails = 0
-        for row in range(len(self.keys)):
-            read = self._read(row, thumbnails < THUMBNAILS)
-            if read is None:
-                continue
-            thumbnails += 1
-            waiting.append(read)
-            if len(waiting) == self._batch_size:
-                yield _batch(waiting)
-                waiting = []
-        if waiting:
-            yield _batch(waiting)
+        for start in range(0, len(self._found), self._batch_size):
+            rows = [row for one in self._found[start:start + self._batch_size] if (row := self._read(one, thumbnails < THUMBNAILS))]
+            if rows:
+                batch = _batch(rows, THUMBNAILS - thumbnails)
+                thumbnails += len(batch.thumbnails)
+                yield batch
 
     def example(self) -> Float[Tensor, "B 3 H W"]:
-        """The first two images that can be read, to look at a model with.
+        """The first two images that can be read (one, if there is but one).
 
         Raises:
             ImageError: none can be read.
         """
-        found = []
-        for row in range(len(self.keys)):
-            read = self._read(row, False)
-            if read is not None:
-                found.append(read.image)
-            if len(found) == 2:
+        images: list[Tensor] = []
+        for one in self._found:
+            if row := self._read(one, False):
+                images.append(row.image)
+            if len(images) == 2:
                 break
-        if not found:
-            raise ImageError(f"none of {len(self.keys)} files can be read as images, first {self.bad[0][0]}: {self.bad[0][1]}; "
-                             "expected at least one; check the paths")
-        return torch.stack(found)
+        if not images:
+            path, reason = self.bad[0]
+            raise ImageError(f"none of the {len(self.keys)} images can be read; expected at least one; the first, {path}: {reason}")
+        return torch.stack(images)
 
-    def _read(self, row: int, thumbnail: bool) -> _Read | None:
-        path = self.files[row]
+    def _read(self, one: Found, thumbnail: bool) -> _Row | None:
         try:
-            data = path.read_bytes()
-            picture = open_image(path, data)
-        except (ImageError, OSError) as error:
-            if str(path) not in (known for known, _ in self.bad):
-                self.bad.append((str(path), str(error)))
+            data = _bytes(one.path)
+            picture = _decode(data, one.path)
+        except ImageError as error:
+            if str(one.path) not in {path for path, _ in self.bad}:
+                self.bad.append((str(one.path), _reason(error, one.path)))
             return None
-        image = self._preprocess(picture)
-        small = (_thumbnail(picture),) if thumbnail else ()
-        return _Read(image, int(self.labels[row]), self.keys[row], np.frombuffer(hashlib.sha256(data).digest(), np.uint8), small)
+        return _Row(image=self._preprocess(picture), found=one, sha256=hashlib.sha256(data).digest(),
+                    thumbnail=_thumbnail(picture) if thumbnail else None)
 
 
-class _Read(NamedTuple):
+class _Row(NamedTuple):
     image: Tensor
-    label: int
-    key: str
-    sha256: np.ndarray
-    thumbnail: tuple[np.ndarray, ...]
+    found: Found
+    sha256: bytes
+    thumbnail: np.ndarray | None
 
 
-def _batch(rows: Sequence[_Read]) -> Batch:
-    shapes = {tuple(row.image.shape) for row in rows}
-    if len(shapes) > 1:
-        raise ImageError(f"preprocessing gave images of shapes {sorted(shapes)} in one batch; expected one shape; "
-                         "add a resize and a crop to it")
-    return Batch(torch.stack([row.image for row in rows]), np.array([row.label for row in rows], np.int64), tuple(row.key for row in rows),
-                 np.stack([row.sha256 for row in rows]), tuple(small for row in rows for small in row.thumbnail))
-
-
-def image_loader(paths: Sequence[str | Path], preprocess: Preprocess, *, class_names: Sequence[str] = (), wordnet_ids: Sequence[str] = (),
-                 batch_size: int = 16, root: str | Path | None = None, limit_per_class: int | None = None) -> ImageLoader:
-    """A loader of picture files.
-
-    A folder of class folders gives labels: a class folder is named ``NNN_name`` with the class's number, or by an exact class name, or by
-    a WordNet id; never by its place in the alphabet.
+def image_loader(paths: PathLike | Sequence[PathLike], preprocess: Preprocess, *, class_names: Sequence[str] = (),
+                 wordnet_ids: Sequence[str] = (), batch_size: int = 16, root: PathLike | None = None,
+                 limit_per_class: int | None = None) -> ImageLoader:
+    """A loader over picture files.
 
     Args:
-        paths: files, folders (searched to any depth) and globs.
-        preprocess: an RGB picture to a float tensor [3, H, W].
-        class_names, wordnet_ids: of the model, one a class.
+        paths: files, folders and globs; see `find_images` for how they become keys and labels.
+        preprocess: an RGB picture to the float tensor [3, H, W] that the model takes, all of one size; ``load_model(...).preprocess``.
+        class_names: of the model, in its order.
+        wordnet_ids: of the model, in its order.
         batch_size: images a batch.
-        root: keys are paths below it; None is the folder given, or the nearest folder that holds all.
-        limit_per_class: at most so many images a label (or in all, where there are no labels).
+        root: what keys are relative to; None: the folder given, or the common parent of several paths.
+        limit_per_class: takes this many images of each class, the first by key; images without a label count as one class.
 
     Raises:
-        InputError: nothing found, a class folder that names no class, or one key for two files.
+        InputError: nothing is found, a class folder names no class, a file is given twice, or a number is below 1.
 
     Example:
         >>> import chanattr as ca
-        >>> loaded = ca.load_model("embedded")
-        >>> loader = ca.image_loader([ca.images.demo_folder()], loaded.preprocess, class_names=loaded.class_names)
-        >>> len(loader.keys), loader.labels[0], loader.keys[0]
-        (120, 130, '130_flamingo/flamingo_image_0001.jpg')
+        >>> from chanattr.images import demo_folder
+        >>> model = ca.load_model("embedded")
+        >>> loader = ca.image_loader(demo_folder(), model.preprocess, class_names=model.class_names, limit_per_class=2)
+        >>> loader.keys[0], int(loader.labels[0]), len(loader)
+        ('130_flamingo/flamingo_image_0001.jpg', 130, 1)
     """
-    files = find_images(paths)
-    top = Path(root).resolve() if root is not None else _common_folder([Path(p) for p in paths], files)
-    keys = [_key(path, top) for path in files]
-    if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise InputError(f"two files have the key {twice!r}; expected every image to have its own; give each file once")
-    labels = _labels(files, top, class_names, wordnet_ids)
-    kept = _limited(labels, limit_per_class)
-    return ImageLoader([files[i] for i in kept], [keys[i] for i in kept], [labels[i] for i in kept], preprocess, batch_size)
+    for name, number in {"batch_size": batch_size, "limit_per_class": limit_per_class}.items():
+        if number is not None and number < 1:
+            raise InputError(f"{name} is {number}; expected a whole number from 1; leave it out for the usual")
+    found = find_images(paths, class_names=class_names, wordnet_ids=wordnet_ids, root=root)
+    return ImageLoader(_limited(found, limit_per_class), preprocess, batch_size)
 
 
-def find_images(paths: Sequence[str | Path]) -> list[Path]:
-    """The picture files that files, folders and globs name, each once; folders in the order of their names.
+def find_images(paths: PathLike | Sequence[PathLike], *, class_names: Sequence[str] = (), wordnet_ids: Sequence[str] = (),
+                root: PathLike | None = None) -> tuple[Found, ...]:
+    """Picture files with their keys and labels, ordered by key.
 
-    Raises:
-        InputError: a path matches nothing, or a folder holds no picture.
-    """
-    found: dict[Path, None] = {}
-    for path in paths:
-        words = str(path)
-        matches = [Path(words)] if Path(words).exists() else [Path(match) for match in sorted(glob.glob(words, recursive=True))]
-        if not matches:
-            raise InputError(f"{words!r} is no file, folder or glob that matches; expected pictures; check the path")
-        inside = [file for match in matches for file in ([match] if match.is_file() else _in_folder(match))]
-        if not inside:
-            raise InputError(f"{words!r} holds no picture; expected files named {' '.join(SUFFIXES)}; check the path")
-        found.update(dict.fromkeys(file.resolve() for file in inside))
-    if not found:
-        raise InputError("no paths were given; expected files, folders or globs of pictures")
-    return list(found)
-
-
-def open_image(path: str | Path, data: bytes | None = None) -> Image.Image:
-    """A picture file as 8-bit RGB, turned upright by its EXIF orientation.
-
-    Grey becomes three equal channels, transparency is laid over white, 16-bit grey is scaled (not clipped), and of an animation the
-    first frame is taken.
+    A folder that holds folders with pictures is a folder of class folders: each must be named ``NNN_name`` (NNN the class's index), or by
+    a class's exact name or WordNet id. A folder that holds pictures directly is itself a class folder if its name says so, and
+    otherwise its pictures have no label; so has a file by itself. Classes are never numbered by the alphabet.
 
     Args:
-        path: for messages, and to read from where `data` is None.
-        data: the file's bytes.
+        paths: files (of any suffix), folders (searched to the bottom for the usual picture suffixes) and globs.
+        class_names: of the model, in its order; empty: nothing is known, so no folder names a class.
+        wordnet_ids: of the model, in its order.
+        root: what keys are relative to; None: the folder given, or the common parent of several paths.
 
     Raises:
-        ImageError: it cannot be read as a picture.
+        InputError: nothing is found, a class folder names no class, or a file is given twice.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning)  # remarks on broken EXIF: the picture is still good
-            picture = Image.open(io.BytesIO(Path(path).read_bytes() if data is None else data))
-            picture.load()
-            return _rgb(ImageOps.exif_transpose(picture))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"more pixels than is sane ({error}); expected a picture of ordinary size; shrink it first") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, struct.error) as error:
-        reason = "not a picture that can be read" if isinstance(error, Image.UnidentifiedImageError) else f"damaged ({error})"
-        raise ImageError(f"{reason}; expected one of {' '.join(SUFFIXES)}; open it in a viewer to see, or leave it out") from error
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not given:
+        raise InputError("no path was given; expected picture files, folders or globs")
+    places = [place for one in given for place in _expand(one)]
+    labelled = [pair for place in places for pair in _inside(place, class_names, wordnet_ids)]
+    base = _root(places, root)
+    found = sorted((Found(path, _key(path, base), label) for path, label in labelled), key=lambda one: one.key)
+    _check_unique(found)
+    return tuple(found)
+
+
+def open_image(path: PathLike) -> Image.Image:
+    """A picture file as RGB, turned upright as its EXIF orientation says.
+
+    Transparent pixels are put on white, 16-bit grey is divided by 256 (never clipped), of an animation the first frame is taken.
+
+    Raises:
+        ImageError: no such file, not a picture, truncated, or so large that it may be meant to fill the memory.
+    """
+    return _decode(_bytes(Path(path)), Path(path))
 
 
 def demo_folder() -> Path:
-    """The folder of the 120 pictures that ship: six ImageNet classes, twenty each (Caltech-101, CC BY 4.0)."""
+    """The shipped pictures: 6 class folders of 20."""
     return embedded.path("demo")
 
 
-def example_image(preprocess: Preprocess) -> Float[Tensor, "2 3 H W"]:
-    """Two of the shipped pictures as a model takes them, to look at the model with."""
-    return image_loader([demo_folder()], preprocess).example()
+def example_image(preprocess: Preprocess) -> Float[Tensor, "B 3 H W"]:
+    """Two shipped pictures of different classes, as a model takes them."""
+    folders = sorted(path for path in demo_folder().iterdir() if path.is_dir())[:2]
+    return torch.stack([preprocess(open_image(min(folder.glob("*.jpg")))) for folder in folders])
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I") or picture.mode == "F":
-        values = np.asarray(picture, dtype=np.float64)
-        scale = 256.0 if picture.mode.startswith("I") and values.max(initial=0) > 255 else 1.0
-        return Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        clear = picture.convert("RGBA")
-        white = Image.new("RGBA", clear.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, clear).convert("RGB")
-    return picture.convert("RGB")
+# Finding
 
 
-def _thumbnail(picture: Image.Image) -> np.ndarray:
-    scale = THUMBNAIL_SIDE / min(picture.size)
-    size = tuple(max(1, round(side * scale)) for side in picture.size)
-    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS), dtype=np.uint8)  # type: ignore[arg-type]
+def _expand(one: PathLike) -> list[Path]:
+    """A file or a folder as it is; anything else as a glob."""
+    path = Path(one)
+    if path.exists():
+        return [path]
+    matches = sorted(Path(match) for match in glob.glob(str(one), recursive=True))
+    if not matches:
+        wanted = "a match of this glob" if glob.has_magic(str(one)) else "a file, a folder or a glob"
+        raise InputError(f"{str(one)!r} is not there; expected {wanted}; it was looked for from {Path.cwd()}")
+    return matches
 
 
-def _in_folder(folder: Path) -> list[Path]:
-    files = []
-    for where, folders, names in os.walk(folder):
-        folders.sort()
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(where, name) for name in sorted(names) if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-    return files
+def _inside(place: Path, class_names: Sequence[str], wordnet_ids: Sequence[str]) -> list[tuple[Path, int]]:
+    """Picture files of one place with their labels."""
+    if place.is_file():
+        return [(place, UNKNOWN)]
+    files = [path for path in sorted(place.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file() and not _hidden(path, place)]
+    if not files:
+        raise InputError(f"{place} holds no picture; expected files ending in {', '.join(sorted(SUFFIXES))}; give another folder, or the files")
+    own = class_of(place.resolve().name, class_names, wordnet_ids)
+    if own is not None:
+        return [(path, own) for path in files]
+    folders = sorted({path.relative_to(place).parts[0] for path in files if path.parent != place})
+    labels = {name: class_of(name, class_names, wordnet_ids) for name in folders}
+    unknown = [name for name, label in labels.items() if label is None]
+    if unknown:
+        raise InputError(_no_class(place, unknown, len(folders), class_names))
+    return [(path, UNKNOWN if path.parent == place else int(labels[path.relative_to(place).parts[0]] or 0)) for path in files]
 
 
-def _common_folder(given: Sequence[Path], files: Sequence[Path]) -> Path:
-    """The folder given, where it is the only path; else the nearest folder that holds all files."""
-    if len(given) == 1 and given[0].is_dir():
-        return given[0].resolve()
-    return Path(os.path.commonpath([file.parent for file in files]))
+def class_of(name: str, class_names: Sequence[str], wordnet_ids: Sequence[str]) -> int | None:
+    """The class that a folder's name says, if any.
+
+    ``NNN_name`` goes by its number alone (the name is for people), if there is such a class; an exact class name must be one class's only
+    (ImageNet has two "crane"s).
+    """
+    for known in (class_names, wordnet_ids):
+        if list(known).count(name) == 1:
+            return list(known).index(name)
+    numbered = re.fullmatch(r"(\d+)_.+", name)
+    if numbered and int(numbered[1]) < len(class_names):
+        return int(numbered[1])
+    return None
+
+
+def _no_class(place: Path, unknown: list[str], folders: int, class_names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, unknown[:LISTED])) + (" ..." if len(unknown) > LISTED else "")
+    numbers = f"NNN from 0 to {len(class_names) - 1}" if class_names else "this model has no class names, so none is accepted"
+    return (f"{len(unknown)} of {folders} folders in {place} name no class: {shown}; expected NNN_name ({numbers}), an exact class name that "
+            "only one class has, or a WordNet id such as n02110341; rename them, or give the files themselves (a glob) to go without labels")
+
+
+def _hidden(path: Path, place: Path) -> bool:
+    """Such as ``._name.jpg``, which some systems leave beside a picture and which is none."""
+    return any(part.startswith(".") for part in path.relative_to(place).parts)
+
+
+def _root(places: Sequence[Path], root: PathLike | None) -> Path:
+    if root is not None:
+        return Path(os.path.abspath(root))
+    if len(places) == 1 and places[0].is_dir():
+        return Path(os.path.abspath(places[0]))
+    return Path(os.path.commonpath([os.path.abspath(place if place.is_dir() and len(places) == 1 else place.parent) for place in places]))
 
 
 def _key(path: Path, root: Path) -> str:
+    absolute = Path(os.path.abspath(path))
     try:
-        return path.relative_to(root).as_posix()
+        return absolute.relative_to(root).as_posix()
     except ValueError:
-        raise InputError(f"{path} is not below the root {root}; expected all images below it; leave root out") from None
+        raise InputError(f"{path} does not lie under the root {root}; expected a root that holds every image; leave root out") from None
 
 
-def _labels(files: Sequence[Path], root: Path, names: Sequence[str], ids: Sequence[str]) -> list[int]:
-    """The class of each file: of the folder that it lies in, where that is a class folder."""
-    folders = list(dict.fromkeys(file.parent for file in files))
-    known = {folder: class_of(folder.name, names, ids) for folder in folders}
-    below = [folder for folder in folders if folder != root]
-    unknown = [folder for folder in below if known[folder] == UNKNOWN]
-    if unknown and names and len(below) > 0 and (len(unknown) < len(below) or len(below) > 1):
-        shown = ", ".join(repr(folder.name) for folder in unknown[:5])
-        raise InputError(f"{len(unknown)} folder(s) name no class of the model: {shown}{', ...' if len(unknown) > 5 else ''}; expected "
-                         f"NNN_name with the class's number (0 to {len(names) - 1}), an exact class name such as {names[0]!r}, or a "
-                         "WordNet id; rename them, or give the pictures as files to go without classes")
-    return [known[file.parent] for file in files]
+def _check_unique(found: Sequence[Found]) -> None:
+    seen: dict[Path, Found] = {}
+    for one in found:
+        place = one.path.resolve()
+        if place in seen:
+            raise InputError(f"{one.path} came twice (keys {seen[place].key!r} and {one.key!r}); expected every image once; "
+                             "take one of the paths or globs away")
+        seen[place] = one
 
 
-def class_of(folder: str, names: Sequence[str], ids: Sequence[str]) -> int:
-    """The class that a folder's name stands for, -1 for none: ``NNN_name``, an exact class name, or a WordNet id."""
-    plain = folder.lower().replace("_", " ")
-    same = [i for i, name in enumerate(names) if name.lower().replace("_", " ") == plain]
-    if len(same) == 1:
-        return same[0]
-    if folder in ids:
-        return list(ids).index(folder)
-    match = re.fullmatch(r"(\d{1,5})[_-].+", folder)
-    return int(match[1]) if match and int(match[1]) < len(names) else UNKNOWN
-
-
-def _limited(labels: Sequence[int], limit: int | None) -> list[int]:
-    counts: dict[int, int] = {}
+def _limited(found: Sequence[Found], limit: int | None) -> list[Found]:
+    if limit is None:
+        return list(found)
+    taken: dict[int, int] = {}
     kept = []
-    for row, label in enumerate(labels):
-        counts[label] = counts.get(label, 0) + 1
-        if limit is None or counts[label] <= limit:
-            kept.append(row)
+    for one in found:
+        taken[one.label] = taken.get(one.label, 0) + 1
+        if taken[one.label] <= limit:
+            kept.append(one)
     return kept
+
+
+# Reading
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror or error}); expected a picture file; check the path and its rights") from error
+
+
+def _decode(data: bytes, path: Path) -> Image.Image:
+    """RGB, upright."""
+    with _refusals(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks about odd metadata; a picture that may be a bomb is refused all the same
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            return _rgb(ImageOps.exif_transpose(opened))
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path} is not a picture that Pillow knows; expected JPEG, PNG, GIF, BMP, WebP or TIFF; "
+                         "take it away or convert it") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{path} has more pixels than is safe to open; expected at most {Image.MAX_IMAGE_PIXELS}; make it smaller") from error
+    except BROKEN as error:
+        raise ImageError(f"{path} is broken ({type(error).__name__}: {error}); expected a whole picture; fetch or save it again") from error
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith(("I", "F")):
+        picture = _eight_bits(picture)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Grey of 16 bits over 256, for Pillow's own conversion clips at 255; what is not 16-bit grey is refused, since its range is unknown."""
+    values = np.asarray(picture)
+    if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"values of mode {picture.mode} from {values.min()} to {values.max()}, not grey of 8 or 16 bits")
+    return Image.fromarray((values // 256).astype(np.uint8))
+
+
+def _thumbnail(picture: Image.Image) -> np.ndarray:
+    share = SHORT_SIDE / min(picture.size)
+    size = (max(SHORT_SIDE, round(picture.width * share)), max(SHORT_SIDE, round(picture.height * share)))
+    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS), np.uint8)
+
+
+def _batch(rows: Sequence[_Row], thumbnails: int) -> Batch:
+    return Batch(images=torch.stack([row.image for row in rows]), labels=np.array([row.found.label for row in rows], np.int64),
+                 keys=tuple(row.found.key for row in rows),
+                 sha256=np.frombuffer(b"".join(row.sha256 for row in rows), np.uint8).reshape(-1, 32),
+                 thumbnails=tuple(row.thumbnail for row in rows[:max(0, thumbnails)] if row.thumbnail is not None))
+
+
+def _reason(error: ImageError, path: Path) -> str:
+    return str(error).removeprefix(f"{path} ")
