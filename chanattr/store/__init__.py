@@ -1,0 +1,6 @@
+"""The run file: HDF5 parts while a run goes on, one netCDF-4 file at its end; read in any state; the only user of h5py."""
+
+from chanattr.store.layout import ImageTable
+from chanattr.store.run import Run, open_run
+
+__all__ = ["ImageTable", "Run", "open_run"]

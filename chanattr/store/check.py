@@ -1,0 +1,166 @@
+"""Looks at an HDF5 file before any of its data is read: no way out of the file, nothing larger than it says, nothing changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from chanattr.errors import ChanattrError, StoreError
+
+MAX_OBJECTS = 20_000
+MAX_DEPTH = 6
+MAX_CHUNK = 64 * 2**20
+MAX_RATIO = 2000  # deflate cannot pack more than 1032 to 1, so an honest file stays far below
+SLACK = 2**20  # what a small dataset may declare without having stored it: markers of dimensions hold no data
+FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+LAYOUTS = {h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED}
+# Written by the libraries for their own use: references between datasets, never read here.
+LIBRARY = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "DIMENSION_LABELS", "_Netcdf4Dimid", "_Netcdf4Coordinates",
+           "_NCProperties", "_nc3_strict"}
+_READING = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError, EOFError, SystemError)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns whatever h5py raises on a damaged file into a `StoreError` that names the file."""
+    try:
+        yield
+    except ChanattrError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise refusal(path, str(error)) from error
+    except FileNotFoundError:
+        raise
+    except _READING as error:
+        raise refusal(path, f"{type(error).__name__}: {error}") from error
+
+
+def refusal(path: Path, why: str) -> StoreError:
+    """The error for a file whose bytes are not what chanattr wrote."""
+    return StoreError(f"{path} cannot be read ({' '.join(why.split())[:300]}); expected a whole run file as chanattr writes it; "
+                      "take it from a backup, or make it again")
+
+
+def walk(root: h5py.File, path: Path) -> dict[str, h5py.Group | h5py.Dataset]:
+    """Every object by its path, after checking that each is inside the file, there once, and as large as it says.
+
+    Raises:
+        StoreError: links that leave the file or loop, other layouts, filters or types than chanattr's, or sizes that cannot be true.
+    """
+    found: dict[str, h5py.Group | h5py.Dataset] = {"/": root}
+    seen = {h5py.h5o.get_info(root.id).addr}
+    waiting: list[tuple[str, h5py.Group]] = [("", root)]
+    while waiting:
+        prefix, group = waiting.pop()
+        for name in group:
+            where = f"{prefix}/{name}"
+            item = _inside(group, name, where, path)
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                raise refusal(path, f"{where} is a second name of another object")
+            seen.add(address)
+            if len(seen) > MAX_OBJECTS or where.count("/") > MAX_DEPTH:
+                raise refusal(path, f"more than {MAX_OBJECTS} objects, or deeper than {MAX_DEPTH} groups")
+            found[where] = item
+            if isinstance(item, h5py.Group):
+                waiting.append((where, item))
+    _check_total(found, path)
+    return found
+
+
+def _inside(group: h5py.Group, name: str, where: str, path: Path) -> h5py.Group | h5py.Dataset:
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise refusal(path, f"{where} is a link to elsewhere")
+    item = group[name]
+    if isinstance(item, h5py.Dataset):
+        _check_dataset(item, where, path)
+    elif not isinstance(item, h5py.Group):
+        raise refusal(path, f"{where} is a {type(item).__name__}")
+    return item
+
+
+def _check_dataset(item: h5py.Dataset, where: str, path: Path) -> None:
+    made = item.id.get_create_plist()
+    if made.get_layout() not in LAYOUTS or made.get_external_count():
+        raise refusal(path, f"{where} keeps its data in another file")
+    filters = {made.get_filter(i)[0] for i in range(made.get_nfilters())}
+    if not filters <= FILTERS:
+        raise refusal(path, f"{where} uses the filters {sorted(filters)}")
+    if item.shape is None or not _plain(item.dtype):
+        raise refusal(path, f"{where} has the type {item.dtype}")
+    if item.chunks and np.prod(item.chunks, dtype=float) * item.dtype.itemsize > MAX_CHUNK:
+        raise refusal(path, f"{where} has chunks of {item.chunks}")
+    if declared(item) > MAX_RATIO * item.id.get_storage_size() + SLACK:
+        raise refusal(path, f"{where} declares {item.shape} but stores {item.id.get_storage_size()} bytes")
+
+
+def _check_total(found: dict[str, Any], path: Path) -> None:
+    total = sum(declared(item) for item in found.values() if isinstance(item, h5py.Dataset))
+    if total > MAX_RATIO * path.stat().st_size:
+        raise refusal(path, f"its datasets declare {total} bytes together")
+
+
+def declared(item: h5py.Dataset) -> float:
+    """Bytes of a dataset once unpacked."""
+    return float(np.prod(item.shape, dtype=float) * item.dtype.itemsize)
+
+
+def _plain(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "iufSb" or h5py.check_string_dtype(dtype) is not None
+
+
+def attributes(item: h5py.Group | h5py.Dataset) -> dict[str, Any]:
+    """The attributes that chanattr wrote, by name in order.
+
+    Raises:
+        ValueError: one that is neither text nor numbers.
+    """
+    found = {}
+    for name in sorted(set(item.attrs) - LIBRARY):
+        if not _plain(item.attrs.get_id(name).dtype):
+            raise ValueError(f"the attribute {name} has the type {item.attrs.get_id(name).dtype}")
+        found[name] = item.attrs[name]
+    return found
+
+
+def read_text(item: h5py.Dataset, limit: int) -> list[str]:
+    """All strings of a dataset, a block at a time.
+
+    Raises:
+        ValueError: more text than the file has bytes: many entries that point to the same large one.
+    """
+    found: list[str] = []
+    room = limit
+    for start in range(0, len(item), 1024):
+        block = [str(text) for text in item.asstr()[start:start + 1024]]
+        room -= sum(map(len, block))
+        if room < 0:
+            raise ValueError(f"{item.name} has more text than the file has bytes")
+        found += block
+    return found
+
+
+def header_sha256(found: dict[str, h5py.Group | h5py.Dataset], keys: list[str]) -> str:
+    """Digest of everything outside the checksummed chunks: names, types, shapes, attributes and keys."""
+    digest = hashlib.sha256()
+    for where in sorted(found):
+        item = found[where]
+        about = f"{item.dtype}{item.shape}{item.compression}{item.fletcher32}" if isinstance(item, h5py.Dataset) else "group"
+        _say(digest, where, about)
+        for name, value in attributes(item).items():
+            if (where, name) != ("/", "header_sha256"):
+                _say(digest, name, value if isinstance(value, str) else f"{np.asarray(value).dtype}{np.asarray(value).tolist()}")
+    _say(digest, *keys)
+    return digest.hexdigest()
+
+
+def _say(digest: Any, *texts: str) -> None:
+    for text in texts:
+        data = text.encode(errors="surrogateescape")
+        digest.update(len(data).to_bytes(8, "little") + data)

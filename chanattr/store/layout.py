@@ -1,0 +1,209 @@
+"""What lies where in a run file: names, escaping, dtypes and fill values, and records to stored columns and back."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from chanattr.errors import StoreError
+from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, array_axes, row_axis
+from chanattr.settings import Settings
+
+FORMAT, PART_FORMAT, FORMAT_VERSION = "chanattr-run", "chanattr-part", "1.0"
+FOLDERS: dict[type, str] = {ImageAttribution: "layers", ClassAttribution: "classes"}
+DIMENSIONS = {"N": "image", "A": "area", "K": "channel", "C": "class", "h": "y", "w": "x"}
+UNKNOWN_SHA256 = bytes(32)
+HALF_MAX = float(np.finfo(np.float16).max)
+TEXT = "str"
+
+# Records speak of many (targets, scores), datasets of one (target, score); what is missing here keeps its name.
+_NAMES = {"targets": "target", "predictions": "prediction", "masks": "mask_bits", "scores": "score", "smallest_mask": "smallest_bits",
+          "joint_masks": "joint_bits", "joint_scores": "joint_score", "held_out_scores": "held_out_score", "names": "name"}
+_BITS = {"masks", "smallest_mask", "joint_masks"}
+_FLAGS = {ImageAttribution: {"top1", "smallest_top1"}, ClassAttribution: set()}
+_INTEGERS = {"targets": -1, "predictions": -1, "smallest_area": NOT_RUN, "rows": 0, "images": 0}
+_HALVES = {"energy", "energy_by_area"}
+# Shared by all rows, or kept for some rows only; the class numbers are the rows themselves.
+_APART = {ImageAttribution: {"areas", "fill_values", "energy_by_area"}, ClassAttribution: {"areas", "fill_values", "targets"}}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One dataset with a row for each image or class.
+
+    Attributes:
+        field: the record's attribute.
+        name: the dataset's.
+        dtype: as stored, little-endian; "str" for text.
+        dims: names of the dimensions after the first.
+        missing: the value of a row that was not run.
+        packed: eight mask entries a byte, lowest bit first.
+        flag: int8 that means bool.
+    """
+
+    field: str
+    name: str
+    dtype: str
+    dims: tuple[str, ...]
+    missing: Any
+    packed: bool = False
+    flag: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """What all rows of one group share.
+
+    Attributes:
+        kind: `ImageAttribution` or `ClassAttribution`.
+        layer, label: where the group lies.
+        settings: the question.
+        engine: provenance, in words.
+        areas: i4 [A].
+        fill_values: f4 [K].
+        grid: (h, w) of the layer; (0, 0) for classes.
+    """
+
+    kind: type
+    layer: str
+    label: str
+    settings: Settings
+    engine: str
+    areas: np.ndarray
+    fill_values: np.ndarray
+    grid: tuple[int, int] = (0, 0)
+
+    @property
+    def path(self) -> str:
+        """Of the group in a file."""
+        return group_path(self.kind, self.layer, self.label)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of every dimension but the rows'."""
+        channels = len(self.fill_values)
+        return {"area": len(self.areas), "channel": channels, "byte": (channels + 7) // 8, "y": self.grid[0], "x": self.grid[1]}
+
+    def shape(self, column: Column, rows: int) -> tuple[int, ...]:
+        """Of a column with so many rows."""
+        return (rows, *(self.sizes[dim] for dim in column.dims))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageTable:
+    """What a run file knows of its images, apart from any layer.
+
+    Attributes:
+        keys: one an image, in the order of first writing.
+        sha256: of the picture files' bytes, u1 [N, 32]; zeros where unknown.
+        label: class that the picture is said to show, i4 [N]; -1 unknown.
+        target, prediction: as in `ImageAttribution`, i4 [N]; -1 unknown.
+        probability: of the target, f4 [N]; NaN unknown.
+        thumbnails: u1 [y, x, rgb] by key; kept for some images only.
+    """
+
+    keys: tuple[str, ...]
+    sha256: np.ndarray
+    label: np.ndarray
+    target: np.ndarray
+    prediction: np.ndarray
+    probability: np.ndarray
+    thumbnails: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@functools.cache
+def columns(kind: type) -> tuple[Column, ...]:
+    """The row columns of a record type, sorted by dataset name; what is kept apart is not among them."""
+    fields = {name: axes for name, axes in array_axes(kind).items() if axes[0] == row_axis(kind) and name not in _APART[kind]}
+    made = [_column(kind, name, axes) for name, axes in fields.items()]
+    if kind is ClassAttribution:
+        made.append(Column("names", "name", TEXT, (), ""))
+    return tuple(sorted(made, key=lambda column: column.name))
+
+
+def energy_column() -> Column:
+    """Energy at every area, kept for some images only and therefore under rows of its own."""
+    return _column(ImageAttribution, "energy_by_area", ("N", "A", "h", "w"))
+
+
+def _column(kind: type, name: str, axes: tuple[str, ...]) -> Column:
+    dims = tuple(DIMENSIONS[axis] for axis in axes[1:])
+    stored = _NAMES.get(name, name)
+    if name in _BITS:
+        return Column(name, stored, "|u1", (*dims[:-1], "byte"), 0, packed=True)
+    if name in _FLAGS[kind]:
+        return Column(name, stored, "|i1", dims, 0, flag=True)
+    if name in _INTEGERS:
+        return Column(name, stored, "<i4", dims, _INTEGERS[name])
+    return Column(name, stored, "<f2" if name in _HALVES else "<f4", dims, np.nan)
+
+
+def group_path(kind: type, layer: str, label: str) -> str:
+    """Where the answers of a layer and label lie.
+
+    Example:
+        >>> group_path(ImageAttribution, "features.10", "exact")
+        'layers/features.10/exact'
+    """
+    return f"{FOLDERS[kind]}/{escape(layer)}/{escape(label)}"
+
+
+def escape(name: str) -> str:
+    """A name as HDF5 and xarray can hold it: "/" and "%" as in addresses, and no name that means "here" or "above".
+
+    Example:
+        >>> escape("blocks/0"), escape("."), escape("layer4.1@2")
+        ('blocks%2F0', '%2E', 'layer4.1@2')
+    """
+    if name in ("", ".", ".."):
+        return name.replace(".", "%2E") or "%"
+    return re.sub("[%/]", lambda match: f"%{ord(match[0]):02X}", name)
+
+
+def check_text(what: str, text: str) -> None:
+    """Refuses what HDF5 would cut off or cannot hold.
+
+    Raises:
+        StoreError: a NUL, or characters that are no text (a file name in an unknown encoding).
+    """
+    if "\0" in text or not text.isascii() and text != text.encode(errors="ignore").decode():
+        raise StoreError(f"{what} {text!r} cannot be stored; expected text without NUL and without undecodable characters; rename it")
+
+
+def encode(column: Column, values: Any) -> np.ndarray:
+    """A record's array as it is stored; every NaN becomes the same NaN, so that equal numbers are equal bytes."""
+    if column.dtype == TEXT:
+        return np.array(list(values), dtype=object)
+    array = np.asarray(values)
+    if column.packed:
+        return np.packbits(array.astype(bool), axis=-1, bitorder="little")
+    if column.dtype == "<f2":
+        array = np.clip(array, -HALF_MAX, HALF_MAX)
+    array = array.astype(column.dtype)
+    if array.dtype.kind == "f":
+        array[np.isnan(array)] = np.nan
+    return np.ascontiguousarray(array)
+
+
+def decode(column: Column, stored: np.ndarray, channels: int) -> Any:
+    """A stored array as the record holds it; half precision comes back as f4."""
+    if column.dtype == TEXT:
+        return tuple(str(text) for text in stored)
+    if column.packed:
+        return np.unpackbits(stored, axis=-1, count=channels, bitorder="little").view(bool)
+    if column.flag:
+        return stored.astype(bool)
+    return stored.astype("<f4") if column.dtype == "<f2" else stored
+
+
+def head_of(record: ImageAttribution | ClassAttribution, label: str) -> Head:
+    """The shared part of a record."""
+    grid = record.energy.shape[1:] if isinstance(record, ImageAttribution) else (0, 0)
+    fill = Column("fill_values", "fill_values", "<f4", ("channel",), np.nan)
+    return Head(kind=type(record), layer=record.layer, label=label, settings=record.settings, engine=record.engine,
+                areas=np.asarray(record.areas).astype("<i4"), fill_values=encode(fill, record.fill_values), grid=(grid[0], grid[1]))
