@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import io
+import itertools
 import os
 import re
 import struct
@@ -28,6 +29,8 @@ SHORT_SIDE = 128
 THUMBNAILS = 500
 UNKNOWN = -1
 LISTED = 8
+TRANSPARENT = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
+LONGEST = 4  # times the short side: a picture as thin as a hair would make a thumbnail of hundreds of megabytes
 # What Pillow raises for a file that is broken in one way or another; it documents no common base.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, MemoryError, OverflowError)
 
@@ -85,6 +88,7 @@ class ImageLoader:
         self.keys = tuple(one.key for one in found)
         self.labels = np.array([one.label for one in found], np.int64)
         self.bad: list[tuple[str, str]] = []
+        self._noted: set[str] = set()
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -121,8 +125,9 @@ class ImageLoader:
             data = _bytes(one.path)
             picture = _decode(data, one.path)
         except ImageError as error:
-            if str(one.path) not in {path for path, _ in self.bad}:
-                self.bad.append((str(one.path), _reason(error, one.path)))
+            if one.key not in self._noted:
+                self._noted.add(one.key)
+                self.bad.append((str(one.path), str(error).removeprefix(f"{one.path} ")))
             return None
         return _Row(image=self._preprocess(picture), found=one, sha256=hashlib.sha256(data).digest(),
                     thumbnail=_thumbnail(picture) if thumbnail else None)
@@ -222,13 +227,12 @@ def example_image(preprocess: Preprocess) -> Float[Tensor, "B 3 H W"]:
 
 def _expand(one: PathLike) -> list[Path]:
     """A file or a folder as it is; anything else as a glob."""
-    path = Path(one)
-    if path.exists():
-        return [path]
+    if Path(one).exists():
+        return [Path(one)]
     matches = sorted(Path(match) for match in glob.glob(str(one), recursive=True))
     if not matches:
-        wanted = "a match of this glob" if glob.has_magic(str(one)) else "a file, a folder or a glob"
-        raise InputError(f"{str(one)!r} is not there; expected {wanted}; it was looked for from {Path.cwd()}")
+        kind = "a glob that matches something" if glob.has_magic(str(one)) else "a file, a folder or a glob"
+        raise InputError(f"{str(one)!r} is not there, looked for from {Path.cwd()}; expected {kind}; check the path")
     return matches
 
 
@@ -236,45 +240,58 @@ def _inside(place: Path, class_names: Sequence[str], wordnet_ids: Sequence[str])
     """Picture files of one place with their labels."""
     if place.is_file():
         return [(place, UNKNOWN)]
-    files = [path for path in sorted(place.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file() and not _hidden(path, place)]
+    files = _pictures(place)
     if not files:
-        raise InputError(f"{place} holds no picture; expected files ending in {', '.join(sorted(SUFFIXES))}; give another folder, or the files")
+        raise InputError(f"{place} holds no picture; expected files ending in {', '.join(sorted(SUFFIXES))}; "
+                         "give another folder, or the files themselves")
     own = class_of(place.resolve().name, class_names, wordnet_ids)
-    if own is not None:
-        return [(path, own) for path in files]
-    folders = sorted({path.relative_to(place).parts[0] for path in files if path.parent != place})
-    labels = {name: class_of(name, class_names, wordnet_ids) for name in folders}
+    names = sorted({path.relative_to(place).parts[0] for path in files if path.parent != place})
+    labels = {name: class_of(name, class_names, wordnet_ids) for name in names}
     unknown = [name for name, label in labels.items() if label is None]
-    if unknown:
-        raise InputError(_no_class(place, unknown, len(folders), class_names))
-    return [(path, UNKNOWN if path.parent == place else int(labels[path.relative_to(place).parts[0]] or 0)) for path in files]
+    if unknown and own is None:
+        raise InputError(_no_class(place, unknown, len(names), max(len(class_names), len(wordnet_ids))))
+    label = UNKNOWN if own is None else own
+    inside = {} if unknown else {name: number for name, number in labels.items() if number is not None}
+    return [(path, inside.get(path.relative_to(place).parts[0], label)) for path in files]
+
+
+def _pictures(place: Path) -> list[Path]:
+    """Picture files to the bottom of a folder, through links too; names that start with a dot are left out, some systems' own."""
+    found: list[Path] = []
+    for folder, inner, names in os.walk(place, followlinks=True, onerror=_cannot_list):
+        real = Path(folder).resolve()
+        above = {real, *real.parents}  # a link to one of these would be walked in circles
+        inner[:] = [name for name in inner if not name.startswith(".") and (real / name).resolve() not in above]
+        found += [Path(folder, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES]
+    return found
+
+
+def _cannot_list(error: OSError) -> None:
+    raise InputError(f"{error.filename} cannot be listed ({error.strerror}); expected a folder that may be read; "
+                     "check its rights") from error
 
 
 def class_of(name: str, class_names: Sequence[str], wordnet_ids: Sequence[str]) -> int | None:
-    """The class that a folder's name says, if any.
+    """The class that a folder's name says: an exact class name, a WordNet id, or ``NNN_name``; None where it says none.
 
-    ``NNN_name`` goes by its number alone (the name is for people), if there is such a class; an exact class name must be one class's only
-    (ImageNet has two "crane"s).
+    ``NNN_name`` goes by its number alone, the name is for people; where the number of classes is not known, any number will do.
+    A class name that several classes have says none.
     """
     for known in (class_names, wordnet_ids):
         if list(known).count(name) == 1:
             return list(known).index(name)
-    numbered = re.fullmatch(r"(\d+)_.+", name)
-    if numbered and int(numbered[1]) < len(class_names):
+    classes = max(len(class_names), len(wordnet_ids))
+    numbered = re.fullmatch(r"([0-9]+)_.+", name)
+    if numbered and (classes == 0 or int(numbered[1]) < classes):
         return int(numbered[1])
     return None
 
 
-def _no_class(place: Path, unknown: list[str], folders: int, class_names: Sequence[str]) -> str:
+def _no_class(place: Path, unknown: list[str], folders: int, classes: int) -> str:
     shown = ", ".join(map(repr, unknown[:LISTED])) + (" ..." if len(unknown) > LISTED else "")
-    numbers = f"NNN from 0 to {len(class_names) - 1}" if class_names else "this model has no class names, so none is accepted"
-    return (f"{len(unknown)} of {folders} folders in {place} name no class: {shown}; expected NNN_name ({numbers}), an exact class name that "
-            "only one class has, or a WordNet id such as n02110341; rename them, or give the files themselves (a glob) to go without labels")
-
-
-def _hidden(path: Path, place: Path) -> bool:
-    """Such as ``._name.jpg``, which some systems leave beside a picture and which is none."""
-    return any(part.startswith(".") for part in path.relative_to(place).parts)
+    numbers = f"NNN from 0 to {classes - 1}" if classes else "NNN the class's index; this model tells no names, so no other way is open"
+    return (f"{len(unknown)} of {folders} folders in {place} name no class: {shown}; expected NNN_name ({numbers}), a class name that "
+            "only one class has, or a WordNet id such as n02110341; rename them, or give the files (a glob) to go without labels")
 
 
 def _root(places: Sequence[Path], root: PathLike | None) -> Path:
@@ -282,25 +299,24 @@ def _root(places: Sequence[Path], root: PathLike | None) -> Path:
         return Path(os.path.abspath(root))
     if len(places) == 1 and places[0].is_dir():
         return Path(os.path.abspath(places[0]))
-    return Path(os.path.commonpath([os.path.abspath(place if place.is_dir() and len(places) == 1 else place.parent) for place in places]))
+    return Path(os.path.commonpath([Path(os.path.abspath(place)).parent for place in places]))
 
 
 def _key(path: Path, root: Path) -> str:
     absolute = Path(os.path.abspath(path))
-    try:
-        return absolute.relative_to(root).as_posix()
-    except ValueError:
-        raise InputError(f"{path} does not lie under the root {root}; expected a root that holds every image; leave root out") from None
+    if not absolute.is_relative_to(root):
+        raise InputError(f"{path} does not lie under the root {root}; expected a root that holds every image; leave root out")
+    key = absolute.relative_to(root).as_posix()
+    if any("\ud800" <= letter <= "\udfff" for letter in key):
+        raise InputError(f"the name {key!a} is not UTF-8; expected one that can be stored as a key; rename the file")
+    return key
 
 
 def _check_unique(found: Sequence[Found]) -> None:
-    seen: dict[Path, Found] = {}
-    for one in found:
-        place = one.path.resolve()
-        if place in seen:
-            raise InputError(f"{one.path} came twice (keys {seen[place].key!r} and {one.key!r}); expected every image once; "
-                             "take one of the paths or globs away")
-        seen[place] = one
+    """Of images sorted by key."""
+    for one, other in itertools.pairwise(found):
+        if one.key == other.key:
+            raise InputError(f"{one.path} came twice, with key {one.key!r}; expected every image once; take one of the paths or globs away")
 
 
 def _limited(found: Sequence[Found], limit: int | None) -> list[Found]:
@@ -322,7 +338,8 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ImageError(f"{path} cannot be read ({error.strerror or error}); expected a picture file; check the path and its rights") from error
+        raise ImageError(f"{path} cannot be read ({error.strerror or error}); expected a picture file; "
+                         "check the path and its rights") from error
 
 
 def _decode(data: bytes, path: Path) -> Image.Image:
@@ -343,22 +360,24 @@ def _refusals(path: Path) -> Iterator[None]:
         raise ImageError(f"{path} is not a picture that Pillow knows; expected JPEG, PNG, GIF, BMP, WebP or TIFF; "
                          "take it away or convert it") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{path} has more pixels than is safe to open; expected at most {Image.MAX_IMAGE_PIXELS}; make it smaller") from error
+        raise ImageError(f"{path} has more pixels than is safe to open; expected at most {Image.MAX_IMAGE_PIXELS}; "
+                         "make it smaller") from error
     except BROKEN as error:
-        raise ImageError(f"{path} is broken ({type(error).__name__}: {error}); expected a whole picture; fetch or save it again") from error
+        raise ImageError(f"{path} cannot be decoded ({type(error).__name__}: {error}); expected a whole picture of 8 or 16 bits; "
+                         "fetch or save it again") from error
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith(("I", "F")):
         picture = _eight_bits(picture)
-    if picture.has_transparency_data:
+    if picture.mode in TRANSPARENT or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Grey of 16 bits over 256, for Pillow's own conversion clips at 255; what is not 16-bit grey is refused, since its range is unknown."""
+    """Grey of 16 bits over 256, for Pillow's own conversion clips at 255; other ranges are refused: nothing says what white is."""
     values = np.asarray(picture)
     if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise ValueError(f"values of mode {picture.mode} from {values.min()} to {values.max()}, not grey of 8 or 16 bits")
@@ -366,17 +385,19 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
 
 def _thumbnail(picture: Image.Image) -> np.ndarray:
-    share = SHORT_SIDE / min(picture.size)
-    size = (max(SHORT_SIDE, round(picture.width * share)), max(SHORT_SIDE, round(picture.height * share)))
-    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS), np.uint8)
+    """Short side 128; of a very long picture its middle."""
+    width, height = (min(side, LONGEST * min(picture.size)) for side in picture.size)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    share = SHORT_SIDE / min(width, height)
+    size = (round(width * share), round(height * share))
+    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS, box=(left, top, left + width, top + height)), np.uint8)
 
 
 def _batch(rows: Sequence[_Row], thumbnails: int) -> Batch:
+    shapes = {tuple(row.image.shape) for row in rows}
+    if len(shapes) > 1:
+        raise InputError(f"preprocess gave images of shapes {sorted(shapes)[:3]}; expected one shape for all; let it crop to one size")
     return Batch(images=torch.stack([row.image for row in rows]), labels=np.array([row.found.label for row in rows], np.int64),
                  keys=tuple(row.found.key for row in rows),
                  sha256=np.frombuffer(b"".join(row.sha256 for row in rows), np.uint8).reshape(-1, 32),
                  thumbnails=tuple(row.thumbnail for row in rows[:max(0, thumbnails)] if row.thumbnail is not None))
-
-
-def _reason(error: ImageError, path: Path) -> str:
-    return str(error).removeprefix(f"{path} ")
