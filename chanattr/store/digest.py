@@ -1,0 +1,74 @@
+"""One digest of all answers in a run, whatever the order they came in and whether they are merged yet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from chanattr.records import ClassAttribution, ImageAttribution
+from chanattr.store.index import Answers, Index, block_rows, gather
+from chanattr.store.layout import TEXT, Column, Head, columns, energy_column
+from chanattr.store.thumbnails import read_thumbnail
+
+
+def content_sha256(index: Index) -> str:
+    """sha256, in hex, of the run's attributes, images and answers: names, types, shapes and decoded values.
+
+    Left out: what tells how the answers came about (engine, versions, order of writing). Rows go by key, classes by number, layers by name.
+    """
+    digest = hashlib.sha256(b"chanattr content 1")
+    _say(digest, index.attributes)
+    names = sorted(index.keys)
+    for key in names:
+        row = index.row[key]
+        _say(digest, [key, index.sha256[row].hex(), index.label[row]])
+    for key in sorted(index.thumbnails):
+        picture = read_thumbnail(index, key)
+        _say(digest, [key, picture.shape])
+        digest.update(picture.tobytes())
+    for kind in (ImageAttribution, ClassAttribution):
+        for name in sorted(index.answers[kind]):
+            _add_answers(digest, index, index.answers[kind][name])
+    return digest.hexdigest()
+
+
+def _say(digest: Any, value: Any) -> None:
+    data = json.dumps(value, sort_keys=True).encode()
+    digest.update(len(data).to_bytes(8, "little") + data)
+
+
+def _add_answers(digest: Any, index: Index, answers: Answers) -> None:
+    head = answers.head
+    described = [[column.name, column.dtype, head.shape(column, 0)] for column in columns(head.kind)]
+    _say(digest, [head.path, head.settings.as_dict(), described])
+    digest.update(head.areas.tobytes() + head.fill_values.tobytes())
+    images = head.kind is ImageAttribution
+    for wanted, pieces, rows in ((columns(head.kind), answers.pieces, answers.rows()),
+                                 ((energy_column(),), answers.energy, answers.energy_rows())):
+        lines = [(index.keys[row] if images else row, line) for row, line in _lines(head, pieces, wanted, rows)]
+        for name, line in sorted(lines):
+            _say(digest, name)
+            digest.update(line)
+
+
+def _lines(head: Head, pieces: Sequence[Any], wanted: Sequence[Column], rows: np.ndarray) -> Iterator[tuple[int, bytes]]:
+    """The digest of every row's values."""
+    step = block_rows(wanted, head)
+    for start in range(0, len(rows), step):
+        block = rows[start:start + step]
+        found = gather(head, pieces, wanted, block)
+        flat = np.concatenate([_bytes(found[column.name], column) for column in wanted], axis=1)
+        yield from ((int(row), hashlib.sha256(line.tobytes()).digest()) for row, line in zip(block, flat, strict=True))
+
+
+def _bytes(values: np.ndarray, column: Column) -> np.ndarray:
+    """Values as bytes, u1 [R, n]; a text by its digest."""
+    if column.dtype == TEXT:
+        return np.frombuffer(b"".join(hashlib.sha256(str(text).encode()).digest() for text in values), np.uint8).reshape(len(values), 32)
+    return np.ascontiguousarray(values).reshape(len(values), -1).view(np.uint8)
+
+

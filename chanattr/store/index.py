@@ -1,0 +1,433 @@
+"""What a run holds and where: the merged file and the parts as one, with their arrays left on disk until asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from chanattr.errors import StoreError
+from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution
+from chanattr.settings import Settings
+from chanattr.store import check
+from chanattr.store.layout import FOLDERS, FORMAT, FORMAT_VERSION, PART_FORMAT, TEXT, UNKNOWN_SHA256, Column, Head, columns, energy_column, group_path
+from chanattr.store.parts import PartName, opened, read_part
+
+Name = tuple[str, str]  # layer, label
+BLOCK = 1024  # rows read or written at once; a multiple of every chunk's
+
+
+class Source:
+    """One HDF5 file of a run, the merged one or a part, checked when it is first opened.
+
+    The merged file stays open; a part is read whole each time.
+    """
+
+    def __init__(self, path: Path, part: PartName | None = None) -> None:
+        self.path, self.part = path, part
+        self._file: h5py.File | None = None
+        if part is None:
+            with check.readable(path):
+                # The file is never changed in place, and locks fail on some read-only disks.
+                self._file = h5py.File(path, "r", locking=False)
+
+    @contextmanager
+    def open(self) -> Iterator[h5py.File]:
+        """The file, with everything that h5py may raise turned into a StoreError."""
+        with check.readable(self.path):
+            if self.part is None:
+                yield self._file
+            else:
+                with opened(read_part(self.part)) as root:
+                    yield root
+
+    def close(self) -> None:
+        """Closes the merged file."""
+        if self._file is not None:
+            self._file.close()
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Rows of a source.
+
+    Attributes:
+        source, group: where.
+        rows: rows of the run (or class numbers), increasing, i8 [R].
+        places: the same in the source's datasets, i8 [R].
+    """
+
+    source: Source
+    group: str
+    rows: np.ndarray
+    places: np.ndarray
+
+    def find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where in `rows` those of this piece stand, and their places in the source."""
+        if not len(rows) or not len(self.rows) or rows.max() < self.rows[0] or rows.min() > self.rows[-1]:
+            return np.zeros(0, int), np.zeros(0, int)
+        near = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        where = np.flatnonzero(self.rows[near] == rows)
+        return where, self.places[near[where]]
+
+
+@dataclass(eq=False)
+class Answers:
+    """The answers of one layer and label: what they share, and where their rows lie (later pieces replace earlier rows)."""
+
+    head: Head
+    pieces: list[Piece] = field(default_factory=list)
+    energy: list[Piece] = field(default_factory=list)
+
+    def rows(self) -> np.ndarray:
+        """Rows that were run (or class numbers), increasing."""
+        return _union(self.pieces)
+
+    def energy_rows(self) -> np.ndarray:
+        """Rows that keep the energy at every area, increasing."""
+        return _union(self.energy)
+
+
+@dataclass(eq=False)
+class Index:
+    """All that a run holds, arrays left on disk.
+
+    Attributes:
+        run_id: random, of the run; "" before the first write.
+        attributes: what the run is about.
+        keys, sha256, label: of the images, in the order of first writing.
+        row: of a key.
+        thumbnails: source and place by key.
+        answers: by record type, layer and label.
+        order: layers and labels in the order of first writing.
+        merged: number of the last part that the file holds; `last`: of the last part there is.
+        content_sha256: as the file states it.
+    """
+
+    run_id: str = ""
+    attributes: dict[str, Any] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    sha256: list[bytes] = field(default_factory=list)
+    label: list[int] = field(default_factory=list)
+    row: dict[str, int] = field(default_factory=dict)
+    thumbnails: dict[str, tuple[Source, int]] = field(default_factory=dict)
+    answers: dict[type, dict[Name, Answers]] = field(default_factory=lambda: {kind: {} for kind in FOLDERS})
+    order: list[Name] = field(default_factory=list)
+    file: Source | None = None
+    merged: int = 0
+    last: int = 0
+    content_sha256: str = ""
+
+    def add_image(self, key: str, sha256: bytes, label: int) -> int:
+        """A key's row; a new one at the end, and what was unknown of an old one filled in.
+
+        Raises:
+            StoreError: the key is known with other bytes.
+        """
+        row = self.row.setdefault(key, len(self.keys))
+        if row == len(self.keys):
+            self.keys.append(key)
+            self.sha256.append(sha256)
+            self.label.append(label)
+            return row
+        check_bytes(key, self.sha256[row], sha256)
+        if sha256 != UNKNOWN_SHA256:
+            self.sha256[row] = sha256
+        if label >= 0:
+            self.label[row] = label
+        return row
+
+    def close(self) -> None:
+        """Closes the merged file."""
+        if self.file is not None:
+            self.file.close()
+
+
+def check_bytes(key: str, stored: bytes, given: bytes) -> None:
+    """Refuses a known key with other bytes.
+
+    Raises:
+        StoreError: both digests are known and differ.
+    """
+    if UNKNOWN_SHA256 not in (stored, given) and stored != given:
+        raise StoreError(f"image {key!r} is in the file with other bytes (sha256 {stored.hex()[:12]}, now {given.hex()[:12]}); expected the "
+                         "same picture under the same key; rename the new one, or write to another file")
+
+
+def add(index: Index, source: Source, *, sealed: bool = True) -> None:
+    """Adds what a source holds to the index.
+
+    Raises:
+        StoreError: the source is damaged, or of another run, format or question.
+    """
+    with source.open() as root:
+        found = check.walk(root, source.path)
+        about = check.attributes(root)
+        _check_format(about, source)
+        if index.run_id and about.get("run_id") != index.run_id:
+            raise StoreError(f"{source.path} belongs to another run than the file beside it; expected parts of one run; move the "
+                             f"folder {source.path.parent.name} away if the file is the one you want, or else the file")
+        index.run_id = str(about["run_id"])
+        if "settings" in about:
+            index.attributes = _attributes(about["settings"])
+        rows = _add_images(index, source, root)
+        if source.part is None:
+            _add_file(index, about, found, sealed)
+        for name in _order(about, root):
+            for kind, folder in FOLDERS.items():
+                if group := _group(root, kind, name):
+                    _add_answers(index, source, kind, folder, group, rows)
+    if source.part is not None:
+        index.last = max(index.last, source.part.number)
+
+
+def _check_format(about: Mapping[str, Any], source: Source) -> None:
+    expected = FORMAT if source.part is None else PART_FORMAT
+    if about.get("format") != expected:
+        raise StoreError(f"{source.path} is an HDF5 file, but not a run of chanattr (format {about.get('format')!r}); expected "
+                         f"{expected!r}; pass a file that 'chanattr attribute' wrote")
+    version = str(about.get("format_version"))
+    if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
+        raise StoreError(f"{source.path} has format version {version}; expected {FORMAT_VERSION} or another of the same first number; "
+                         "install a newer chanattr")
+
+
+def _add_file(index: Index, about: Mapping[str, Any], found: dict[str, Any], sealed: bool) -> None:
+    """What only the merged file says of itself, and whether its header is as it was written."""
+    index.merged = index.last = int(about["parts_merged"])
+    if not sealed:
+        return
+    if check.header_sha256(found, index.keys) != about["header_sha256"]:
+        raise ValueError("its names, keys or attributes have changed since it was written")
+    index.content_sha256 = str(about["content_sha256"])
+
+
+def _add_images(index: Index, source: Source, root: h5py.File) -> np.ndarray:
+    """The run's rows of a source's images."""
+    if "image" not in root:
+        return np.zeros(0, np.int64)
+    keys = check.read_text(root["image"], source.path.stat().st_size)
+    if len(set(keys)) < len(keys):
+        raise ValueError("a key is there twice")
+    sha256, label = read_array(root, "sha256", "|u1", (len(keys), 32)), read_array(root, "label", "<i4", (len(keys),))
+    rows = [index.add_image(key, bytes(digest), int(number)) for key, digest, number in zip(keys, sha256, label, strict=True)]
+    if "images" in root:
+        kept = read_places(root["images/row"], len(keys))
+        index.thumbnails.update({keys[row]: (source, place) for place, row in enumerate(kept)})
+    return np.array(rows, np.int64)
+
+
+def _order(about: Mapping[str, Any], root: h5py.File) -> list[Name]:
+    """Layers and labels in the order of first writing, from the file; a part has one."""
+    names = {(str(about["layer"]), str(about["label"])) for folder in FOLDERS.values() if folder in root
+             for layer in root[folder].values() for group in layer.values() for about in [check.attributes(group)]}
+    if "order" not in about:
+        return sorted(names)
+    order = [(str(layer), str(label)) for layer, label in json.loads(about["order"])]
+    if len(order) != len(set(order)) or set(order) != names:
+        raise ValueError(f"its groups are {sorted(names)}, but it lists {order}")
+    return order
+
+
+def _group(root: h5py.File, kind: type, name: Name) -> h5py.Group | None:
+    path = group_path(kind, *name)
+    return root[path] if path in root else None
+
+
+def _add_answers(index: Index, source: Source, kind: type, folder: str, group: h5py.Group, rows: np.ndarray) -> None:
+    head = read_head(kind, group)
+    name = (head.layer, head.label)
+    if name not in index.order:
+        index.order.append(name)
+    known = index.answers[kind].setdefault(name, Answers(head))
+    check_same(known.head, head)
+    if kind is ClassAttribution:
+        classes = read_array(group, "class", "<i4", (len(group["class"]),)).astype(np.int64)
+        _check_columns(head, group, len(classes))
+        known.pieces.append(_piece(source, head.path, classes, np.arange(len(classes))))
+        return
+    _check_columns(head, group, len(rows))
+    places = np.flatnonzero(read_array(group, "smallest_area", "<i4", (len(rows),)) != NOT_RUN)
+    places = places[~np.isin(rows[places], known.rows())]  # rows never change: the first writing stands
+    known.pieces.append(_piece(source, head.path, rows[places], places))
+    if "energy_row" in group:
+        kept = read_places(group["energy_row"], len(rows))
+        _check_column(head, group, energy_column(), len(kept))
+        mine = np.flatnonzero(np.isin(kept, places))
+        known.energy.append(_piece(source, head.path, rows[kept[mine]], mine))
+
+
+def read_head(kind: type, group: h5py.Group) -> Head:
+    """What the rows of a group share."""
+    about = check.attributes(group)
+    areas = read_array(group, "area", "<i4", (len(group["area"]),))
+    fill = read_array(group, "fill_values", "<f4", (len(group["fill_values"]),))
+    down, across = (int(size) for size in about["grid"])
+    head = Head(kind=kind, layer=str(about["layer"]), label=str(about["label"]), settings=Settings.from_json(str(about["settings"])),
+                engine=str(about["engine"]), areas=areas, fill_values=fill, grid=(down, across))
+    if f"/{head.path}" != group.name:
+        raise ValueError(f"the group {group.name} says that it is {head.path}")
+    return head
+
+
+def check_same(stored: Head, given: Head) -> None:
+    """Refuses answers to another question than those already there.
+
+    Raises:
+        StoreError: settings, areas, channels, grid or fill values differ.
+    """
+    different: list[tuple[str, Any, Any]] = stored.settings.differences(given.settings)
+    different += [(f"the number of {name}s", stored.sizes[name], given.sizes[name]) for name in ("channel", "area", "y", "x")
+                  if stored.sizes[name] != given.sizes[name]]
+    if not different:
+        different += [(name, getattr(stored, name).tolist(), getattr(given, name).tolist()) for name in ("areas", "fill_values")
+                      if not np.array_equal(getattr(stored, name), getattr(given, name), equal_nan=name != "areas")]
+    for name, mine, theirs in different:
+        raise StoreError(f"layer {stored.layer!r} has answers under the label {stored.label!r} with {name} {_short(mine)}; these have "
+                         f"{_short(theirs)}; expected one question a label; write these under another one: label=...")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 160 else f"{text[:150]}..."
+
+
+def _check_columns(head: Head, group: h5py.Group, rows: int) -> None:
+    for column in columns(head.kind):
+        _check_column(head, group, column, rows)
+
+
+def _check_column(head: Head, group: h5py.Group, column: Column, rows: int) -> None:
+    item = group[column.name]
+    right = h5py.check_string_dtype(item.dtype) is not None if column.dtype == TEXT else item.dtype.str == column.dtype
+    if not right or item.shape != head.shape(column, rows):
+        raise ValueError(f"{item.name} is {item.dtype} {item.shape}, not {column.dtype} {head.shape(column, rows)}")
+
+
+def read_array(group: h5py.Group, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A small dataset of a known type and shape.
+
+    Raises:
+        ValueError: another type or shape.
+    """
+    item = group[name]
+    if item.dtype.str != dtype or item.shape != shape:
+        raise ValueError(f"{item.name} is {item.dtype} {item.shape}, not {dtype} {shape}")
+    return np.asarray(item[...])
+
+
+def read_places(item: h5py.Dataset, rows: int) -> np.ndarray:
+    """Different row numbers below `rows`.
+
+    Raises:
+        ValueError: they are not.
+    """
+    places = np.asarray(item[...]).astype(np.int64)
+    if places.ndim != 1 or len(np.unique(places)) < len(places) or (len(places) and not 0 <= places.min() <= places.max() < rows):
+        raise ValueError(f"{item.name} does not hold different rows from 0 to {rows - 1}")
+    return places
+
+
+def _attributes(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError("its settings are not a JSON object")
+    return found
+
+
+def _piece(source: Source, group: str, rows: np.ndarray, places: np.ndarray) -> Piece:
+    order = np.argsort(rows, kind="stable")
+    if len(np.unique(rows)) < len(rows):
+        raise ValueError(f"{group} has a row twice")
+    return Piece(source, group, rows[order], places[order])
+
+
+def _union(pieces: Sequence[Piece]) -> np.ndarray:
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *(piece.rows for piece in pieces)]))
+
+
+def gather(head: Head, pieces: Sequence[Piece], wanted: Sequence[Column], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns as stored for some rows, in the order given, by dataset name; rows that no piece has are filled in.
+
+    Args:
+        head: of the answers.
+        pieces: later ones replace earlier ones.
+        wanted: the columns.
+        rows: i8 [R].
+    """
+    found = {column.name: _missing(head, column, len(rows)) for column in wanted}
+    for piece in pieces:
+        where, places = piece.find(rows)
+        if len(where):
+            with piece.source.open() as root:
+                for column in wanted:
+                    found[column.name][where] = read_rows(root[piece.group][column.name], places)
+    return found
+
+
+def block_rows(wanted: Sequence[Column], head: Head) -> int:
+    """Rows of a block: `BLOCK`, or fewer where rows are large (64 MB at most)."""
+    size = sum(int(np.prod(head.shape(column, 1))) * (1 if column.dtype == TEXT else np.dtype(column.dtype).itemsize) for column in wanted)
+    step = BLOCK
+    while step > 1 and step * size > 64 * 2**20:
+        step //= 2
+    return step
+
+
+def _missing(head: Head, column: Column, rows: int) -> np.ndarray:
+    return np.full(head.shape(column, rows), column.missing, object if column.dtype == TEXT else column.dtype)
+
+
+def read_rows(item: h5py.Dataset, places: np.ndarray) -> np.ndarray:
+    """Some rows of a dataset in the order given; only the chunks that they lie in are read."""
+    view = item.asstr() if h5py.check_string_dtype(item.dtype) else item
+    if len(places) == places[-1] - places[0] + 1 and np.all(np.diff(places) == 1):
+        return np.asarray(view[int(places[0]):int(places[-1]) + 1])
+    step = item.chunks[0] if item.chunks else max(1, len(item))
+    found = np.empty((len(places), *item.shape[1:]), object if view is not item else item.dtype)
+    for block in np.unique(places // step):
+        mine = places // step == block
+        found[mine] = view[int(block * step):int((block + 1) * step)][places[mine] - block * step]
+    return found
+
+
+def gather_energy(answers: Answers, rows: np.ndarray) -> np.ndarray:
+    """Energy at every area for some rows, f4 [R, A, h, w]; a read-only view of one NaN where no row keeps it."""
+    column = energy_column()
+    if not np.isin(rows, answers.energy_rows()).any():
+        return np.broadcast_to(np.float32(np.nan), answers.head.shape(column, len(rows)))
+    return gather(answers.head, answers.energy, [column], rows)[column.name].astype("<f4")
+
+
+def load(file: Path | None, parts: Sequence[PartName], *, sealed: bool = True) -> Index:
+    """The index of a merged file and of the parts that it does not hold yet.
+
+    Args:
+        file: None where nothing is merged yet.
+        parts: in order.
+        sealed: False for a file that has no digests yet.
+
+    Raises:
+        StoreError: something is damaged, or does not belong together.
+        FileNotFoundError: a part went away meanwhile.
+    """
+    index = Index()
+    try:
+        if file is not None:
+            index.file = Source(file)
+            add(index, index.file, sealed=sealed)
+        for part in parts:
+            index.last = max(index.last, part.number)
+            if part.number > index.merged:
+                add(index, Source(part.path, part))
+    except BaseException:
+        index.close()
+        raise
+    return index
+

@@ -1,0 +1,203 @@
+"""All parts and the file before them into one new netCDF-4 file, block by block, there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+import chanattr
+from chanattr.errors import StoreError
+from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution
+from chanattr.store import check
+from chanattr.store.digest import content_sha256
+from chanattr.store.index import BLOCK, Answers, Index, block_rows, gather, load
+from chanattr.store.layout import FORMAT, FORMAT_VERSION, TEXT, Column, ImageTable, columns, energy_column
+from chanattr.store.parts import Place, cannot_write, put_head, sync_folder
+from chanattr.store.reader import is_complete
+from chanattr.store.thumbnails import read_thumbnail
+
+CHUNK_BYTES = 2**20
+_FILTERS: dict[str, Any] = {"compression": "gzip", "compression_opts": 4, "fletcher32": True}
+
+
+def merge(place: Place, index: Index, table: ImageTable) -> None:
+    """Writes the run file anew; the old one and the parts stay as they are until it is complete and durable.
+
+    Raises:
+        StoreError: the disk is full, or a source is damaged.
+    """
+    try:
+        with check.readable(place.merging):
+            _write(place.merging, index, table)
+        _seal(place.merging)
+        sync_file(place.merging)
+        os.replace(place.merging, place.file)
+        sync_folder(place.file.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            place.merging.unlink(missing_ok=True)
+        if isinstance(error, StoreError):
+            raise
+        raise cannot_write(place.file, error) from error
+
+
+def sync_file(path: Path) -> None:
+    """Makes a file's content durable."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, index: Index, table: ImageTable) -> None:
+    with h5py.File(path, "w") as root:
+        root.attrs.update(_about(index))
+        _put_images(root, index, table)
+        for name in index.order:
+            for kind in (ImageAttribution, ClassAttribution):
+                if name in index.answers[kind]:
+                    _put_answers(root, index.answers[kind][name], len(index.keys))
+
+
+def _about(index: Index) -> dict[str, Any]:
+    versions = {"chanattr": chanattr.__version__, "h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version, "numpy": np.__version__}
+    return {"Conventions": "CF-1.11", "format": FORMAT, "format_version": FORMAT_VERSION, "run_id": index.run_id,
+            "settings": json.dumps(index.attributes, sort_keys=True), "model": str(index.attributes.get("model", "")),
+            "model_sha256": str(index.attributes.get("model_sha256", "")), "versions": json.dumps(versions, sort_keys=True),
+            "complete": int(is_complete(index)), "parts_merged": index.last, "order": json.dumps([list(name) for name in index.order])}
+
+
+def _seal(path: Path) -> None:
+    """Reads the new file as a reader will, and writes the digests of its content and header into it."""
+    index = load(path, [], sealed=False)
+    try:
+        content = content_sha256(index)
+    finally:
+        index.close()
+    with check.readable(path), h5py.File(path, "r+") as root:
+        root.attrs["content_sha256"] = content
+        root.attrs["header_sha256"] = check.header_sha256(check.walk(root, path), index.keys)
+
+
+def _put_images(root: h5py.File, index: Index, table: ImageTable) -> None:
+    count = len(table.keys)
+    keys = root.create_dataset("image", (count,), h5py.string_dtype(), chunks=(8192,), maxshape=(None,))
+    if count:
+        keys[...] = np.array(table.keys, dtype=object)
+    keys.make_scale("image")
+    _marker(root, "hash", 32)
+    _fill(root, "sha256", table.sha256, ("image", "hash"))
+    for name in ("label", "target", "prediction", "probability"):
+        _fill(root, name, getattr(table, name), ("image",))
+    if index.thumbnails:
+        _put_thumbnails(root.create_group("images"), index)
+
+
+def _put_thumbnails(group: h5py.Group, index: Index) -> None:
+    """Each in the upper left corner of an array large enough for all, one chunk a picture."""
+    keys = sorted(index.thumbnails, key=lambda key: index.row[key])
+    sizes = np.array([read_thumbnail(index, key).shape[:2] for key in keys], "<i4")
+    _scale(group, "row", np.array([index.row[key] for key in keys], "<i4"))
+    for name, length in (("y", sizes[:, 0].max()), ("x", sizes[:, 1].max()), ("rgb", 3)):
+        _marker(group, name, int(length))
+    for name, values in (("height", sizes[:, 0]), ("width", sizes[:, 1])):
+        _fill(group, name, values, ("row",))
+    shape = (len(keys), *sizes.max(0), 3)
+    pictures = _create(group, "thumbnail", shape, "|u1", ("row", "y", "x", "rgb"), most=1)
+    for place, key in enumerate(keys):
+        padded = np.zeros(shape[1:], np.uint8)
+        padded[:sizes[place, 0], :sizes[place, 1]] = read_thumbnail(index, key)
+        pictures[place] = padded
+
+
+def _put_answers(root: h5py.File, answers: Answers, images: int) -> None:
+    """One group: scales first, then every column in blocks of rows, so that memory does not grow with the run."""
+    head = answers.head
+    group = put_head(root, head)
+    group["area"].make_scale("area")
+    _scale(group, "channel", np.arange(len(head.fill_values), dtype="<i4"))
+    _attach(group["fill_values"], ("channel",))
+    for name in ("byte", "y", "x") if head.kind is ImageAttribution else ("byte",):
+        _marker(group, name, head.sizes[name])
+    if head.kind is ImageAttribution:
+        _put_columns(group, answers, answers.pieces, columns(head.kind), np.arange(images), "image")
+        if len(kept := answers.energy_rows()):
+            _scale(group, "energy_row", kept.astype("<i4"))
+            _put_columns(group, answers, answers.energy, (energy_column(),), kept, "energy_row")
+    else:
+        _scale(group, "class", answers.rows().astype("<i4"))
+        _put_columns(group, answers, answers.pieces, columns(head.kind), answers.rows(), "class")
+
+
+def _put_columns(group: h5py.Group, answers: Answers, pieces: Sequence[Any], wanted: Sequence[Column], rows: np.ndarray, axis: str) -> None:
+    head = answers.head
+    made = {}
+    for column in wanted:
+        dtype = h5py.string_dtype() if column.dtype == TEXT else column.dtype
+        most = 64 if column.packed or len(column.dims) > 1 else BLOCK
+        made[column.name] = _create(group, column.name, head.shape(column, len(rows)), dtype, (axis, *column.dims), most=most)
+        made[column.name].attrs.update(_meaning(column, len(head.fill_values)))
+    step = block_rows(wanted, head)
+    for start in range(0, len(rows), step):
+        for name, values in gather(head, pieces, wanted, rows[start:start + step]).items():
+            if values.size:
+                made[name][start:start + step] = values
+
+
+def _meaning(column: Column, channels: int) -> Mapping[str, Any]:
+    """Attributes that tell other readers what the numbers are."""
+    if column.packed:
+        return {"encoding": "packbits-little", "channels": channels}
+    if column.flag:
+        return {"dtype": "bool"}
+    if column.dtype in ("<f4", "<f2"):
+        return {"_FillValue": np.array(np.nan, column.dtype)[()]}
+    if column.field == "smallest_area":
+        return {"flag": f"-1 level not reached, 0 the empty set reaches, {NOT_RUN} not run"}
+    return {}
+
+
+def _create(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, dims: tuple[str, ...], most: int = BLOCK) -> h5py.Dataset:
+    """A dataset with its dimensions named; in checksummed chunks unless there is nothing to hold."""
+    text = h5py.check_string_dtype(dtype) is not None if isinstance(dtype, np.dtype) else False
+    rest = int(np.prod(shape[1:])) * (16 if text else np.dtype(dtype).itemsize)
+    how: dict[str, Any] = {}
+    if rest and shape[0]:
+        rows = max(1, min(most, CHUNK_BYTES // rest, 1 << (shape[0] - 1).bit_length()))
+        how = {"chunks": (1 << (rows.bit_length() - 1), *shape[1:])}
+        how["maxshape"] = (None if dims[0] == "image" else max(shape[0], how["chunks"][0]), *shape[1:])
+        how |= {} if text else {**_FILTERS, "shuffle": not np.dtype(dtype).itemsize == 1}
+    made = group.create_dataset(name, shape, dtype, **how)
+    _attach(made, dims)
+    return made
+
+
+def _fill(group: h5py.Group, name: str, values: np.ndarray, dims: tuple[str, ...]) -> None:
+    made = _create(group, name, values.shape, values.dtype, dims)
+    if values.size:
+        made[...] = values
+    if values.dtype.kind == "f":
+        made.attrs["_FillValue"] = np.array(np.nan, values.dtype)[()]
+
+
+def _scale(group: h5py.Group, name: str, values: np.ndarray) -> None:
+    how = {"chunks": values.shape, "fletcher32": True} if values.size else {}
+    group.create_dataset(name, data=values, **how).make_scale(name)
+
+
+def _marker(group: h5py.Group, name: str, length: int) -> None:
+    """A dimension without coordinate, in netCDF's words."""
+    group.create_dataset(name, (length,), ">f4").make_scale(f"This is a netCDF dimension but not a netCDF variable.{length:10d}")
+
+
+def _attach(made: h5py.Dataset, dims: tuple[str, ...]) -> None:
+    for axis, name in enumerate(dims):
+        made.dims[axis].attach_scale(made.file["image"] if name == "image" else made.parent[name])

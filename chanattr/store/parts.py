@@ -1,0 +1,232 @@
+"""Immutable parts: small HDF5 files named by number and sha256, durable before the call that writes one returns."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from chanattr.errors import StoreError
+from chanattr.store.layout import FORMAT_VERSION, PART_FORMAT, TEXT, Column, Head
+
+WRITING = ".writing"
+_NAME = re.compile(r"(\d{6,})-([0-9a-f]{64})\.h5")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the pieces of a run lie.
+
+    Attributes:
+        file: the run file, there once merged.
+    """
+
+    file: Path
+
+    @property
+    def parts(self) -> Path:
+        """Folder of the parts."""
+        return self.file.with_name(self.file.name + ".parts")
+
+    @property
+    def lock(self) -> Path:
+        """The writer's lock; stays for good."""
+        return self.file.with_name(self.file.name + ".lock")
+
+    @property
+    def merging(self) -> Path:
+        """The next run file while it is written."""
+        return self.file.with_name(self.file.name + ".merging")
+
+
+@dataclass(frozen=True)
+class PartName:
+    """A part by its name."""
+
+    number: int
+    sha256: str
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRows:
+    """Rows of the image table of a part: keys, sha256 u1 [N, 32], label i4 [N], and thumbnails by row."""
+
+    keys: Sequence[str]
+    sha256: np.ndarray
+    label: np.ndarray
+    thumbnails: Mapping[int, np.ndarray]
+
+
+def list_parts(folder: Path) -> list[PartName]:
+    """The parts of a run in order of writing; other files are passed over."""
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be read ({error.strerror}); expected the folder of parts of a run; "
+                         "change its permissions, or move away what lies there") from error
+    found = [(match, folder / name) for name in names if (match := _NAME.fullmatch(name))]
+    return sorted((PartName(int(match[1]), match[2], path) for match, path in found), key=lambda part: (part.number, part.sha256))
+
+
+def read_part(part: PartName) -> bytes:
+    """The bytes of a part, checked against its name.
+
+    Raises:
+        StoreError: they are not what was written.
+        FileNotFoundError: it is gone, by a merge in another process.
+    """
+    try:
+        data = part.path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{part.path} cannot be read ({error.strerror}); expected a part of a run; check the disk and the "
+                         "permissions") from error
+    if hashlib.sha256(data).hexdigest() != part.sha256:
+        raise StoreError(f"{part.path} is damaged ({len(data)} bytes whose sha256 is not the one in its name); expected a part as it was "
+                         "written; delete it: its images are searched again when the run goes on, and nothing else is lost")
+    return data
+
+
+@contextmanager
+def opened(data: bytes) -> Iterator[h5py.File]:
+    """A part's bytes as an HDF5 file in memory."""
+    with h5py.File(io.BytesIO(data), "r") as root:
+        yield root
+
+
+def write_part(place: Place, number: int, data: bytes) -> PartName:
+    """Writes a part so that it is there whole or not at all, and still there after a power cut once this returns.
+
+    Raises:
+        StoreError: the disk is full, or the folder cannot be written to.
+    """
+    sha256 = hashlib.sha256(data).hexdigest()
+    part = PartName(number, sha256, place.parts / f"{number:06d}-{sha256}.h5")
+    temporary = place.parts / WRITING
+    try:
+        if not place.parts.is_dir():
+            place.parts.mkdir()
+            sync_folder(place.parts.parent)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, part.path)
+        sync_folder(place.parts)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise cannot_write(part.path, error) from error
+    return part
+
+
+def cannot_write(path: Path, error: OSError) -> StoreError:
+    """The error for a write that the system refused."""
+    return StoreError(f"{path} cannot be written ({error.strerror or error}); expected room and permission to write there; make room or "
+                      "change the permissions and start again: everything written before is safe")
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes names in a folder durable (where a folder can be opened at all)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_parts(place: Place, through: int) -> None:
+    """Deletes the parts that a merged file holds, and what a killed writer left; then the folder, if that empties it.
+
+    Nothing depends on it: a part that stays is known by its number and passed over.
+    """
+    with contextlib.suppress(OSError):
+        place.merging.unlink(missing_ok=True)
+        (place.parts / WRITING).unlink(missing_ok=True)
+        for part in list_parts(place.parts):
+            if part.number <= through:
+                part.path.unlink()
+        place.parts.rmdir()
+
+
+def build_part(run_id: str, *, settings: str = "", images: ImageRows | None = None, head: Head | None = None,
+               rows: Sequence[int] | None = None, data: Mapping[Column, np.ndarray] | None = None,
+               energy: tuple[np.ndarray, np.ndarray] | None = None) -> bytes:
+    """The bytes of a part: the run file's names, but contiguous, without filters, scales and empty rows.
+
+    Args:
+        run_id: of the run, so that parts of another are known.
+        settings: the run's attributes as JSON, if they are new.
+        images: new rows of the image table.
+        head: of the answers.
+        rows: the classes that the answers' rows are; None for images, where they are the rows of `images`.
+        data: the answers' columns.
+        energy: rows that keep the energy at every area, i4 [E], and that energy, f2 [E, A, h, w].
+    """
+    with h5py.File("part", "w", driver="core", backing_store=False) as root:
+        root.attrs.update({"format": PART_FORMAT, "format_version": FORMAT_VERSION, "run_id": run_id})
+        if settings:
+            root.attrs["settings"] = settings
+        if images is not None:
+            _put_images(root, images)
+        if head is not None:
+            group = put_head(root, head)
+            for column, values in (data or {}).items():
+                _put(group, column.name, values, column.dtype)
+            if rows is not None:
+                group["class"] = np.asarray(rows, "<i4")
+            if energy is not None:
+                group["energy_row"], group["energy_by_area"] = energy
+        root.flush()
+        return bytes(root.id.get_file_image())
+
+
+def put_head(root: h5py.File, head: Head) -> h5py.Group:
+    """The group of some answers with what its rows share."""
+    group = root.create_group(head.path)
+    group.attrs.update({"layer": head.layer, "label": head.label, "settings": head.settings.to_json(), "digest": head.settings.digest(),
+                        "engine": head.engine, "grid": np.array(head.grid, "<i4")})
+    group["area"], group["fill_values"] = head.areas, head.fill_values
+    return group
+
+
+def _put(group: h5py.Group, name: str, values: np.ndarray, dtype: str) -> None:
+    if dtype == TEXT:
+        group.create_dataset(name, data=values, dtype=h5py.string_dtype())
+    else:
+        group.create_dataset(name, data=values)
+
+
+def _put_images(root: h5py.File, images: ImageRows) -> None:
+    _put(root, "image", np.array(list(images.keys), dtype=object), TEXT)
+    root["sha256"], root["label"] = images.sha256, images.label
+    if images.thumbnails:
+        group = root.create_group("images")
+        for name, values in thumbnail_arrays(images.thumbnails).items():
+            group[name] = values
+
+
+def thumbnail_arrays(thumbnails: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
+    """Thumbnails by row as arrays of one size: each in the upper left corner, black beyond its height and width."""
+    rows = sorted(thumbnails)
+    sizes = np.array([thumbnails[row].shape[:2] for row in rows], "<i4").reshape(-1, 2)
+    stack = np.zeros((len(rows), *sizes.max(0), 3), np.uint8)
+    for place, row in enumerate(rows):
+        stack[place, :sizes[place, 0], :sizes[place, 1]] = thumbnails[row]
+    return {"row": np.array(rows, "<i4"), "thumbnail": stack, "height": sizes[:, 0].copy(), "width": sizes[:, 1].copy()}
+

@@ -1,0 +1,172 @@
+"""Records out of an index: only the rows and chunks that are asked for are read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from chanattr.errors import StoreError
+from chanattr.records import ClassAttribution, ImageAttribution
+from chanattr.store.digest import content_sha256
+from chanattr.store.index import Answers, Index, gather, gather_energy
+from chanattr.store.layout import FORMAT_VERSION, Column, ImageTable, columns, decode
+from chanattr.store.thumbnails import read_thumbnail
+
+Keys = int | slice | str | Sequence[int] | Sequence[str] | np.ndarray | None
+_TABLE = ("target", "prediction", "probability")
+_WORDS = {ImageAttribution: "answers for images", ClassAttribution: "answers for classes"}
+
+
+def rows_of(index: Index, rows: Any) -> np.ndarray:
+    """Row numbers from a number, slice, mask, numbers or keys, i8 [R]; None is all.
+
+    Raises:
+        StoreError: a key that the run does not have, or a row out of range.
+    """
+    if rows is None:
+        return np.arange(len(index.keys))
+    if isinstance(rows, str):
+        rows = [rows]
+    if not isinstance(rows, (int, slice, np.ndarray)) and all(isinstance(row, str) for row in rows):
+        return np.array([_row(index, str(key)) for key in rows], np.int64)
+    try:
+        return np.atleast_1d(np.arange(len(index.keys))[rows])
+    except (IndexError, TypeError) as error:
+        raise StoreError(f"rows={rows!r} of {len(index.keys)} images ({error}); expected row numbers from 0 to {len(index.keys) - 1}, "
+                         "a slice, or keys; run.keys lists them") from error
+
+
+def _row(index: Index, key: str) -> int:
+    if key not in index.row:
+        near = difflib.get_close_matches(key, index.keys, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise StoreError(f"no image {key!r} in this run of {len(index.keys)}{hint}; expected a key of run.keys; attribute the image first")
+    return index.row[key]
+
+
+def answers_of(index: Index, kind: type, layer: str, label: str) -> Answers:
+    """The answers of one kind at a layer and label.
+
+    Raises:
+        StoreError: there are none.
+    """
+    found = index.answers[kind].get((layer, label))
+    if found is not None and found.pieces:
+        return found
+    held = sorted({f"{name} ({lab})" for name, lab in index.answers[kind]})
+    near = difflib.get_close_matches(layer, [name for name, _ in index.answers[kind]], 1)
+    hint = f"; did you mean {near[0]!r}?" if near and near[0] != layer else ""
+    raise StoreError(f"no {_WORDS[kind]} at layer {layer!r} under the label {label!r}{hint}; this run holds {', '.join(held) or 'none'}; "
+                     "attribute that layer first")
+
+
+def image_field(index: Index, layer: str, label: str, name: str, rows: Keys) -> Any:
+    """One array of `ImageAttribution` for some rows, without reading the others.
+
+    Raises:
+        StoreError: no such answers, rows or field.
+    """
+    answers, chosen = answers_of(index, ImageAttribution, layer, label), rows_of(index, rows)
+    if name == "energy_by_area":
+        return gather_energy(answers, chosen)
+    fields = {column.field: column for column in columns(ImageAttribution)}
+    if name not in fields:
+        raise StoreError(f"field {name!r}; expected one of {', '.join(sorted(fields))} or energy_by_area; run.per_image has the others")
+    return _decoded(answers, [fields[name]], chosen)[name]
+
+
+def _decoded(answers: Answers, wanted: Sequence[Column], rows: np.ndarray) -> dict[str, Any]:
+    stored = gather(answers.head, answers.pieces, wanted, rows)
+    channels = len(answers.head.fill_values)
+    return {column.field: decode(column, stored.pop(column.name), channels) for column in wanted}
+
+
+def image_record(index: Index, layer: str, label: str, rows: Keys) -> ImageAttribution:
+    """The answers for some images, as a record."""
+    answers, chosen = answers_of(index, ImageAttribution, layer, label), rows_of(index, rows)
+    head = answers.head
+    return ImageAttribution(layer=layer, settings=head.settings, engine=head.engine, keys=tuple(index.keys[row] for row in chosen),
+                            areas=head.areas, fill_values=head.fill_values, energy_by_area=gather_energy(answers, chosen),
+                            **_decoded(answers, columns(ImageAttribution), chosen))
+
+
+def class_record(index: Index, layer: str, label: str) -> ClassAttribution:
+    """The answers for all classes, as a record, by class number."""
+    answers = answers_of(index, ClassAttribution, layer, label)
+    head, targets = answers.head, answers.rows()
+    return ClassAttribution(layer=layer, settings=head.settings, engine=head.engine, targets=targets.astype("<i4"), areas=head.areas,
+                            fill_values=head.fill_values, **_decoded(answers, columns(ClassAttribution), targets))
+
+
+def image_table(index: Index) -> ImageTable:
+    """The images; target, prediction and probability are those of the first layer and label, by name, that ran an image."""
+    count = len(index.keys)
+    wanted = {column.name: column for column in columns(ImageAttribution) if column.name in _TABLE}
+    found: dict[str, Any] = {name: np.full(count, column.missing, column.dtype) for name, column in wanted.items()}
+    unknown = np.ones(count, bool)
+    for name in sorted(index.answers[ImageAttribution]):
+        answers = index.answers[ImageAttribution][name]
+        rows = answers.rows()
+        rows = rows[unknown[rows]]
+        if len(rows):
+            for field, values in gather(answers.head, answers.pieces, list(wanted.values()), rows).items():
+                found[field][rows] = values
+            unknown[rows] = False
+    sha256 = np.frombuffer(b"".join(index.sha256), np.uint8).reshape(count, 32).copy()
+    return ImageTable(keys=tuple(index.keys), sha256=sha256, label=np.array(index.label, "<i4"), **found)
+
+
+def summary_of(index: Index, path: str) -> dict[str, Any]:
+    """What a run holds, in JSON types."""
+    layers: dict[str, dict[str, Any]] = {}
+    for layer, label in index.order:
+        layers.setdefault(layer, {})[label] = _about(index, layer, label)
+    return {"path": path, "format_version": FORMAT_VERSION, "complete": is_complete(index), "images": len(index.keys),
+            "attributes": dict(index.attributes), "layers": layers}
+
+
+def _about(index: Index, layer: str, label: str) -> dict[str, Any]:
+    images, classes = (index.answers[kind].get((layer, label)) for kind in (ImageAttribution, ClassAttribution))
+    head = (images or classes or answers_of(index, ImageAttribution, layer, label)).head
+    about = {"areas": head.areas.tolist(), "channels": len(head.fill_values), "images": len(images.rows()) if images else 0,
+             "settings": head.settings.as_dict(), "engine": head.engine, "classes": len(classes.rows()) if classes else 0}
+    if classes:
+        about |= {"class_areas": classes.head.areas.tolist(), "class_settings": classes.head.settings.as_dict()}
+    return about
+
+
+def is_complete(index: Index) -> bool:
+    """Whether there are answers, and every image has one at every layer and label."""
+    images = index.answers[ImageAttribution].values()
+    return bool(index.keys) and bool(images) and all(len(answers.rows()) == len(index.keys) for answers in images)
+
+
+def verify(whole: Index, alone: Index) -> str:
+    """Reads everything and compares it with what was written; gives the run's content digest.
+
+    Args:
+        whole: the run; its parts are checked against their names as they are read.
+        alone: the merged file without parts.
+
+    Raises:
+        StoreError: something has changed.
+    """
+    if alone.file is not None:
+        if content_sha256(alone) != alone.content_sha256:
+            raise _changed(alone.file.path, "its content does not have the digest that it states")
+        table = image_table(alone)
+        with alone.file.open() as root:
+            for name in _TABLE:
+                if not np.array_equal(root[name][...], getattr(table, name), equal_nan=name == "probability"):
+                    raise _changed(alone.file.path, f"/{name} differs from the layers'")
+    for key in whole.thumbnails:
+        read_thumbnail(whole, key)
+    return content_sha256(whole)
+
+
+def _changed(path: Any, why: str) -> StoreError:
+    return StoreError(f"{path} has changed since it was written ({why}); expected the file as chanattr wrote it; take it from a backup, or "
+                      "make it again")

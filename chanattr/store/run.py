@@ -1,0 +1,324 @@
+"""`open_run`: a run of attributions in a file, written row by row and read in any state."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from chanattr.errors import StoreError
+from chanattr.records import ClassAttribution, ImageAttribution
+from chanattr.store import lock, reader, writer
+from chanattr.store.digest import content_sha256
+from chanattr.store.index import Index, Source, add, load
+from chanattr.store.layout import ImageTable
+from chanattr.store.merge import merge
+from chanattr.store.parts import Place, build_part, list_parts, remove_parts, write_part
+from chanattr.store.reader import Keys
+from chanattr.store.thumbnails import read_thumbnail
+
+TRIES = 5  # a reader whose parts are merged away under it looks again
+_log = logging.getLogger(__name__)
+
+
+def open_run(path: str | os.PathLike[str], mode: str = "r") -> Run:
+    """A run file, open for reading or for going on.
+
+    Args:
+        path: of the run file; parts and lock lie beside it (``run.h5.parts``, ``run.h5.lock``).
+        mode: "r" reads whatever is there, without a lock and without changing anything; "a" writes too, makes the run where there is
+            none, and merges all parts into the file when closed.
+
+    Raises:
+        StoreError: nothing there, damaged, not a run, held by another writer, or not writable.
+
+    Example:
+        >>> import chanattr as ca
+        >>> with ca.open_run("run.h5") as run:  # doctest: +SKIP
+        ...     found = run.per_image("features.10", rows=slice(0, 100))
+    """
+    if mode not in ("r", "a"):
+        raise StoreError(f"mode={mode!r}; expected 'r' to read or 'a' to write; a new run is made by 'a'")
+    return Run(Path(path), mode)
+
+
+class Run:
+    """A run file; use `open_run` to make one, and ``with`` or `close` to end it.
+
+    Attributes:
+        path: of the run file.
+        mode: "r" or "a".
+    """
+
+    def __init__(self, path: Path, mode: str) -> None:
+        self.path, self.mode = path, mode
+        self._place = Place(path)
+        self._known: writer.Known = {}
+        self._changed: dict[str, None] = {}  # keys whose row of the image table is not durable yet, in order
+        self._open: Index | None = None
+        _check_path(self._place, mode)
+        self._lock = lock.take(self._place.lock) if mode == "a" else -1
+        try:
+            self._open = _load(self._place)
+            if mode == "a":
+                remove_parts(self._place, self._open.merged)
+                self._open.run_id = self._open.run_id or secrets.token_hex(8)
+        except BaseException:
+            self._release()
+            raise
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+            return
+        try:
+            self.close()
+        except StoreError as second:  # the first error is the one to show; the parts are safe
+            _log.warning("%s could not be merged and stays in parts: %s", self.path, second)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._open is None else f"{len(self._open.keys)} images, {len(self.layers)} layers"
+        return f"<run {self.path} ({self.mode}): {state}>"
+
+    def close(self) -> None:
+        """Ends the run; one open for writing is merged into its file first. A second call does nothing.
+
+        Raises:
+            StoreError: the file cannot be written; the parts then stay, and nothing is lost.
+        """
+        if self._open is None:
+            return
+        try:
+            if self.mode == "a":
+                self._write_changed()
+                if self._index.last > self._index.merged:
+                    merge(self._place, self._index, reader.image_table(self._index))
+                    remove_parts(self._place, self._index.last)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+        if self._lock >= 0:
+            lock.free(self._lock)
+            self._lock = -1
+
+    @property
+    def _index(self) -> Index:
+        if self._open is None:
+            raise StoreError(f"{self.path} is closed; expected an open run; open it again with ca.open_run")
+        return self._open
+
+    # What is there
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers with answers, in the order of first writing."""
+        return tuple(dict.fromkeys(layer for layer, _ in self._index.order))
+
+    def labels(self, layer: str) -> tuple[str, ...]:
+        """Labels under which a layer has answers, for images or classes; empty for a layer that has none."""
+        return tuple(label for name, label in self._index.order if name == layer)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of all images, in the order of first writing: the rows of `per_image`."""
+        return tuple(self._index.keys)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What the run is about: model, model_sha256, shard_size, preprocessing, class_names, and whatever else was set (a copy)."""
+        return json.loads(json.dumps(self._index.attributes))
+
+    def finished(self, layer: str, label: str = "exact") -> set[str]:
+        """Keys of the images that have an answer at a layer; empty for a layer that has none."""
+        answers = self._index.answers[ImageAttribution].get((layer, label))
+        return {self._index.keys[row] for row in answers.rows()} if answers else set()
+
+    def per_image(self, layer: str, label: str = "exact", rows: Keys = None) -> ImageAttribution:
+        """The answers for images at a layer, in the order of `keys` or of the rows given.
+
+        Only what is asked for is read. Rows that were not run come back with `smallest_area` -2, NaN scores and empty masks. Energies
+        were rounded to half precision when they were written.
+
+        Args:
+            layer: dotted name.
+            label: under which it was written.
+            rows: row numbers, a slice, a mask, keys, one of these, or None for all.
+
+        Raises:
+            StoreError: no such answers, no such rows, or the file is damaged.
+        """
+        return reader.image_record(self._index, layer, label, rows)
+
+    def field(self, layer: str, name: str, label: str = "exact", rows: Keys = None) -> np.ndarray:
+        """One array of `per_image`, by its name there, without reading the others: for statistics over large files.
+
+        Raises:
+            StoreError: no such answers, rows or array, or the file is damaged.
+        """
+        return reader.image_field(self._index, layer, label, name, rows)
+
+    def has_classes(self, layer: str, label: str = "exact") -> bool:
+        """Whether there are answers for classes at a layer."""
+        return (layer, label) in self._index.answers[ClassAttribution]
+
+    def per_class(self, layer: str, label: str = "exact") -> ClassAttribution:
+        """The answers for classes at a layer, by class number.
+
+        Raises:
+            StoreError: there are none, or the file is damaged.
+        """
+        return reader.class_record(self._index, layer, label)
+
+    def images(self) -> ImageTable:
+        """The images without their thumbnails; target, prediction and probability are those of the first layer and label, by name."""
+        return reader.image_table(self._index)
+
+    def thumbnail(self, key: str) -> np.ndarray:
+        """The small picture of an image, u1 [y, x, rgb].
+
+        Raises:
+            StoreError: none was kept.
+        """
+        return read_thumbnail(self._index, key)
+
+    def summary(self) -> dict[str, Any]:
+        """What the run holds, in JSON types: layers, labels, settings, counts."""
+        return reader.summary_of(self._index, str(self.path))
+
+    def content_sha256(self) -> str:
+        """Digest of all answers, in hex: the same for the same answers, in whatever order they came and whether merged or in parts.
+
+        Engine, versions and the order of rows are left out.
+        """
+        return content_sha256(self._index)
+
+    def check(self) -> str:
+        """Reads everything and compares it with the digests that were written; gives `content_sha256`.
+
+        Raises:
+            StoreError: something has changed since it was written.
+        """
+        alone = load(self.path if self._index.file else None, [])
+        try:
+            return reader.verify(self._index, alone)
+        finally:
+            alone.close()
+
+    # What is written
+
+    def write(self, record: ImageAttribution | ClassAttribution, label: str = "exact", images: ImageTable | None = None) -> None:
+        """Writes a record; it is durable when this returns.
+
+        Rows of images never change: the same row again is passed over, another answer for it refused. Rows of classes replace earlier ones
+        of the same class. Rows that the record says were not run (-2) are not stored.
+
+        Args:
+            record: answers to one question; its settings must equal those under the same layer and label (images and classes each have
+                their own).
+            label: under which the answers lie.
+            images: digests, labels and thumbnails of the record's images, in the same order; None takes what `register` was told.
+                The table's target, prediction and probability are taken from the record.
+
+        Raises:
+            StoreError: another question or model under the same label, another answer for a row, other bytes for a key, or the disk is full.
+        """
+        index = self._writable()
+        if isinstance(record, ImageAttribution):
+            data = writer.image_part(index, self._known, record, label, images)
+        else:
+            data = writer.class_part(index, record, label)
+        self._write_changed()
+        if data is not None:
+            self._write(data)
+
+    def register(self, keys: Sequence[str], sha256: np.ndarray, labels: np.ndarray) -> None:
+        """Takes note of images before they are searched: digests u1 [N, 32] (zeros unknown) and labels [N] (-1 unknown).
+
+        Remembered until their rows are written; what is new of images in the file is written with the next record, or on closing.
+
+        Raises:
+            StoreError: a key twice or that cannot be stored, or a known key with other bytes.
+        """
+        self._changed |= dict.fromkeys(writer.register(self._writable(), self._known, keys, sha256, labels))
+
+    def set_attributes(self, **values: Any) -> None:
+        """Sets some of `attributes`, durably.
+
+        Raises:
+            StoreError: a value that JSON cannot hold, or another model than that of the answers in the file.
+        """
+        index = self._writable()
+        if "model_sha256" in values:
+            writer.check_model(index, str(values["model_sha256"]))
+        try:
+            text = json.dumps(index.attributes | values, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"the attributes {', '.join(values)} cannot be stored ({error}); expected text, numbers, lists and dicts; "
+                             "convert them first") from error
+        if json.loads(text) != index.attributes:
+            self._write(build_part(index.run_id, settings=text))
+
+    def _writable(self) -> Index:
+        if self.mode != "a":
+            raise StoreError(f"{self.path} is open for reading; expected a run open for writing; use ca.open_run(path, 'a')")
+        return self._index
+
+    def _write_changed(self) -> None:
+        if self._changed:
+            keys = list(self._changed)
+            self._write(build_part(self._index.run_id, images=writer.image_rows(self._index, self._known, keys)))
+            self._changed.clear()
+
+    def _write(self, data: bytes) -> None:
+        index = self._index
+        index.last += 1  # also when the write fails: a number is never used twice
+        part = write_part(self._place, index.last, data)
+        add(index, Source(part.path, part))
+
+
+def _check_path(place: Place, mode: str) -> None:
+    """Refuses what cannot be a run before anything is touched."""
+    if place.file.is_dir():
+        raise StoreError(f"{place.file} is a folder; expected a run file; add a file name such as run.h5")
+    if not place.file.parent.is_dir():
+        raise StoreError(f"{place.file} lies in a folder that does not exist; expected an existing folder; make {place.file.parent} first")
+    if mode == "r" and not place.file.exists() and not list_parts(place.parts):
+        raise StoreError(f"no run at {place.file}: neither the file nor parts of it; expected a file that 'chanattr attribute' wrote; "
+                         "check the path, or open it with mode 'a' to make a new one")
+
+
+def _load(place: Place) -> Index:
+    """The index, read again when another process merged meanwhile."""
+    for _ in range(TRIES):
+        before = _identity(place.file)
+        index = None
+        with contextlib.suppress(FileNotFoundError):
+            index = load(place.file if before else None, list_parts(place.parts))
+        if index is not None and _identity(place.file) == before:
+            return index
+        if index is not None:
+            index.close()
+    raise StoreError(f"{place.file} is merged again and again while it is read; expected it to be still for a second; try again")
+
+
+def _identity(file: Path) -> tuple[int, int, int] | None:
+    try:
+        about = file.stat()
+    except FileNotFoundError:
+        return None
+    return about.st_ino, about.st_mtime_ns, about.st_size
