@@ -35,8 +35,6 @@ def readable(path: Path) -> Iterator[None]:
         if isinstance(error, StoreError):
             raise
         raise refusal(path, str(error)) from error
-    except FileNotFoundError:
-        raise
     except _READING as error:
         raise refusal(path, f"{type(error).__name__}: {error}") from error
 

@@ -13,10 +13,22 @@ import h5py
 import numpy as np
 
 from chanattr.errors import StoreError
-from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution
+from chanattr.records import NOT_RUN, ClassAttribution
 from chanattr.settings import Settings
 from chanattr.store import check
-from chanattr.store.layout import FOLDERS, FORMAT, FORMAT_VERSION, PART_FORMAT, TEXT, UNKNOWN_SHA256, Column, Head, columns, energy_column, group_path
+from chanattr.store.layout import (
+    FOLDERS,
+    FORMAT,
+    FORMAT_VERSION,
+    PART_FORMAT,
+    TEXT,
+    UNKNOWN_SHA256,
+    Column,
+    Head,
+    columns,
+    energy_column,
+    group_path,
+)
 from chanattr.store.parts import PartName, opened, read_part
 
 Name = tuple[str, str]  # layer, label
@@ -156,8 +168,8 @@ def check_bytes(key: str, stored: bytes, given: bytes) -> None:
         StoreError: both digests are known and differ.
     """
     if UNKNOWN_SHA256 not in (stored, given) and stored != given:
-        raise StoreError(f"image {key!r} is in the file with other bytes (sha256 {stored.hex()[:12]}, now {given.hex()[:12]}); expected the "
-                         "same picture under the same key; rename the new one, or write to another file")
+        raise StoreError(f"image {key!r} is in the file with other bytes (sha256 {stored.hex()[:12]}, now {given.hex()[:12]}); expected "
+                         "the same picture under the same key; rename the new one, or write to another file")
 
 
 def add(index: Index, source: Source, *, sealed: bool = True) -> None:
@@ -180,9 +192,9 @@ def add(index: Index, source: Source, *, sealed: bool = True) -> None:
         if source.part is None:
             _add_file(index, about, found, sealed)
         for name in _order(about, root):
-            for kind, folder in FOLDERS.items():
-                if group := _group(root, kind, name):
-                    _add_answers(index, source, kind, folder, group, rows)
+            for kind in FOLDERS:
+                if (path := group_path(kind, *name)) in root:
+                    _add_answers(index, source, kind, root[path], rows)
     if source.part is not None:
         index.last = max(index.last, source.part.number)
 
@@ -235,12 +247,7 @@ def _order(about: Mapping[str, Any], root: h5py.File) -> list[Name]:
     return order
 
 
-def _group(root: h5py.File, kind: type, name: Name) -> h5py.Group | None:
-    path = group_path(kind, *name)
-    return root[path] if path in root else None
-
-
-def _add_answers(index: Index, source: Source, kind: type, folder: str, group: h5py.Group, rows: np.ndarray) -> None:
+def _add_answers(index: Index, source: Source, kind: type, group: h5py.Group, rows: np.ndarray) -> None:
     head = read_head(kind, group)
     name = (head.layer, head.label)
     if name not in index.order:
@@ -415,7 +422,7 @@ def load(file: Path | None, parts: Sequence[PartName], *, sealed: bool = True) -
 
     Raises:
         StoreError: something is damaged, or does not belong together.
-        FileNotFoundError: a part went away meanwhile.
+        PartGone: a part went away meanwhile.
     """
     index = Index()
     try:

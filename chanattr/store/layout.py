@@ -171,7 +171,7 @@ def check_text(what: str, text: str) -> None:
     Raises:
         StoreError: a NUL, or characters that are no text (a file name in an unknown encoding).
     """
-    if "\0" in text or not text.isascii() and text != text.encode(errors="ignore").decode():
+    if "\0" in text or text != text.encode(errors="ignore").decode():
         raise StoreError(f"{what} {text!r} cannot be stored; expected text without NUL and without undecodable characters; rename it")
 
 

@@ -174,7 +174,7 @@ def _create(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, di
         rows = max(1, min(most, CHUNK_BYTES // rest, 1 << (shape[0] - 1).bit_length()))
         how = {"chunks": (1 << (rows.bit_length() - 1), *shape[1:])}
         how["maxshape"] = (None if dims[0] == "image" else max(shape[0], how["chunks"][0]), *shape[1:])
-        how |= {} if text else {**_FILTERS, "shuffle": not np.dtype(dtype).itemsize == 1}
+        how |= {} if text else {**_FILTERS, "shuffle": np.dtype(dtype).itemsize != 1}
     made = group.create_dataset(name, shape, dtype, **how)
     _attach(made, dims)
     return made

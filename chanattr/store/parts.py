@@ -22,6 +22,10 @@ WRITING = ".writing"
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{64})\.h5")
 
 
+class PartGone(StoreError):
+    """A part that was there a moment ago was merged by another process."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where the pieces of a run lie.
@@ -85,12 +89,13 @@ def read_part(part: PartName) -> bytes:
 
     Raises:
         StoreError: they are not what was written.
-        FileNotFoundError: it is gone, by a merge in another process.
+        PartGone: by a merge in another process.
     """
     try:
         data = part.path.read_bytes()
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise PartGone(f"{part.path} is gone since the run was opened; expected it to stay; another process has merged it into the run "
+                       "file: open the run again") from error
     except OSError as error:
         raise StoreError(f"{part.path} cannot be read ({error.strerror}); expected a part of a run; check the disk and the "
                          "permissions") from error

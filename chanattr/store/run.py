@@ -21,7 +21,7 @@ from chanattr.store.digest import content_sha256
 from chanattr.store.index import Index, Source, add, load
 from chanattr.store.layout import ImageTable
 from chanattr.store.merge import merge
-from chanattr.store.parts import Place, build_part, list_parts, remove_parts, write_part
+from chanattr.store.parts import PartGone, Place, build_part, list_parts, remove_parts, write_part
 from chanattr.store.reader import Keys
 from chanattr.store.thumbnails import read_thumbnail
 
@@ -185,7 +185,7 @@ class Run:
         return reader.class_record(self._index, layer, label)
 
     def images(self) -> ImageTable:
-        """The images without their thumbnails; target, prediction and probability are those of the first layer and label, by name."""
+        """The images without thumbnails; target, prediction and probability come from the first layer and label by name."""
         return reader.image_table(self._index)
 
     def thumbnail(self, key: str) -> np.ndarray:
@@ -224,8 +224,8 @@ class Run:
     def write(self, record: ImageAttribution | ClassAttribution, label: str = "exact", images: ImageTable | None = None) -> None:
         """Writes a record; it is durable when this returns.
 
-        Rows of images never change: the same row again is passed over, another answer for it refused. Rows of classes replace earlier ones
-        of the same class. Rows that the record says were not run (-2) are not stored.
+        Rows of images never change: the same row again is passed over, another answer for it refused. Rows of classes replace earlier
+        ones of the same class. Rows that the record says were not run (-2) are not stored.
 
         Args:
             record: answers to one question; its settings must equal those under the same layer and label (images and classes each have
@@ -239,7 +239,7 @@ class Run:
         """
         index = self._writable()
         if isinstance(record, ImageAttribution):
-            data = writer.image_part(index, self._known, record, label, images)
+            data = writer.image_part(index, self._known, record, label, self._noted(record, images))
         else:
             data = writer.class_part(index, record, label)
         self._write_changed()
@@ -272,6 +272,14 @@ class Run:
                              "convert them first") from error
         if json.loads(text) != index.attributes:
             self._write(build_part(index.run_id, settings=text))
+
+    def _noted(self, record: ImageAttribution, images: ImageTable | None) -> dict[str, np.ndarray]:
+        """Registers a table of images; gives its thumbnails."""
+        if images is None:
+            return {}
+        writer.check_table(record, images)
+        self.register(images.keys, images.sha256, images.label)
+        return dict(images.thumbnails)
 
     def _writable(self) -> Index:
         if self.mode != "a":
@@ -307,7 +315,7 @@ def _load(place: Place) -> Index:
     for _ in range(TRIES):
         before = _identity(place.file)
         index = None
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(PartGone):
             index = load(place.file if before else None, list_parts(place.parts))
         if index is not None and _identity(place.file) == before:
             return index

@@ -15,13 +15,14 @@ def read_thumbnail(index: Index, key: str) -> np.ndarray:
         StoreError: the file has none of it.
     """
     if key not in index.thumbnails:
-        known = "the image is in the file, but kept no thumbnail" if key in index.row else "no such image in the file"
-        raise StoreError(f"no thumbnail of {key!r}: {known}; expected one of {len(index.thumbnails)} that are kept; open the picture itself")
+        known = "the image is in the file, but without one" if key in index.row else "no such image in the file"
+        raise StoreError(f"no thumbnail of {key!r} ({known}); expected one of the {len(index.thumbnails)} kept; open the picture itself")
     source, place = index.thumbnails[key]
     with source.open() as root:
         group = root["images"]
         height, width = int(group["height"][place]), int(group["width"][place])
         picture = np.asarray(group["thumbnail"][place, :height, :width])
     if picture.shape != (height, width, 3) or picture.dtype != np.uint8:
-        raise StoreError(f"the thumbnail of {key!r} is {picture.dtype} {picture.shape}; expected |u1 {(height, width, 3)}; make the file again")
+        raise StoreError(f"the thumbnail of {key!r} is {picture.dtype} {picture.shape}; expected uint8 {(height, width, 3)}; "
+                         "take the file from a backup, or make it again")
     return picture

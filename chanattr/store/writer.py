@@ -86,7 +86,8 @@ def _picture(key: str, picture: Any) -> np.ndarray:
     return array
 
 
-def image_part(index: Index, known: Known, record: ImageAttribution, label: str, images: ImageTable | None) -> bytes | None:
+def image_part(index: Index, known: Known, record: ImageAttribution, label: str,
+               thumbnails: dict[str, np.ndarray]) -> bytes | None:
     """The part of a record of images; None when the run holds all of it.
 
     Raises:
@@ -95,9 +96,6 @@ def image_part(index: Index, known: Known, record: ImageAttribution, label: str,
     head = head_of(record, label)
     check_keys(record.keys)
     _check_head(index, head)
-    if images is not None:
-        _check_table(record, images)
-        register(index, known, images.keys, images.sha256, images.label)
     ran = _new_rows(index, head, record)
     fresh = [row for row, key in enumerate(record.keys) if ran[row] or key not in index.row]
     if not fresh:
@@ -107,8 +105,8 @@ def image_part(index: Index, known: Known, record: ImageAttribution, label: str,
     data = {column: encode(column, getattr(part, column.field)) for column in columns(ImageAttribution)}
     for column in data:
         data[column][~ran[fresh]] = column.missing
-    return build_part(index.run_id, images=image_rows(index, known, keys, dict(images.thumbnails) if images else None),
-                      head=head if ran.any() else None, data=data, energy=_energy(part, ran[fresh]))
+    return build_part(index.run_id, images=image_rows(index, known, keys, thumbnails), head=head if ran.any() else None, data=data,
+                       energy=_energy(part, ran[fresh]))
 
 
 def _energy(record: ImageAttribution, ran: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -145,10 +143,15 @@ def check_model(index: Index, sha256: str) -> None:
                              f"{other[:12]}, these are of weights {sha256[:12]}; expected one model a file; write to another file")
 
 
-def _check_table(record: ImageAttribution, images: ImageTable) -> None:
+def check_table(record: ImageAttribution, images: ImageTable) -> None:
+    """Refuses a table of other images than the record's.
+
+    Raises:
+        StoreError: the keys differ.
+    """
     if images.keys != record.keys:
-        raise StoreError(f"images has {len(images.keys)} keys, the record {len(record.keys)}, and they differ; expected the same keys in the "
-                         "same order; make the table from the record's keys")
+        raise StoreError(f"images has {len(images.keys)} keys, the record {len(record.keys)}, and they differ; expected the same keys in "
+                         "the same order; make the table from the record's keys")
 
 
 def _new_rows(index: Index, head: Head, record: ImageAttribution) -> np.ndarray:
@@ -176,8 +179,8 @@ def _new_rows(index: Index, head: Head, record: ImageAttribution) -> np.ndarray:
 def _check_equal(column: Column, held: np.ndarray, given: np.ndarray, keys: Sequence[str], head: Head) -> None:
     for row, key in enumerate(keys):
         if not np.array_equal(held[row], given[row], equal_nan=held.dtype.kind == "f"):
-            raise StoreError(f"image {key!r} has an answer at layer {head.layer!r} under the label {head.label!r}, and this one has another "
-                             f"{column.field}; expected rows that never change; write it under another label: label=...")
+            raise StoreError(f"image {key!r} has an answer at layer {head.layer!r} under the label {head.label!r}, and this one has "
+                             f"another {column.field}; expected rows that never change; write it under another label: label=...")
 
 
 def class_part(index: Index, record: ClassAttribution, label: str) -> bytes | None:
