@@ -34,13 +34,12 @@ def merge(place: Place, index: Index, table: ImageTable) -> None:
         StoreError: the disk is full, or a source is damaged.
     """
     try:
-        with check.readable(place.merging):
-            _write(place.merging, index, table)
+        _write(place.merging, index, table)
         _seal(place.merging)
         sync_file(place.merging)
         os.replace(place.merging, place.file)
         sync_folder(place.file.parent)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # h5py raises both
         with contextlib.suppress(OSError):
             place.merging.unlink(missing_ok=True)
         if isinstance(error, StoreError):
@@ -110,7 +109,7 @@ def _put_thumbnails(group: h5py.Group, index: Index) -> None:
         _marker(group, name, int(length))
     for name, values in (("height", sizes[:, 0]), ("width", sizes[:, 1])):
         _fill(group, name, values, ("row",))
-    shape = (len(keys), *sizes.max(0), 3)
+    shape = (len(keys), *sizes.max(0).tolist(), 3)
     pictures = _create(group, "thumbnail", shape, "|u1", ("row", "y", "x", "rgb"), most=1)
     for place, key in enumerate(keys):
         padded = np.zeros(shape[1:], np.uint8)

@@ -138,10 +138,11 @@ def write_part(place: Place, number: int, data: bytes) -> PartName:
     return part
 
 
-def cannot_write(path: Path, error: OSError) -> StoreError:
+def cannot_write(path: Path, error: Exception) -> StoreError:
     """The error for a write that the system refused."""
-    return StoreError(f"{path} cannot be written ({error.strerror or error}); expected room and permission to write there; make room or "
-                      "change the permissions and start again: everything written before is safe")
+    why = getattr(error, "strerror", None) or error
+    return StoreError(f"{path} cannot be written ({why}); expected room and permission to write there; make room or change the permissions "
+                      "and start again: everything written before is safe")
 
 
 def sync_folder(folder: Path) -> None:

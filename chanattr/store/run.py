@@ -235,7 +235,7 @@ class Run:
                 The table's target, prediction and probability are taken from the record.
 
         Raises:
-            StoreError: another question or model under the same label, another answer for a row, other bytes for a key, or the disk is full.
+            StoreError: another question or model, another answer for a row, other bytes for a key, or the disk is full.
         """
         index = self._writable()
         if isinstance(record, ImageAttribution):

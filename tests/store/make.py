@@ -79,7 +79,8 @@ def table(record: ImageAttribution, thumbnails: int = 2) -> ImageTable:
                       prediction=record.predictions, probability=record.probability, thumbnails=pictures)
 
 
-def write_all(path: Path, images_a_part: int = 2, count: int = 8, layers: tuple[str, ...] = ("features.10", "a/b"), say: bool = False) -> None:
+def write_all(path: Path, images_a_part: int = 2, count: int = 8, layers: tuple[str, ...] = ("features.10", "a/b"),
+              say: bool = False) -> None:
     """A run of `count` images at some layers, and classes, resumed by key; tells every key that is durable."""
     with open_run(path, "a") as run:
         run.set_attributes(model="tiny", model_sha256="ab" * 32, shard_size=images_a_part)

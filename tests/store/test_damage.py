@@ -1,0 +1,330 @@
+"""Damaged and hostile files: opening works or gives StoreError, `check` finds every change, nothing outside the file is read."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from chanattr.errors import StoreError
+from chanattr.store import open_run
+from chanattr.store.check import header_sha256, walk
+from tests.store.make import classes, images, table, write_all
+
+LAYER = "features.10"
+GROUP = f"layers/{LAYER}/exact"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("whole") / "run.h5"
+    with open_run(path, "a") as run:
+        run.write(images(), images=table(images()))
+        run.write(classes())
+    return path.read_bytes()
+
+
+@pytest.fixture
+def path(tmp_path: Path, whole: bytes) -> Path:
+    made = tmp_path / "run.h5"
+    made.write_bytes(whole)
+    return made
+
+
+def everything(path: Path) -> tuple[str, list[str]]:
+    """All that a reader can get out of a run."""
+    with open_run(path) as run:
+        thumbnails = [run.thumbnail(key).tobytes().hex() for key in run.keys[:2]]
+        told = {name: value for name, value in run.summary().items() if name != "path"}
+        return run.content_sha256(), [repr(told), repr(run.images()), *thumbnails]
+
+
+def test_bit_flips_are_found_by_check(path: Path, whole: bytes) -> None:
+    expected, found = everything(path), 0
+    rng = random.Random(0)
+    for _ in range(150):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        try:
+            with open_run(path) as run:
+                run.check()
+        except StoreError:
+            found += 1
+        else:
+            assert everything(path) == expected  # the flip lies where nothing is kept
+    assert found > 5
+
+
+def test_bit_flips_in_texts_are_found_on_opening(path: Path, whole: bytes) -> None:
+    with open_run(path) as run:
+        words = [run.keys[3].encode(), b"cut", b"relaxed_steps"]
+    for word in words:
+        data = bytearray(whole)
+        data[data.index(word) + 1] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(StoreError, match=r"cannot be read \(.*; expected a whole run file .*; take it from a backup"):
+            open_run(path)
+
+
+def test_bit_flips_in_parts_are_found_on_opening(tmp_path: Path) -> None:
+    path = tmp_path / "run.h5"
+    run = open_run(path, "a")
+    run.write(images())
+    run._release()
+    (part,) = (tmp_path / "run.h5.parts").iterdir()
+    data = part.read_bytes()
+    for place in random.Random(0).sample(range(len(data)), 20):
+        part.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1:])
+        with pytest.raises(StoreError, match="is damaged .* delete it"):
+            open_run(path)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 0.3, 0.9, 0.999])
+def test_files_cut_short(path: Path, whole: bytes, keep: float) -> None:
+    path.write_bytes(whole[:keep if isinstance(keep, int) else int(len(whole) * keep)])
+    for mode in ("r", "a"):
+        with pytest.raises(StoreError, match="cannot be read .* take it from a backup"):
+            open_run(path, mode)
+
+
+def test_other_files(tmp_path: Path) -> None:
+    text = tmp_path / "text.h5"
+    text.write_text("not HDF5 at all, but long enough to look at\n" * 50)
+    with pytest.raises(StoreError, match="text.h5 cannot be read"):
+        open_run(text)
+    other = tmp_path / "other.h5"
+    with h5py.File(other, "w") as root:
+        root["image"] = np.arange(4)
+    for mode in ("r", "a"):
+        before = other.read_bytes()
+        with pytest.raises(StoreError, match=r"is an HDF5 file, but not a run of chanattr \(format None\); expected 'chanattr-run'; pass"):
+            open_run(other, mode)
+        assert other.read_bytes() == before
+
+
+def test_newer_format_versions(path: Path) -> None:
+    for version, match in (("2.0", "has format version 2.0; expected 1.0 .* install a newer chanattr"), ("1.7", "")):
+        with h5py.File(path, "r+") as root:
+            root.attrs["format_version"] = version
+            root.attrs["header_sha256"] = header_sha256(walk(root, path), list(root["image"].asstr()))
+        if match:
+            with pytest.raises(StoreError, match=match):
+                open_run(path)
+        else:
+            assert open_run(path).check()
+
+
+def _replace(root: h5py.File, name: str, make: Callable[[], object]) -> None:
+    del root[name]
+    root[name] = make()
+
+
+def external_link(root: h5py.File, secret: Path) -> None:
+    del root["sha256"]
+    root["sha256"] = h5py.ExternalLink(str(secret), "/secret")
+
+
+def soft_link(root: h5py.File, secret: Path) -> None:
+    del root["sha256"]
+    root["sha256"] = h5py.SoftLink("/label")
+
+
+def soft_loop(root: h5py.File, secret: Path) -> None:
+    root["layers/again"] = h5py.SoftLink("/layers")
+
+
+def hard_loop(root: h5py.File, secret: Path) -> None:
+    root["layers/again"] = root["layers"]
+
+
+def second_name(root: h5py.File, secret: Path) -> None:
+    root["again"] = root["label"]
+
+
+def virtual(root: h5py.File, secret: Path) -> None:
+    layout = h5py.VirtualLayout((6, 32), "u1")
+    layout[...] = h5py.VirtualSource(str(secret), "secret", (6, 32), "u1")
+    del root["sha256"]
+    root.create_virtual_dataset("sha256", layout)
+
+
+def external_storage(root: h5py.File, secret: Path) -> None:
+    del root["sha256"]
+    root.create_dataset("sha256", (6, 32), "u1", external=[(str(secret), 0, 192)])
+
+
+def giant(root: h5py.File, secret: Path) -> None:
+    del root[f"{GROUP}/score"]
+    root.create_dataset(f"{GROUP}/score", (10**12, 3), "f4", chunks=(1024, 3))
+
+
+def giant_contiguous(root: h5py.File, secret: Path) -> None:
+    del root[f"{GROUP}/area"]
+    root.create_dataset(f"{GROUP}/area", (10**12,), "i4")
+
+
+def giant_chunk(root: h5py.File, secret: Path) -> None:
+    del root["label"]
+    root.create_dataset("label", (6,), "i4", maxshape=(None,), chunks=(2**25,), compression="gzip")[...] = 0
+
+
+def bomb(root: h5py.File, secret: Path) -> None:
+    bits = root.create_dataset("bomb", (2**24,), "u1", chunks=(2**24,), compression="gzip", compression_opts=9)
+    bits[...] = 0
+    for n in range(50):
+        root.create_dataset(f"bomb{n}", (2**19,), "u1", chunks=(2**19,), fillvalue=1)
+
+
+def unknown_filter(root: h5py.File, secret: Path) -> None:
+    made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    made.set_chunk((6,))
+    made.set_filter(32123, h5py.h5z.FLAG_OPTIONAL, (1, 2))
+    del root["label"]
+    h5py.h5d.create(root.id, b"label", h5py.h5t.STD_I32LE, h5py.h5s.create_simple((6,)), made)
+
+
+def references(root: h5py.File, secret: Path) -> None:
+    del root["label"]
+    root.create_dataset("label", (6,), h5py.ref_dtype)
+
+
+def compound(root: h5py.File, secret: Path) -> None:
+    del root["label"]
+    root.create_dataset("label", (6,), [("a", "i4"), ("b", "i4")])
+
+
+def ragged(root: h5py.File, secret: Path) -> None:
+    del root["label"]
+    root.create_dataset("label", (6,), h5py.vlen_dtype("i4"))
+
+
+def named_type(root: h5py.File, secret: Path) -> None:
+    root["type"] = np.dtype("i4")
+
+
+def null_space(root: h5py.File, secret: Path) -> None:
+    del root["label"]
+    root["label"] = h5py.Empty("i4")
+
+
+def many_objects(root: h5py.File, secret: Path) -> None:
+    group = root.create_group("many")
+    for n in range(300):
+        inner = group.create_group(str(n))
+        for m in range(70):
+            inner.create_group(str(m))
+
+
+def deep(root: h5py.File, secret: Path) -> None:
+    root.create_group("a/b/c/d/e/f/g/h/i")
+
+
+def reference_attribute(root: h5py.File, secret: Path) -> None:
+    root.attrs.create("model", root["label"].ref, dtype=h5py.ref_dtype)
+
+
+TRICKS = [external_link, soft_link, soft_loop, hard_loop, second_name, virtual, external_storage, giant, giant_contiguous, giant_chunk, bomb,
+          unknown_filter, references, compound, ragged, named_type, null_space, many_objects, deep, reference_attribute]
+
+
+@pytest.mark.parametrize("trick", TRICKS, ids=lambda trick: trick.__name__)
+def test_hostile_files_are_refused_before_data_is_read(path: Path, trick: Callable[[h5py.File, Path], None],
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = path.with_name("secret.h5")
+    with h5py.File(secret, "w") as root:
+        root["secret"] = np.ones((6, 32), "u1")
+    with h5py.File(path, "r+") as root:
+        trick(root, secret)
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", None)  # any read of data ends in another message
+    with pytest.raises(StoreError, match=r"cannot be read \((/|more|its|ValueError: the attribute)") as caught:
+        open_run(path)
+    assert "NoneType" not in str(caught.value)
+
+
+def fewer_rows(root: h5py.File) -> None:
+    values = root[f"{GROUP}/original"][:3]
+    _replace(root, f"{GROUP}/original", lambda: values)
+
+
+def other_type(root: h5py.File) -> None:
+    values = root[f"{GROUP}/score"][...].astype("f8")
+    _replace(root, f"{GROUP}/score", lambda: values)
+
+
+def missing_column(root: h5py.File) -> None:
+    del root[f"{GROUP}/top1"]
+
+
+def missing_group(root: h5py.File) -> None:
+    del root[f"classes/{LAYER}"]
+    del root[f"layers/{LAYER}"]
+
+
+def repeated_key(root: h5py.File) -> None:
+    root["image"][1] = root["image"][0]
+
+
+def row_out_of_range(root: h5py.File) -> None:
+    root[f"{GROUP}/energy_row"][1] = 6
+
+
+def thumbnail_out_of_range(root: h5py.File) -> None:
+    root["images/row"][0] = -1
+
+
+def wrong_settings(root: h5py.File) -> None:
+    root[GROUP].attrs["settings"] = '{"search": 3}'
+
+
+def wrong_name(root: h5py.File) -> None:
+    root[GROUP].attrs["layer"] = "other"
+
+
+def wrong_order(root: h5py.File) -> None:
+    root.attrs["order"] = "[[1, 2], [3]]"
+
+
+def wrong_attributes(root: h5py.File) -> None:
+    root.attrs["settings"] = "[]"
+
+
+def missing_run_id(root: h5py.File) -> None:
+    del root.attrs["run_id"]
+
+
+def class_twice(root: h5py.File) -> None:
+    root[f"classes/{LAYER}/exact/class"][1] = 0
+
+
+WRONG = [fewer_rows, other_type, missing_column, missing_group, repeated_key, row_out_of_range, thumbnail_out_of_range, wrong_settings,
+         wrong_name, wrong_order, wrong_attributes, missing_run_id, class_twice]
+
+
+@pytest.mark.parametrize("change", WRONG, ids=lambda change: change.__name__)
+def test_files_whose_parts_do_not_agree_are_refused_with_a_right_digest_too(path: Path, change: Callable[[h5py.File], None]) -> None:
+    with h5py.File(path, "r+") as root:
+        change(root)
+        root.attrs["header_sha256"] = header_sha256(walk(root, path), list(root["image"].asstr()))
+    with pytest.raises(StoreError, match="cannot be read"):
+        open_run(path)
+
+
+@pytest.mark.parametrize("name", ["target", "label", f"{GROUP}/score", "images/thumbnail", f"classes/{LAYER}/exact/mean_mask"])
+def test_check_finds_changed_numbers_with_right_checksums(path: Path, name: str) -> None:
+    with h5py.File(path, "r+") as root:
+        values = root[name][...]
+        values.flat[1] += 1
+        root[name][...] = values
+    with open_run(path) as run, pytest.raises(StoreError, match=r"has changed since it was written \(.*; take it from a backup"):
+        run.check()
+
+
+def test_a_whole_file_passes(tmp_path: Path) -> None:
+    write_all(tmp_path / "run.h5")
+    with open_run(tmp_path / "run.h5") as run:
+        assert run.check() == run.content_sha256()
