@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from chanattr.attribution.image import SHARD, mean_fill, mean_of
 from chanattr.attribution.question import Areas, Asked
-from chanattr.errors import InputError
+from chanattr.errors import InputError, StoreError
+from chanattr.network.tail import stems
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
 from chanattr.runs.classes import attribute_classes
@@ -88,6 +89,7 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
     plan = Plan.of(model, _example(loader), layers, asked, areas=areas, fill=fill, engine=engine, channel_axis=channel_axis)
     ready = make_ready(plan)
     ready = _with_means(ready, run, loader, label)
+    _check_question(ready, run, label)
     _describe(run, ready.plan, class_names, label, shard_size, resume)
     done, skipped = _images(run, ready, loader, label, targets=targets, shard_size=shard_size, workers=workers, progress=progress)
     counts: dict[str, int] = {}
@@ -118,6 +120,23 @@ def _with_means(ready: Ready, run: Run, loader: Iterable[Any], label: str) -> Re
             device = next(ready.plan.model.parameters(), torch.zeros(0)).device
             fills[layer] = mean_fill(ready.tails[layer], (as_shard(batch).images.to(device) for batch in loader))
     return dataclasses.replace(ready, plan=dataclasses.replace(ready.plan, fills=fills))
+
+
+def _check_question(ready: Ready, run: Run, label: str) -> None:
+    """Refuses to go on under a label that holds answers to another question, before any work.
+
+    Raises:
+        StoreError: so; names the first field that differs.
+    """
+    held = [layer for layer in ready.plan.layers if run.finished(layer, label)]
+    kept = stems({layer: ready.tails[layer] for layer in held}, ready.plan.example)
+    for layer in held:
+        fill = ready.fill(layer, kept[layer].activation)
+        asked = ready.question(layer, fill, areas=ready.plan.areas[layer]).settings
+        stored = run.per_image(layer, label, rows=slice(0, 0)).settings
+        for name, now, then in asked.differences(stored):
+            raise StoreError(f"{run.path} holds answers at {layer} under the label {label!r} with {name}={then!r}, but {name}={now!r} is "
+                             "asked; expected the same question to go on; ask it as before, or give this one another label")
 
 
 def _describe(run: Run, plan: Plan, class_names: Sequence[str], label: str, shard_size: int, resume: bool) -> None:

@@ -1,0 +1,169 @@
+"""The bad input table: one line on stderr with three beats, exit code 2, no traceback; bad pictures are skipped and named."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import chanattr as ca
+from chanattr.cli import main
+from tests.cli.studio import Studio, make_studio
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Studio:
+    return make_studio(tmp_path)
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def attribute(studio: Studio, *words: object, layer: str = "mix") -> Result:
+    return call("attribute", studio.model, studio.images, "--layer", layer, "--areas", "1,3", *words)
+
+
+Row = Callable[[Studio, Path], Result]
+TABLE: dict[str, tuple[Row, str]] = {
+    "no such layer": (lambda s, t: attribute(s, "-o", t / "r.h5", layer="mixx"), "no layer 'mixx' in Plain; did you mean 'mix'"),
+    "a layer that never fires": (lambda s, t: attribute(s, "-o", t / "r.h5", layer="never"), "layer 'never' never fires"),
+    "a layer that fires twice": (lambda s, t: attribute(s, "-o", t / "r.h5", layer="act"), "fires 2 times.*act@1 to act@2"),
+    "area 0": (lambda s, t: attribute(s, "-o", t / "r.h5", "--areas", "0"), "--areas 0 for mix; expected whole numbers from 1 to 8"),
+    "area over K": (lambda s, t: attribute(s, "-o", t / "r.h5", "--areas", "9"), "--areas 9 for mix; expected whole numbers from 1 to 8"),
+    "a fraction": (lambda s, t: attribute(s, "-o", t / "r.h5", "--areas", "0.5"), "--areas 0.5; expected 'grid', 'paper', 'smallest', or whole"),
+    "target out of range": (lambda s, t: attribute(s, "-o", t / "r.h5", "--targets", "4"), "target 4 for a model with 4 classes; expected 0 to 3"),
+    "no such target": (lambda s, t: attribute(s, "-o", t / "r.h5", "--targets", "cats"), "targets='cats'; expected 'predicted', 'label'"),
+    "no such reward": (lambda s, t: attribute(s, "-o", t / "r.h5", "--reward", "logits"), "reward='logits'; expected one of logit"),
+    "no such game": (lambda s, t: attribute(s, "-o", t / "r.h5", "--game", "keep"), "game='keep'; expected one of preserve"),
+    "no such fill": (lambda s, t: attribute(s, "-o", t / "r.h5", "--fill", "median"), "fill='median'; expected 'zero'"),
+    "no such level": (lambda s, t: attribute(s, "-o", t / "r.h5", "--level", "2"), "level=2.0; expected 'original', 'top1' or a fraction"),
+    "no such search": (lambda s, t: attribute(s, "-o", t / "r.h5", "--search", "best"), "--search best; expected exact or penalty"),
+    "no such device": (lambda s, t: attribute(s, "-o", t / "r.h5", "--device", "cuda:77"), "--device cuda:77 cannot be used"),
+    "no such model": (lambda s, t: call("layers", "resnett18"), "no model 'resnett18'; did you mean 'resnet18'"),
+    "a model file that is not there": (lambda s, t: call("layers", "nowhere.py:make"), "names no Python file; expected path/to/file.py:function"),
+    "a model function that is not there": (lambda s, t: call("layers", s.model.replace(":make", ":mak")), "has no function 'mak'.*make"),
+    "a model function that fails": (lambda s, t: call("layers", s.model.replace(":make", ":fails")), "raised ValueError: no such thing"),
+    "a model function that gives no model": (lambda s, t: call("layers", s.model.replace(":make", ":number")), "gave int; expected a torch.nn.Mod"),
+    "weights that are no weights": (lambda s, t: call("layers", s.model, "--weights", _text(t / "w.pth")), "weights .* cannot be read"),
+    "NaN activations": (lambda s, t: attribute(s._replace(model=s.model.replace(":make", ":broken")), "-o", t / "r.h5"),
+                        r"not finite \(NaN or infinite\)"),
+    "an empty folder": (lambda s, t: call("attribute", s.model, _folder(t / "empty"), "--layer", "mix", "-o", t / "r.h5"),
+                        "empty.*holds no|no pictures|no images"),
+    "no such path": (lambda s, t: call("attribute", s.model, t / "nowhere", "--layer", "mix", "-o", t / "r.h5"), "nowhere"),
+    "a folder that is no class": (lambda s, t: _renamed(s, t), "'wolf'.*NNN_name"),
+    "only files that are no pictures": (lambda s, t: call("attribute", s.model, _text(t / "text.jpg"), "--layer", "mix", "-o", t / "r.h5"),
+                                        "text.jpg"),
+    "output in a folder that is not there": (lambda s, t: attribute(s, "-o", t / "nowhere" / "r.h5"), "nowhere"),
+    "output that is a folder": (lambda s, t: attribute(s, "-o", _folder(t / "r.h5")), "r.h5"),
+    "output that is no run file": (lambda s, t: attribute(s, "-o", _text(t / "r.h5")), "r.h5.*expected"),
+    "show what is not there": (lambda s, t: call("show", t / "r.h5"), "r.h5"),
+    "show what is no run file": (lambda s, t: call("show", _text(t / "r.h5")), "r.h5.*expected"),
+    "report over the run file": (lambda s, t: call("report", t / "r.h5", "-o", t / "r.h5"), "would overwrite the run file"),
+}
+
+
+def _text(path: Path) -> Path:
+    path.write_text("this is text")
+    return path
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def _renamed(studio: Studio, folder: Path) -> Result:
+    (studio.images / "000_cat").rename(studio.images / "wolf")
+    return attribute(studio, "-o", folder / "r.h5")
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_bad_input(row: str, studio: Studio, tmp_path: Path) -> None:
+    run, message = TABLE[row]
+    result = run(studio, tmp_path)
+    assert result.exit_code == 2, result.output
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, result.stderr
+    assert "Traceback" not in result.output
+    assert re.search(message, errors[0]), errors[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_output_that_cannot_be_written(studio: Studio, tmp_path: Path) -> None:
+    locked = _folder(tmp_path / "locked")
+    locked.chmod(0o500)
+    result = attribute(studio, "-o", locked / "r.h5")
+    assert result.exit_code == 2
+    assert "locked" in result.stderr
+
+
+def test_output_that_cannot_be_opened_for_writing(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root nothing is forbidden, so the refusal is made."""
+    real = os.open
+
+    def refuse(path: object, flags: int, *rest: object, **more: object) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR) and "r.h5" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, flags, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refuse)
+    result = attribute(studio, "-o", tmp_path / "r.h5")
+    assert result.exit_code == 2, result.output
+    assert "Permission denied" in result.stderr
+
+
+def test_another_model_in_the_same_file(studio: Studio, tmp_path: Path) -> None:
+    assert attribute(studio, "-o", tmp_path / "r.h5").exit_code == 0
+    result = attribute(studio._replace(model=studio.model.replace(":make", ":other")), "-o", tmp_path / "r.h5")
+    assert result.exit_code == 2
+    assert "model" in result.stderr
+    with ca.open_run(tmp_path / "r.h5") as run:
+        assert len(run.finished("mix")) == 12
+
+
+def test_bad_pictures_are_skipped_named_and_counted_after_the_rest_is_saved(studio: Studio, tmp_path: Path) -> None:
+    _text(studio.images / "000_cat" / "text.jpg")
+    good = (studio.images / "001_dog" / "0.png").read_bytes()
+    (studio.images / "001_dog" / "short.png").write_bytes(good[: len(good) // 2])
+    result = attribute(studio, "-o", tmp_path / "r.h5")
+    assert result.exit_code == 1
+    assert "text.jpg" in result.stderr
+    assert "short.png" in result.stderr
+    assert "2 image(s) could not be read" in result.stderr
+    with ca.open_run(tmp_path / "r.h5") as run:
+        assert len(run.finished("mix")) == 12
+
+
+def test_grey_rgba_16_bit_and_rotated_pictures_are_read(studio: Studio, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    home = studio.images / "000_cat"
+    Image.fromarray(rng.integers(0, 255, (20, 20), np.uint8)).save(home / "grey.png")
+    Image.fromarray(rng.integers(0, 255, (20, 20, 4), np.uint8)).save(home / "rgba.png")
+    Image.fromarray(rng.integers(0, 65535, (20, 20)).astype(np.uint16)).save(home / "deep.png")
+    turned = Image.fromarray(rng.integers(0, 255, (20, 30, 3), np.uint8))
+    exif = turned.getexif()
+    exif[274] = 6
+    turned.save(home / "turned.jpg", exif=exif)
+    result = attribute(studio, "-o", tmp_path / "r.h5")
+    assert result.exit_code == 0, result.output
+    with ca.open_run(tmp_path / "r.h5") as run:
+        assert len(run.finished("mix")) == 16
+        assert run.thumbnail("000_cat/turned.jpg").shape[0] > run.thumbnail("000_cat/turned.jpg").shape[1]
+
+
+def test_debug_shows_the_traceback(studio: Studio, tmp_path: Path) -> None:
+    result = call("--debug", "attribute", studio.model, studio.images, "--layer", "mixx", "-o", tmp_path / "r.h5")
+    assert isinstance(result.exception, ca.LayerError)
+
+
+def test_an_unexpected_error_is_not_hidden(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chanattr.network.zoo.load_model", lambda *_, **__: 1 / 0)
+    result = call("layers", studio.model)
+    assert isinstance(result.exception, ZeroDivisionError)
