@@ -17,7 +17,7 @@ MAX_OBJECTS = 20_000
 MAX_DEPTH = 6
 MAX_CHUNK = 64 * 2**20
 MAX_RATIO = 2000  # deflate cannot pack more than 1032 to 1, so an honest file stays far below
-SLACK = 2**20  # what a small dataset may declare without having stored it: markers of dimensions hold no data
+SLACK = 2**16  # what a small dataset may declare without having stored it: markers of dimensions hold no data
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 LAYOUTS = {h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED}
 # Written by the libraries for their own use: references between datasets, never read here.
@@ -68,7 +68,6 @@ def walk(root: h5py.File, path: Path) -> dict[str, h5py.Group | h5py.Dataset]:
             found[where] = item
             if isinstance(item, h5py.Group):
                 waiting.append((where, item))
-    _check_total(found, path)
     return found
 
 
@@ -94,19 +93,9 @@ def _check_dataset(item: h5py.Dataset, where: str, path: Path) -> None:
         raise refusal(path, f"{where} has the type {item.dtype}")
     if item.chunks and np.prod(item.chunks, dtype=float) * item.dtype.itemsize > MAX_CHUNK:
         raise refusal(path, f"{where} has chunks of {item.chunks}")
-    if declared(item) > MAX_RATIO * item.id.get_storage_size() + SLACK:
+    declared = np.prod(item.shape, dtype=float) * item.dtype.itemsize
+    if declared > MAX_RATIO * item.id.get_storage_size() + SLACK:
         raise refusal(path, f"{where} declares {item.shape} but stores {item.id.get_storage_size()} bytes")
-
-
-def _check_total(found: dict[str, Any], path: Path) -> None:
-    total = sum(declared(item) for item in found.values() if isinstance(item, h5py.Dataset))
-    if total > MAX_RATIO * path.stat().st_size:
-        raise refusal(path, f"its datasets declare {total} bytes together")
-
-
-def declared(item: h5py.Dataset) -> float:
-    """Bytes of a dataset once unpacked."""
-    return float(np.prod(item.shape, dtype=float) * item.dtype.itemsize)
 
 
 def _plain(dtype: np.dtype[Any]) -> bool:

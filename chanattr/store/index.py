@@ -46,8 +46,8 @@ class Source:
         self._file: h5py.File | None = None
         if part is None:
             with check.readable(path):
-                # The file is never changed in place, and locks fail on some read-only disks.
-                self._file = h5py.File(path, "r", locking=False)
+                # With HDF5's default locking: another choice fails where this process has the file open by other means.
+                self._file = h5py.File(path, "r")
 
     @contextmanager
     def open(self) -> Iterator[h5py.File]:

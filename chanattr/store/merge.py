@@ -30,6 +30,8 @@ _FILTERS: dict[str, Any] = {"compression": "gzip", "compression_opts": 4, "fletc
 def merge(place: Place, index: Index, table: ImageTable) -> None:
     """Writes the run file anew; the old one and the parts stay as they are until it is complete and durable.
 
+    Closes the index.
+
     Raises:
         StoreError: the disk is full, or a source is damaged.
     """
@@ -37,6 +39,7 @@ def merge(place: Place, index: Index, table: ImageTable) -> None:
         _write(place.merging, index, table)
         _seal(place.merging)
         sync_file(place.merging)
+        index.close()  # some systems cannot replace a file that is open
         os.replace(place.merging, place.file)
         sync_folder(place.file.parent)
     except (OSError, RuntimeError) as error:  # h5py raises both
@@ -121,9 +124,9 @@ def _put_answers(root: h5py.File, answers: Answers, images: int) -> None:
     """One group: scales first, then every column in blocks of rows, so that memory does not grow with the run."""
     head = answers.head
     group = put_head(root, head)
-    group["area"].make_scale("area")
+    _scale(group, "area", head.areas)
     _scale(group, "channel", np.arange(len(head.fill_values), dtype="<i4"))
-    _attach(group["fill_values"], ("channel",))
+    _fill(group, "fill_values", head.fill_values, ("channel",))
     for name in ("byte", "y", "x") if head.kind is ImageAttribution else ("byte",):
         _marker(group, name, head.sizes[name])
     if head.kind is ImageAttribution:

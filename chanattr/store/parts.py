@@ -192,6 +192,7 @@ def build_part(run_id: str, *, settings: str = "", images: ImageRows | None = No
             _put_images(root, images)
         if head is not None:
             group = put_head(root, head)
+            group["area"], group["fill_values"] = head.areas, head.fill_values
             for column, values in (data or {}).items():
                 _put(group, column.name, values, column.dtype)
             if rows is not None:
@@ -203,11 +204,10 @@ def build_part(run_id: str, *, settings: str = "", images: ImageRows | None = No
 
 
 def put_head(root: h5py.File, head: Head) -> h5py.Group:
-    """The group of some answers with what its rows share."""
+    """The group of some answers with its attributes."""
     group = root.create_group(head.path)
     group.attrs.update({"layer": head.layer, "label": head.label, "settings": head.settings.to_json(), "digest": head.settings.digest(),
                         "engine": head.engine, "grid": np.array(head.grid, "<i4")})
-    group["area"], group["fill_values"] = head.areas, head.fill_values
     return group
 
 

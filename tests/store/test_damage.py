@@ -46,9 +46,10 @@ def everything(path: Path) -> tuple[str, list[str]]:
 def test_bit_flips_are_found_by_check(path: Path, whole: bytes) -> None:
     expected, found = everything(path), 0
     rng = random.Random(0)
-    for _ in range(150):
+    used = [place for place, byte in enumerate(whole) if byte]  # most of a small file is room that HDF5 keeps free
+    for number in range(60):
         data = bytearray(whole)
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        data[rng.randrange(len(data)) if number % 3 == 0 else rng.choice(used)] ^= 1 << rng.randrange(8)
         path.write_bytes(data)
         try:
             with open_run(path) as run:
@@ -57,7 +58,7 @@ def test_bit_flips_are_found_by_check(path: Path, whole: bytes) -> None:
             found += 1
         else:
             assert everything(path) == expected  # the flip lies where nothing is kept
-    assert found > 5
+    assert found > 20
 
 
 def test_bit_flips_in_texts_are_found_on_opening(path: Path, whole: bytes) -> None:
@@ -80,7 +81,7 @@ def test_bit_flips_in_parts_are_found_on_opening(tmp_path: Path) -> None:
     data = part.read_bytes()
     for place in random.Random(0).sample(range(len(data)), 20):
         part.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1:])
-        with pytest.raises(StoreError, match="is damaged .* delete it"):
+        with pytest.raises(StoreError, match=r"is damaged .* delete it"):
             open_run(path)
 
 
@@ -88,14 +89,14 @@ def test_bit_flips_in_parts_are_found_on_opening(tmp_path: Path) -> None:
 def test_files_cut_short(path: Path, whole: bytes, keep: float) -> None:
     path.write_bytes(whole[:keep if isinstance(keep, int) else int(len(whole) * keep)])
     for mode in ("r", "a"):
-        with pytest.raises(StoreError, match="cannot be read .* take it from a backup"):
+        with pytest.raises(StoreError, match=r"cannot be read .* take it from a backup"):
             open_run(path, mode)
 
 
 def test_other_files(tmp_path: Path) -> None:
     text = tmp_path / "text.h5"
     text.write_text("not HDF5 at all, but long enough to look at\n" * 50)
-    with pytest.raises(StoreError, match="text.h5 cannot be read"):
+    with pytest.raises(StoreError, match=r"text\.h5 cannot be read"):
         open_run(text)
     other = tmp_path / "other.h5"
     with h5py.File(other, "w") as root:
@@ -173,11 +174,8 @@ def giant_chunk(root: h5py.File, secret: Path) -> None:
     root.create_dataset("label", (6,), "i4", maxshape=(None,), chunks=(2**25,), compression="gzip")[...] = 0
 
 
-def bomb(root: h5py.File, secret: Path) -> None:
-    bits = root.create_dataset("bomb", (2**24,), "u1", chunks=(2**24,), compression="gzip", compression_opts=9)
-    bits[...] = 0
-    for n in range(50):
-        root.create_dataset(f"bomb{n}", (2**19,), "u1", chunks=(2**19,), fillvalue=1)
+def stores_nothing(root: h5py.File, secret: Path) -> None:
+    root.create_dataset("bomb", (2**17,), "u1", chunks=(2**10,), fillvalue=1, compression="gzip")
 
 
 def unknown_filter(root: h5py.File, secret: Path) -> None:
@@ -213,11 +211,8 @@ def null_space(root: h5py.File, secret: Path) -> None:
 
 
 def many_objects(root: h5py.File, secret: Path) -> None:
-    group = root.create_group("many")
-    for n in range(300):
-        inner = group.create_group(str(n))
-        for m in range(70):
-            inner.create_group(str(m))
+    for n in range(200):
+        root.create_group(f"many/{n}")
 
 
 def deep(root: h5py.File, secret: Path) -> None:
@@ -228,7 +223,8 @@ def reference_attribute(root: h5py.File, secret: Path) -> None:
     root.attrs.create("model", root["label"].ref, dtype=h5py.ref_dtype)
 
 
-TRICKS = [external_link, soft_link, soft_loop, hard_loop, second_name, virtual, external_storage, giant, giant_contiguous, giant_chunk, bomb,
+TRICKS = [external_link, soft_link, soft_loop, hard_loop, second_name, virtual, external_storage, giant, giant_contiguous, giant_chunk,
+          stores_nothing,
           unknown_filter, references, compound, ragged, named_type, null_space, many_objects, deep, reference_attribute]
 
 
@@ -240,6 +236,7 @@ def test_hostile_files_are_refused_before_data_is_read(path: Path, trick: Callab
         root["secret"] = np.ones((6, 32), "u1")
     with h5py.File(path, "r+") as root:
         trick(root, secret)
+    monkeypatch.setattr("chanattr.store.check.MAX_OBJECTS", 200)
     monkeypatch.setattr(h5py.Dataset, "__getitem__", None)  # any read of data ends in another message
     with pytest.raises(StoreError, match=r"cannot be read \((/|more|its|ValueError: the attribute)") as caught:
         open_run(path)

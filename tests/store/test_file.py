@@ -82,8 +82,8 @@ def _marker(item: h5py.Dataset) -> bool:
     return b"not a netCDF variable" in item.attrs.get("NAME", b"")
 
 
-def test_opening_never_asks_for_a_lock_on_the_file(path: Path) -> None:
-    with h5py.File(path, "r+"), open_run(path) as run:
+def test_it_opens_beside_other_readers_in_the_same_process(path: Path) -> None:
+    with h5py.File(path), xarray.open_datatree(path, engine="h5netcdf"), open_run(path) as run:
         assert run.check()
 
 
