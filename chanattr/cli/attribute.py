@@ -12,6 +12,7 @@ import torch
 from chanattr.errors import InputError
 from chanattr.images import ImageLoader, image_loader
 from chanattr.network.layers import describe
+from chanattr.network.outputs import device_of as device_of_model
 from chanattr.network.zoo import LoadedModel, load_function, load_model
 from chanattr.runs import RunSummary, attribute
 from chanattr.settings import REWARDS, SEARCHES, area_grid, paper_areas
@@ -79,7 +80,7 @@ def layer_areas(words: str, loaded: LoadedModel, loader: ImageLoader, layer: str
     """
     if words == "smallest":
         return words
-    channels = describe(loaded.module, loader.example(), layer).channels
+    channels = describe(loaded.module, loader.example().to(device_of_model(loaded.module)), layer).channels
     if words in ("grid", "paper"):
         return {"grid": area_grid, "paper": paper_areas}[words](channels)
     try:

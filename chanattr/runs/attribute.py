@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from chanattr.attribution.image import SHARD, mean_fill, mean_of
 from chanattr.attribution.question import Areas, Asked
 from chanattr.errors import InputError, StoreError
+from chanattr.network.outputs import device_of
 from chanattr.network.tail import stems
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
@@ -86,7 +87,8 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
     started = time.monotonic()
     asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed, model=name,
                   preprocessing=preprocessing, batch_size=batch_size)
-    plan = Plan.of(model, _example(loader), layers, asked, areas=areas, fill=fill, engine=engine, channel_axis=channel_axis)
+    example = _example(loader).to(device_of(model))
+    plan = Plan.of(model, example, layers, asked, areas=areas, fill=fill, engine=engine, channel_axis=channel_axis)
     ready = make_ready(plan)
     ready = _with_means(ready, run, loader, label)
     _check_question(ready, run, label)
@@ -117,7 +119,7 @@ def _with_means(ready: Ready, run: Run, loader: Iterable[Any], label: str) -> Re
             values = torch.from_numpy(run.per_image(layer, label, rows=slice(0, 1)).fill_values)
             fills[layer] = mean_of(values)
         else:
-            device = next(ready.plan.model.parameters(), torch.zeros(0)).device
+            device = device_of(ready.plan.model)
             fills[layer] = mean_fill(ready.tails[layer], (as_shard(batch).images.to(device) for batch in loader))
     return dataclasses.replace(ready, plan=dataclasses.replace(ready.plan, fills=fills))
 

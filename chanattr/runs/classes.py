@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from chanattr.attribution.classes import answer_class
 from chanattr.attribution.question import Areas
+from chanattr.network.outputs import device_of
 from chanattr.network.tail import Stem, join_stems, stems
 from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution, concatenate
@@ -59,7 +59,7 @@ def _one(run: Run, ready: Ready, layer: str, label: str, stem: Stem, keys: Seque
 
 
 def _stems(ready: Ready, layers: Sequence[str], shard: Shard, size: int) -> dict[str, Stem]:
-    device = next(ready.plan.model.parameters(), torch.zeros(0)).device
+    device = device_of(ready.plan.model)
     tails = {layer: ready.tails[layer] for layer in layers}
     parts = [stems(tails, images.to(device)) for images in _cut(shard.images, size)]
     return {layer: join_stems([part[layer] for part in parts]) for layer in layers}

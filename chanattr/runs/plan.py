@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from chanattr.attribution.image import answer
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.errors import InputError
+from chanattr.network.outputs import device_of
 from chanattr.network.tail import Tail, bind, stems
 from chanattr.network.weights import model_sha256
 from chanattr.records import ImageAttribution
@@ -114,7 +114,7 @@ class Task:
 
 def search_shard(ready: Ready, task: Task) -> list[ImageAttribution]:
     """The records of a shard at its layers; the network's stem runs once for all of them."""
-    device = next(ready.plan.model.parameters(), torch.zeros(0)).device
+    device = device_of(ready.plan.model)
     kept = stems({layer: ready.tails[layer] for layer in task.layers}, task.shard.images.to(device))
     records = []
     for layer in task.layers:

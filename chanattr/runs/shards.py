@@ -23,7 +23,7 @@ class Shard:
         labels: i8 [B]; -1 unknown.
         keys: one an image.
         sha256: of the files' bytes, or of the tensors where there is no file, u1 [B, 32].
-        thumbnails: u1 [y, x, rgb] each; empty where the loader gives none.
+        thumbnails: u1 [y, x, rgb] each, of the first images; fewer than images where the loader gives no more.
     """
 
     images: Tensor
@@ -36,7 +36,7 @@ class Shard:
         """Some rows of the shard."""
         rows = list(index)
         return Shard(images=self.images[rows], labels=self.labels[rows], keys=tuple(self.keys[i] for i in rows),
-                     sha256=self.sha256[rows], thumbnails=tuple(self.thumbnails[i] for i in rows) if self.thumbnails else ())
+                     sha256=self.sha256[rows], thumbnails=tuple(self.thumbnails[i] for i in rows if i < len(self.thumbnails)))
 
 
 def shards(loader: Iterable[Any], size: int) -> Iterator[Shard]:

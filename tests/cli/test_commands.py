@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -75,8 +76,8 @@ def test_attribute_show_and_report(studio: Studio, tmp_path: Path) -> None:
 def test_options_are_named_as_in_the_library(studio: Studio, tmp_path: Path) -> None:
     np.save(tmp_path / "fill.npy", np.arange(8, dtype=np.float32))
     ran("attribute", studio.model, studio.images, "--layer", "mix", "-o", tmp_path / "run.h5", "--areas", "paper", "--targets", "label",
-        "--reward", "log_probability", "--game", "dual", "--fill", tmp_path / "fill.npy", "--level", "0.5", "--search", "penalty", "--seed", 5,
-        "--label", "paper", "--device", "cpu", "--batch-size", 7, "--no-classes")
+        "--reward", "log_probability", "--game", "dual", "--fill", tmp_path / "fill.npy", "--level", "0.5", "--search", "penalty",
+        "--seed", 5, "--label", "paper", "--device", "cpu", "--batch-size", 7, "--no-classes")
     with ca.open_run(tmp_path / "run.h5") as run:
         asked = run.per_image("mix", "paper").settings
         assert run.per_image("mix", "paper").fill_values.tolist() == list(range(8))
@@ -110,8 +111,7 @@ def test_no_resume_refuses_a_file_that_has_answers(studio: Studio, tmp_path: Pat
 
 
 def test_interruption_keeps_finished_work_and_says_how_to_go_on(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import chanattr.runs.attribute as room
-
+    room = importlib.import_module("chanattr.runs.attribute")
     real, seen = room.results, []
 
     def interrupted(*given: object) -> object:

@@ -31,7 +31,7 @@ def start(path):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         try:
-            main([*"attribute --layer mix --layer conv --areas 1,2,4".split(), model, images, "-o", path], standalone_mode=False)
+            main([*"attribute --layer mix --layer conv --areas 1,2,3,4,5,6".split(), model, images, "-o", path], standalone_mode=False)
         except BaseException:
             os._exit(1)
         os._exit(0)
@@ -48,7 +48,7 @@ expected = held(whole)[1]
 seen, killed, ends, moments = {}, 0, 0, []
 while killed < kills:
     child = start(broken)
-    time.sleep(random.uniform(0.2, 1.0) * length)
+    time.sleep(random.uniform(0.3, 0.9) * length)
     os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status == -signal.SIGKILL:
@@ -72,7 +72,7 @@ print(json.dumps({"killed": killed, "ends": ends + 1, "rows after each": moments
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_killed_at_random_moments(tmp_path: Path) -> None:
-    studio = make_studio(tmp_path, per_class=12)
+    studio = make_studio(tmp_path, per_class=32)
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", DRIVER, studio.model, str(studio.images), str(tmp_path / "whole.h5"),
                            str(tmp_path / "broken.h5"), str(KILLS)], capture_output=True, text=True, timeout=550,
                           env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
