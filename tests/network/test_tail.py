@@ -60,7 +60,7 @@ def test_where_export_fails_injection_runs_and_says_so(caplog: pytest.LogCapture
     found = ca.per_image(seeded(Branching), images(), "body", areas=(2,))
     assert found.engine == "injection"
     assert "whole network runs for every mask" in caplog.text
-    with pytest.raises(ca.ModelError, match="no tail can be cut from Branching .*torch.export failed"):
+    with pytest.raises(ca.ModelError, match=r"no tail can be cut from Branching .*torch\.export failed"):
         bind(seeded(Branching), images(), ["body"], engine="tail")
 
 
