@@ -27,11 +27,11 @@ from chanattr.store.layout import (
     Head,
     columns,
     energy_column,
-    group_path,
 )
 from chanattr.store.parts import PartName, opened, read_part
 
 Name = tuple[str, str]  # layer, label
+Items = dict[str, Any]  # the objects of a group by name
 BLOCK = 1024  # rows read or written at once; a multiple of every chunk's
 
 
@@ -96,14 +96,20 @@ class Answers:
     head: Head
     pieces: list[Piece] = field(default_factory=list)
     energy: list[Piece] = field(default_factory=list)
+    done: set[int] = field(default_factory=set)
+
+    def add(self, piece: Piece) -> None:
+        """Takes in a piece."""
+        self.pieces.append(piece)
+        self.done.update(piece.rows.tolist())
 
     def rows(self) -> np.ndarray:
         """Rows that were run (or class numbers), increasing."""
-        return _union(self.pieces)
+        return np.array(sorted(self.done), np.int64)
 
     def energy_rows(self) -> np.ndarray:
         """Rows that keep the energy at every area, increasing."""
-        return _union(self.energy)
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *(piece.rows for piece in self.energy)]))
 
 
 @dataclass(eq=False)
@@ -188,13 +194,14 @@ def add(index: Index, source: Source, *, sealed: bool = True) -> None:
         index.run_id = str(about["run_id"])
         if "settings" in about:
             index.attributes = _attributes(about["settings"])
-        rows = _add_images(index, source, root)
+        groups = _groups(found)
+        rows = _add_images(index, source, groups)
         if source.part is None:
             _add_file(index, about, found, sealed)
-        for name in _order(about, root):
-            for kind in FOLDERS:
-                if (path := group_path(kind, *name)) in root:
-                    _add_answers(index, source, kind, root[path], rows)
+        heads = [read_head(kind, found[where], items) for where, items in groups.items() for kind, folder in FOLDERS.items()
+                 if where.startswith(f"/{folder}/") and where.count("/") == 3]
+        for head in _in_order(about, heads):
+            _add_answers(index, source, head, groups[f"/{head.path}"], rows)
     if source.part is not None:
         index.last = max(index.last, source.part.number)
 
@@ -220,8 +227,18 @@ def _add_file(index: Index, about: Mapping[str, Any], found: dict[str, Any], sea
     index.content_sha256 = str(about["content_sha256"])
 
 
-def _add_images(index: Index, source: Source, root: h5py.File) -> np.ndarray:
+def _groups(found: Mapping[str, Any]) -> dict[str, Items]:
+    """The objects of a walk by group and name: looking one up in h5py costs as much as reading it."""
+    groups: dict[str, Items] = {"": {}}
+    for where, item in found.items():
+        group, _, name = where.rpartition("/")
+        groups.setdefault(group, {})[name] = item
+    return groups
+
+
+def _add_images(index: Index, source: Source, groups: Mapping[str, Items]) -> np.ndarray:
     """The run's rows of a source's images."""
+    root = groups[""]
     if "image" not in root:
         return np.zeros(0, np.int64)
     keys = check.read_text(root["image"], source.path.stat().st_size)
@@ -229,40 +246,36 @@ def _add_images(index: Index, source: Source, root: h5py.File) -> np.ndarray:
         raise ValueError("a key is there twice")
     sha256, label = read_array(root, "sha256", "|u1", (len(keys), 32)), read_array(root, "label", "<i4", (len(keys),))
     rows = [index.add_image(key, bytes(digest), int(number)) for key, digest, number in zip(keys, sha256, label, strict=True)]
-    if "images" in root:
-        kept = read_places(root["images/row"], len(keys))
+    if "/images" in groups:
+        kept = read_places(groups["/images"]["row"], len(keys))
         index.thumbnails.update({keys[row]: (source, place) for place, row in enumerate(kept)})
     return np.array(rows, np.int64)
 
 
-def _order(about: Mapping[str, Any], root: h5py.File) -> list[Name]:
-    """Layers and labels in the order of first writing, from the file; a part has one."""
-    names = {(str(about["layer"]), str(about["label"])) for folder in FOLDERS.values() if folder in root
-             for layer in root[folder].values() for group in layer.values() for about in [check.attributes(group)]}
-    if "order" not in about:
-        return sorted(names)
-    order = [(str(layer), str(label)) for layer, label in json.loads(about["order"])]
+def _in_order(about: Mapping[str, Any], heads: Sequence[Head]) -> list[Head]:
+    """Groups in the order of first writing of their layer and label, which the file states; a part has one."""
+    names = {(head.layer, head.label) for head in heads}
+    order = [(str(layer), str(label)) for layer, label in json.loads(about["order"])] if "order" in about else sorted(names)
     if len(order) != len(set(order)) or set(order) != names:
         raise ValueError(f"its groups are {sorted(names)}, but it lists {order}")
-    return order
+    return sorted(heads, key=lambda head: order.index((head.layer, head.label)))
 
 
-def _add_answers(index: Index, source: Source, kind: type, group: h5py.Group, rows: np.ndarray) -> None:
-    head = read_head(kind, group)
+def _add_answers(index: Index, source: Source, head: Head, group: Items, rows: np.ndarray) -> None:
     name = (head.layer, head.label)
     if name not in index.order:
         index.order.append(name)
-    known = index.answers[kind].setdefault(name, Answers(head))
+    known = index.answers[head.kind].setdefault(name, Answers(head))
     check_same(known.head, head)
-    if kind is ClassAttribution:
+    if head.kind is ClassAttribution:
         classes = read_array(group, "class", "<i4", (len(group["class"]),)).astype(np.int64)
         _check_columns(head, group, len(classes))
-        known.pieces.append(_piece(source, head.path, classes, np.arange(len(classes))))
+        known.add(_piece(source, head.path, classes, np.arange(len(classes))))
         return
     _check_columns(head, group, len(rows))
     places = np.flatnonzero(read_array(group, "smallest_area", "<i4", (len(rows),)) != NOT_RUN)
-    places = places[~np.isin(rows[places], known.rows())]  # rows never change: the first writing stands
-    known.pieces.append(_piece(source, head.path, rows[places], places))
+    places = np.array([place for place in places if int(rows[place]) not in known.done], np.int64)  # the first writing stands
+    known.add(_piece(source, head.path, rows[places], places))
     if "energy_row" in group:
         kept = read_places(group["energy_row"], len(rows))
         _check_column(head, group, energy_column(), len(kept))
@@ -270,11 +283,15 @@ def _add_answers(index: Index, source: Source, kind: type, group: h5py.Group, ro
         known.energy.append(_piece(source, head.path, rows[kept[mine]], mine))
 
 
-def read_head(kind: type, group: h5py.Group) -> Head:
-    """What the rows of a group share."""
+def read_head(kind: type, group: h5py.Group, items: Items) -> Head:
+    """What the rows of a group share.
+
+    Raises:
+        ValueError, LookupError: the group does not say so, or says that it is another.
+    """
     about = check.attributes(group)
-    areas = read_array(group, "area", "<i4", (len(group["area"]),))
-    fill = read_array(group, "fill_values", "<f4", (len(group["fill_values"]),))
+    areas = read_array(items, "area", "<i4", (len(items["area"]),))
+    fill = read_array(items, "fill_values", "<f4", (len(items["fill_values"]),))
     down, across = (int(size) for size in about["grid"])
     head = Head(kind=kind, layer=str(about["layer"]), label=str(about["label"]), settings=Settings.from_json(str(about["settings"])),
                 engine=str(about["engine"]), areas=areas, fill_values=fill, grid=(down, across))
@@ -305,19 +322,19 @@ def _short(value: Any) -> str:
     return text if len(text) < 160 else f"{text[:150]}..."
 
 
-def _check_columns(head: Head, group: h5py.Group, rows: int) -> None:
+def _check_columns(head: Head, group: Items, rows: int) -> None:
     for column in columns(head.kind):
         _check_column(head, group, column, rows)
 
 
-def _check_column(head: Head, group: h5py.Group, column: Column, rows: int) -> None:
+def _check_column(head: Head, group: Items, column: Column, rows: int) -> None:
     item = group[column.name]
     right = h5py.check_string_dtype(item.dtype) is not None if column.dtype == TEXT else item.dtype.str == column.dtype
     if not right or item.shape != head.shape(column, rows):
         raise ValueError(f"{item.name} is {item.dtype} {item.shape}, not {column.dtype} {head.shape(column, rows)}")
 
 
-def read_array(group: h5py.Group, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+def read_array(group: Items, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     """A small dataset of a known type and shape.
 
     Raises:
@@ -353,10 +370,6 @@ def _piece(source: Source, group: str, rows: np.ndarray, places: np.ndarray) -> 
     if len(np.unique(rows)) < len(rows):
         raise ValueError(f"{group} has a row twice")
     return Piece(source, group, rows[order], places[order])
-
-
-def _union(pieces: Sequence[Piece]) -> np.ndarray:
-    return np.unique(np.concatenate([np.zeros(0, np.int64), *(piece.rows for piece in pieces)]))
 
 
 def gather(head: Head, pieces: Sequence[Piece], wanted: Sequence[Column], rows: np.ndarray) -> dict[str, np.ndarray]:

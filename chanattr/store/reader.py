@@ -131,8 +131,8 @@ def summary_of(index: Index, path: str) -> dict[str, Any]:
 def _about(index: Index, layer: str, label: str) -> dict[str, Any]:
     images, classes = (index.answers[kind].get((layer, label)) for kind in (ImageAttribution, ClassAttribution))
     head = (images or classes or answers_of(index, ImageAttribution, layer, label)).head
-    about = {"areas": head.areas.tolist(), "channels": len(head.fill_values), "images": len(images.rows()) if images else 0,
-             "settings": head.settings.as_dict(), "engine": head.engine, "classes": len(classes.rows()) if classes else 0}
+    about = {"areas": head.areas.tolist(), "channels": len(head.fill_values), "images": len(images.done) if images else 0,
+             "settings": head.settings.as_dict(), "engine": head.engine, "classes": len(classes.done) if classes else 0}
     if classes:
         about |= {"class_areas": classes.head.areas.tolist(), "class_settings": classes.head.settings.as_dict()}
     return about
@@ -141,7 +141,7 @@ def _about(index: Index, layer: str, label: str) -> dict[str, Any]:
 def is_complete(index: Index) -> bool:
     """Whether there are answers, and every image has one at every layer and label."""
     images = index.answers[ImageAttribution].values()
-    return bool(index.keys) and bool(images) and all(len(answers.rows()) == len(index.keys) for answers in images)
+    return bool(index.keys) and bool(images) and all(len(answers.done) == len(index.keys) for answers in images)
 
 
 def verify(whole: Index, alone: Index) -> str:

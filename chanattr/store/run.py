@@ -146,7 +146,7 @@ class Run:
     def finished(self, layer: str, label: str = "exact") -> set[str]:
         """Keys of the images that have an answer at a layer; empty for a layer that has none."""
         answers = self._index.answers[ImageAttribution].get((layer, label))
-        return {self._index.keys[row] for row in answers.rows()} if answers else set()
+        return {self._index.keys[row] for row in answers.done} if answers else set()
 
     def per_image(self, layer: str, label: str = "exact", rows: Keys = None) -> ImageAttribution:
         """The answers for images at a layer, in the order of `keys` or of the rows given.

@@ -164,8 +164,7 @@ def _new_rows(index: Index, head: Head, record: ImageAttribution) -> np.ndarray:
     stored = index.answers[head.kind].get((head.layer, head.label))
     if stored is None:
         return ran
-    done = set(stored.rows().tolist())
-    both = [row for row, key in enumerate(record.keys) if ran[row] and index.row.get(key) in done]
+    both = [row for row, key in enumerate(record.keys) if ran[row] and index.row.get(key) in stored.done]
     if both:
         here = np.array([index.row[record.keys[row]] for row in both])
         given = record[np.array(both)]
