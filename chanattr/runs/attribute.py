@@ -159,20 +159,20 @@ def _images(run: Run, ready: Ready, loader: Iterable[Any], label: str, *, target
             progress: Progress) -> tuple[int, int]:
     """Searches what is not there yet; gives the images searched and those skipped."""
     finished = {layer: run.finished(layer, label) if label in run.labels(layer) else set() for layer in ready.plan.layers}
-    total = len(loader.keys) if hasattr(loader, "keys") else 0
-    counts = {"done": 0, "skipped": 0}
-    with advance(progress, total, "images") as tell:
-        tasks = _tasks(run, ready.plan.layers, loader, finished, targets, shard_size, counts, tell)
-        for task, records in results(ready, tasks, workers):
-            for record in records:
-                run.write(record, label=label, images=_table(task.shard, record, run))
-            counts["done"] += len(task.shard.keys)
-            tell(len(task.shard.keys))
-    return counts["done"], counts["skipped"]
+    total = len(loader.keys) * len(finished) if hasattr(loader, "keys") else 0
+    searched: set[str] = set()
+    seen: set[str] = set()
+    with advance(progress, total, "images x layers") as tell:
+        tasks = _tasks(run, ready.plan.layers, loader, finished, targets, shard_size, seen, tell)
+        for task, record in results(ready, tasks, workers):
+            run.write(record, label=label, images=_table(task.shard, record))
+            searched.update(record.keys)
+            tell(len(record))
+    return len(searched), len(seen - searched)
 
 
 def _tasks(run: Run, layers: tuple[str, ...], loader: Iterable[Any], finished: dict[str, set[str]], targets: str | int,
-           shard_size: int, counts: dict[str, int], tell: Callable[[int], None]) -> Iterator[Task]:
+           shard_size: int, seen: set[str], tell: Callable[[int], None]) -> Iterator[Task]:
     """The shards' missing rows: one task for all layers that miss the same rows."""
     for shard in shards(loader, shard_size):
         missing: dict[tuple[int, ...], list[str]] = {}
@@ -184,9 +184,8 @@ def _tasks(run: Run, layers: tuple[str, ...], loader: Iterable[Any], finished: d
             if rows:
                 part = shard.rows(rows)
                 yield Task(shard=part, layers=tuple(here), targets=_targets(part, targets), keep_energy=bool(part.thumbnails))
-        if not any(missing):
-            counts["skipped"] += len(shard.keys)
-            tell(len(shard.keys))
+        seen.update(shard.keys)
+        tell(sum(len(shard.keys) - len(rows) for rows, here in missing.items() for _ in here))
 
 
 def _targets(shard: Shard, targets: str | int) -> list[int] | None:
@@ -202,7 +201,7 @@ def _targets(shard: Shard, targets: str | int) -> list[int] | None:
     return [targets] * len(shard.keys)
 
 
-def _table(shard: Shard, record: ImageAttribution, run: Run) -> ImageTable:
+def _table(shard: Shard, record: ImageAttribution) -> ImageTable:
     """The per-image root data of a shard."""
     return ImageTable(keys=shard.keys, sha256=shard.sha256, label=shard.labels.astype(np.int32), target=record.targets,
                       prediction=record.predictions, probability=record.probability,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,18 +112,14 @@ class Task:
     keep_energy: bool
 
 
-def search_shard(ready: Ready, task: Task) -> list[ImageAttribution]:
-    """The records of a shard at its layers; the network's stem runs once for all of them."""
+def search_shard(ready: Ready, task: Task) -> Iterator[ImageAttribution]:
+    """The records of a shard, layer by layer; the network's stem runs once for all of them."""
     device = device_of(ready.plan.model)
     kept = stems({layer: ready.tails[layer] for layer in task.layers}, task.shard.images.to(device))
-    records = []
     for layer in task.layers:
         stem = kept[layer]
         fill = ready.fill(layer, stem.activation)
         question = ready.question(layer, fill, areas=ready.plan.areas[layer])
-        records.append(answer(question, ready.tails[layer], stem, keys=task.shard.keys, targets=task.targets, fill=fill,
-                              keep_energy=task.keep_energy))
-    return records
+        yield answer(question, ready.tails[layer], stem, keys=task.shard.keys, targets=task.targets, fill=fill,
+                     keep_energy=task.keep_energy)
 
-
-Searcher = Callable[[Task], list[ImageAttribution]]

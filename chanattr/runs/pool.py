@@ -18,8 +18,8 @@ from chanattr.runs.plan import Plan, Ready, Task, make_ready, search_shard
 _READY: list[Ready] = []  # one a worker process, set by its initializer
 
 
-def results(ready: Ready, tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, list[ImageAttribution]]]:
-    """Each task with its records.
+def results(ready: Ready, tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, ImageAttribution]]:
+    """Each task with its records, one a layer, as they come.
 
     Args:
         ready: this process's own.
@@ -31,12 +31,15 @@ def results(ready: Ready, tasks: Iterable[Task], workers: int) -> Iterator[tuple
     """
     if not workers:
         for task in tasks:
-            yield task, search_shard(ready, task)
+            for record in search_shard(ready, task):
+                yield task, record
         return
     threads = max(1, (os.cpu_count() or 1) // workers)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(ready.plan, threads)) as pool:
-        yield from _in_order(pool, tasks, ahead=2 * workers)
+        for task, records in _in_order(pool, tasks, ahead=2 * workers):
+            for record in records:
+                yield task, record
 
 
 def _in_order(pool: ProcessPoolExecutor, tasks: Iterable[Task], ahead: int) -> Iterator[tuple[Task, list[ImageAttribution]]]:
@@ -66,4 +69,4 @@ def _start(plan: Plan, threads: int) -> None:
 def _search(task: Task) -> list[ImageAttribution]:
     if not _READY:
         raise ChanattrError("a worker has no model; expected its start to have made one; report this")
-    return search_shard(_READY[0], task)
+    return list(search_shard(_READY[0], task))

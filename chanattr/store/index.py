@@ -43,11 +43,13 @@ class Source:
 
     def __init__(self, path: Path, part: PartName | None = None) -> None:
         self.path, self.part = path, part
+        self.size = 0  # bytes, once opened
         self._file: h5py.File | None = None
         if part is None:
             with check.readable(path):
                 # With HDF5's default locking: another choice fails where this process has the file open by other means.
                 self._file = h5py.File(path, "r")
+                self.size = path.stat().st_size
 
     @contextmanager
     def open(self) -> Iterator[h5py.File]:
@@ -56,7 +58,9 @@ class Source:
             if self.part is None:
                 yield self._file
             else:
-                with opened(read_part(self.part)) as root:
+                data = read_part(self.part)
+                self.size = len(data)
+                with opened(data) as root:
                     yield root
 
     def close(self) -> None:
@@ -241,7 +245,7 @@ def _add_images(index: Index, source: Source, groups: Mapping[str, Items]) -> np
     root = groups[""]
     if "image" not in root:
         return np.zeros(0, np.int64)
-    keys = check.read_text(root["image"], source.path.stat().st_size)
+    keys = check.read_text(root["image"], source.size)
     if len(set(keys)) < len(keys):
         raise ValueError("a key is there twice")
     sha256, label = read_array(root, "sha256", "|u1", (len(keys), 32)), read_array(root, "label", "<i4", (len(keys),))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +61,51 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+class _Disk(io.FileIO):
+    """A file whose refused writes are remembered, not raised: HDF5 cannot close a file after one, and crashes later.
+
+    Attributes:
+        refused: the first error.
+    """
+
+    refused: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Writes all of it, or takes note of why not."""
+        if self.refused is None:
+            try:
+                left = memoryview(data).cast("B")
+                while len(left):
+                    left = left[super().write(left) or 0:]
+            except OSError as error:
+                self.refused = error
+        return memoryview(data).nbytes
+
+    def check(self) -> None:
+        """Raises what a write was refused with."""
+        if self.refused is not None:
+            raise self.refused
+
+
+@contextmanager
+def _hdf5(path: Path, mode: str) -> Iterator[tuple[h5py.File, _Disk]]:
+    """A new ("w") or existing ("r+") HDF5 file that can be closed on a full disk too; its errors come at the end, or from `check`."""
+    with _Disk(path, "w+" if mode == "w" else "r+") as disk:
+        try:
+            with h5py.File(disk, mode) as root:
+                yield root, disk
+        finally:
+            disk.check()
+
+
 def _write(path: Path, index: Index, table: ImageTable) -> None:
-    with h5py.File(path, "w") as root:
+    with _hdf5(path, "w") as (root, disk):
         root.attrs.update(_about(index))
         _put_images(root, index, table)
         for name in index.order:
             for kind in (ImageAttribution, ClassAttribution):
                 if name in index.answers[kind]:
+                    disk.check()
                     _put_answers(root, index.answers[kind][name], len(index.keys))
 
 
@@ -84,7 +124,7 @@ def _seal(path: Path) -> None:
         content = content_sha256(index)
     finally:
         index.close()
-    with check.readable(path), h5py.File(path, "r+") as root:
+    with _hdf5(path, "r+") as (root, _):
         root.attrs["content_sha256"] = content
         root.attrs["header_sha256"] = check.header_sha256(check.walk(root, path), index.keys)
 
