@@ -87,7 +87,8 @@ def redundant(seed: int) -> Planted:
     """
     rng = np.random.default_rng([2, seed])
     size = channels_of(seed)
-    groups, used = [], 0
+    groups: list[Group] = []
+    used = 0
     while not groups or used + 4 <= size // 2:
         copies = int(rng.integers(2, 5))
         strengths = np.ones(copies)
@@ -102,9 +103,9 @@ def redundant(seed: int) -> Planted:
 def conjunctive(seed: int) -> Planted:
     """Planted: half of the groups of n = 2, 3 or 4 channels, worth n to 2n when complete; area = n times their number.
 
-    Even seeds join by product, odd ones by minimum. In its complete group a planted channel adds 1 or more, and nothing else does: a complete
-    decoy group adds at most 0.9 a channel, a channel outside the groups (half of K) less than 0.9. Alone, a planted channel adds at most
-    0.2, so that most channels outside look better than it.
+    Even seeds join by product, odd ones by minimum. In its complete group a planted channel adds 1 or more, and nothing else does: a
+    complete decoy group adds at most 0.9 a channel, a channel outside the groups (half of K) less than 0.9. Alone, a planted channel adds
+    at most 0.2, so that most channels outside look better than it.
     """
     rng = np.random.default_rng([3, seed])
     size = channels_of(seed)
@@ -128,7 +129,9 @@ def saturating(seed: int) -> Planted:
     """
     rng = np.random.default_rng([4, seed])
     size = channels_of(seed)
-    groups, planted, used = [], [], 0
+    groups: list[Group] = []
+    planted: list[int] = []
+    used = 0
     while not groups or used + 7 <= size * 3 // 4:
         strong, weak = int(rng.integers(1, 4)), int(rng.integers(1, 5))
         weak = min(weak, size * 3 // 4 - used - strong)  # of consequence in the smallest networks only
