@@ -126,7 +126,7 @@ def test_area_strip_boxes_the_smallest_and_uses_its_own_energy() -> None:
 
 
 def test_area_strip_without_energy_or_picture() -> None:
-    with pytest.raises(InputError, match="row 1 .* keeps no energy by area"):
+    with pytest.raises(InputError, match=r"row 1 .* keeps no energy by area"):
         figures.area_strip(FOUND, 1, PICTURE)
     with pytest.raises(InputError, match=r"expected uint8 \[H, W, 3\]"):
         figures.area_strip(FOUND, 7, PICTURE / 255)

@@ -48,7 +48,7 @@ def area_bins(channels: int, count: int = 18) -> np.ndarray:
 
 
 def smallest_areas_data(found: ImageAttribution, names: Sequence[str] | None = None,
-                        labels: Sequence[int] | None = None) -> SmallestAreas:
+                        labels: Sequence[int] | np.ndarray | None = None) -> SmallestAreas:
     """Counts of a* in bins, and a* class by class where labels are given.
 
     Raises:
@@ -74,7 +74,8 @@ def _by_class(smallest: np.ndarray, labels: np.ndarray, names: Sequence[str] | N
     return tuple(sorted(found, key=lambda c: (-c.median, c.target)))
 
 
-def smallest_areas(found: ImageAttribution, names: Sequence[str] | None = None, labels: Sequence[int] | None = None) -> go.Figure:
+def smallest_areas(found: ImageAttribution, names: Sequence[str] | None = None,
+                   labels: Sequence[int] | np.ndarray | None = None) -> go.Figure:
     """A histogram of a* and, with labels, a* of every image class by class.
 
     Args:

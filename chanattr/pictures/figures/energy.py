@@ -161,7 +161,8 @@ def _panel(figure: go.Figure, data: AreaStrip, panel: int, left: float, top: flo
     figure.add_layout_image(source=raster.data_uri(data.pictures[panel]), x=left, y=top, sizex=1, sizey=tall, xref="x", yref="y",
                             sizing="stretch", layer="below")
     figure.add_scatter(x=[left + 0.5], y=[top + tall / 2], mode="markers", marker={"size": 60, "opacity": 0},
-                       hovertemplate=f"area {area:,} channels<br>score {score:.3f}<br>brightness: energy, by this panel's largest<extra></extra>")
+                       hovertemplate=f"area {area:,} channels<br>score {score:.3f}<br>brightness: energy, by this panel's largest"
+                                     "<extra></extra>")
     if boxed:
         figure.add_shape(type="rect", x0=left, x1=left + 1, y0=top, y1=top + tall, line={"color": theme.ACCENT, "width": 4})
     title = f"<b>a* = {area:,}</b>" if boxed else f"{area:,}"

@@ -1,0 +1,165 @@
+"""Images on the page: which ones, their tiles, and for each its curve, energy, strip and channels at every layer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from chanattr.errors import StoreError
+from chanattr.pictures import figures
+from chanattr.pictures.figures import raster, words
+from chanattr.pictures.report.answer import Section, encode
+from chanattr.pictures.report.layer import channel_list, image_link
+from chanattr.pictures.report.markup import Markup, element, join
+from chanattr.pictures.report.plots import plot
+from chanattr.records import NOT_RUN, ImageAttribution
+
+if TYPE_CHECKING:
+    from chanattr.store import Run
+
+GREY = 176
+SIDE = 128
+
+
+class Shown(NamedTuple):
+    """An image of the page; `picture` is None where the file keeps none."""
+
+    key: str
+    label: int
+    picture: np.ndarray | None
+
+
+def choose(run: Run, labels: np.ndarray, most: int) -> list[Shown]:
+    """At most `most` images, the same number from every class as far as it goes; those with a thumbnail, or any where none has one."""
+    order = _by_turns(labels)
+    pictured = itertools.islice((shown for row in order if (shown := _shown(run, row, labels)).picture is not None), most)
+    chosen = list(pictured) or [Shown(run.keys[row], int(labels[row]), None) for row in order[:most]]
+    row_of = {key: row for row, key in enumerate(run.keys)}
+    return sorted(chosen, key=lambda s: (s.label < 0, s.label, row_of[s.key]))
+
+
+def _by_turns(labels: np.ndarray) -> list[int]:
+    """Rows so that every class has its first image before any has its second."""
+    turns: dict[int, int] = {}
+    ranked = []
+    for row, label in enumerate(labels.tolist()):
+        turns[label] = turns.get(label, -1) + 1
+        ranked.append((turns[label], row))
+    return [row for _, row in sorted(ranked)]
+
+
+def _shown(run: Run, row: int, labels: np.ndarray) -> Shown:
+    key = run.keys[row]
+    try:
+        return Shown(key, int(labels[row]), run.thumbnail(key))
+    except StoreError:  # none was kept
+        return Shown(key, int(labels[row]), None)
+
+
+def gallery(run: Run, sections: Sequence[Section], shown: Sequence[Shown], names: Sequence[str]) -> Markup:
+    """The tiles, and beside them the chosen image."""
+    drawn = [(number, section, run.per_image(section.layer, section.label, rows=[s.key for s in shown]))
+             for number, section in enumerate(sections) if section.found is not None]
+    if not shown or not drawn:
+        return element("section", element("h2", "Images"), element("p", "No images were searched, only classes.", class_="note"))
+    viewers = [element("div", *[_image_article(found, row, one, names, drawn, section, shown) for row, one in enumerate(shown)],
+                       data_section=number) for number, section, found in drawn]
+    return element("section", element("h2", "Images"), element("p", _left_out(len(run.keys), shown), class_="note"),
+                   element("div", _tiles(shown, names, drawn), element("div", *viewers, class_="viewer"), class_="images"), id="images")
+
+
+def _left_out(count: int, shown: Sequence[Shown]) -> str:
+    without = "" if shown[0].picture is not None else " The file keeps no thumbnails, so energy is drawn on plain grey."
+    if len(shown) == count:
+        return f"All {count:,} images of the run. Choose one.{without}"
+    which = "taken in turn from every class" if any(s.label >= 0 for s in shown) else "the first of the file"
+    kind = " that have a thumbnail" if shown[0].picture is not None else ""
+    return f"{len(shown):,} of {count:,} images{kind}, {which}; the other {count - len(shown):,} are in the file. Choose one.{without}"
+
+
+def _tiles(shown: Sequence[Shown], names: Sequence[str], drawn: Sequence[tuple[int, Section, ImageAttribution]]) -> Markup:
+    groups = []
+    for label, rows in itertools.groupby(range(len(shown)), key=lambda r: shown[r].label):
+        name = words.class_name(label, names) if label >= 0 else "no label" if any(s.label >= 0 for s in shown) else "images"
+        tiles = [_tile(shown[row], row, name, drawn) for row in rows]
+        groups.append(element("div", element("h3", name), element("div", *tiles, class_="tiles"), class_="group"))
+    return element("nav", *groups, class_="gallery", aria_label="Images")
+
+
+def _tile(one: Shown, row: int, name: str, drawn: Sequence[tuple[int, Section, ImageAttribution]]) -> Markup:
+    picture = (element("img", src=raster.data_uri(one.picture, quality=82), alt=f"{one.key}, {name}", loading="lazy")
+               if one.picture is not None else element("span", words.short(one.key.rsplit("/", 1)[-1], 22), class_="blank"))
+    marks = [element("span", _badge(found, row), class_="badge", data_section=number) for number, _, found in drawn]
+    return element("a", picture, *marks, href=image_link(one.key, drawn[0][1]), class_="tile", data_image=row,
+                   data_link=f"image/{encode(one.key)}", title=one.key)
+
+
+def _badge(found: ImageAttribution, row: int) -> str:
+    area = int(found.smallest_area[row])
+    return {-2: "not run", -1: "–"}.get(area, f"{'●' if found.smallest_top1[row] else '○'} {area:,}")
+
+
+def _image_article(found: ImageAttribution, row: int, one: Shown, names: Sequence[str],
+                   drawn: Sequence[tuple[int, Section, ImageAttribution]], section: Section, shown: Sequence[Shown]) -> Markup:
+    """An image at a layer."""
+    head = [element("h3", one.key), element("p", *_steps(row, shown, section), class_="steps")]
+    if found.smallest_area[row] == NOT_RUN:
+        body: list[Markup | None] = [element("p", f"This image was not run at {section.title}.", class_="answer")]
+    else:
+        channels = found.channels(row).tolist()
+        body = [element("p", _verdict(found, row, names), class_="answer"), element("p", _facts(found, row, one, names)),
+                _pictures(found, row, one, names, section),
+                channel_list(f"The {len(channels):,} channels of its a* set", channels) if channels else None]
+    others = [element("a", f"{other.title}: {words.smallest(int(record.smallest_area[row]))}", href=image_link(one.key, other))
+              for _, other, record in drawn if other is not section]
+    elsewhere = element("p", "The same image at ", *[join([", " if n else None, link]) for n, link in enumerate(others)], class_="quiet")
+    return element("article", *head, *body, elsewhere if others else None, data_image=row, hidden=True)
+
+
+def _steps(row: int, shown: Sequence[Shown], section: Section) -> list[Markup]:
+    places = ((row - 1, "← previous"), (row + 1, "next →"))
+    return [element("a", word, href=image_link(shown[place].key, section)) for place, word in places if 0 <= place < len(shown)]
+
+
+def _verdict(found: ImageAttribution, row: int, names: Sequence[str]) -> str:
+    area, channels = int(found.smallest_area[row]), found.masks.shape[2]
+    target = words.class_name(int(found.targets[row]), names)
+    if area < 0:
+        return f"No set of channels reaches the level for {target}."
+    still = f"the network still says {target}" if found.smallest_top1[row] else f"the network no longer says {target}"
+    does = "with them dropped" if found.settings.game == "delete" else "with these alone"
+    return f"a* = {area:,} of {channels:,} channels: {does} {still}."
+
+
+def _facts(found: ImageAttribution, row: int, one: Shown, names: Sequence[str]) -> str:
+    said = words.class_name(int(found.predictions[row]), names)
+    target = words.class_name(int(found.targets[row]), names)
+    label = f" It is labelled {words.class_name(one.label, names)}." if one.label >= 0 else ""
+    chance = f" (probability of the target {found.probability[row]:.2f})" if np.isfinite(found.probability[row]) else ""
+    score = f" {words.number(found.smallest_score[row])} with the a* set," if np.isfinite(found.smallest_score[row]) else ""
+    return (f"The whole network says {said}; the target is {target}{chance}.{label} Score:{score} {words.number(found.original[row])} with "
+            f"every channel, {words.number(found.empty[row])} with none.")
+
+
+def _pictures(found: ImageAttribution, row: int, one: Shown, names: Sequence[str], section: Section) -> Markup:
+    picture = _grey(found.energy.shape[1:]) if one.picture is None else one.picture
+    where = f"{one.key} at {section.title}"
+    curve = plot(figures.area_curve(found, row, names=names), f"Score against area of {where}. {_verdict(found, row, names)}")
+    energy = plot(figures.energy_map(found, row, picture, names=names), f"Energy of the a* channels over {where}")
+    pair = element("div", curve, energy, class_="pair")
+    if not len(found.areas):
+        return join([pair, element("p", "No strip of areas: only a* was searched.", class_="note")])
+    if not np.isfinite(found.energy_by_area[row]).all():
+        return join([pair, element("p", "No strip of areas: the file keeps no energy by area of this image.", class_="note")])
+    strip = plot(figures.area_strip(found, row, picture, names=names), f"{where} as sets of growing area see it", narrowest=600)
+    return join([pair, strip])
+
+
+def _grey(grid: tuple[int, ...]) -> np.ndarray:
+    """A plain picture of the grid's shape, for energy without a thumbnail: u1 [H, W, 3]."""
+    height, width = (max(size, 1) for size in grid)
+    scale = SIDE / min(height, width)
+    return np.full((min(round(height * scale), 4 * SIDE), min(round(width * scale), 4 * SIDE), 3), GREY, np.uint8)

@@ -1,0 +1,189 @@
+"""One layer on the page: its histogram, what tells its classes apart, the table of classes, and each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from chanattr.pictures import figures
+from chanattr.pictures.figures import words
+from chanattr.pictures.report.answer import Section, asked, encode, right_answers, sentence, spread
+from chanattr.pictures.report.markup import Markup, element, join
+from chanattr.pictures.report.plots import plot
+from chanattr.records import ClassAttribution, ImageAttribution
+
+CLASSES_IN_MATRIX = 40
+TOP = 5
+
+
+class ClassRow(NamedTuple):
+    """One line of the table of classes; `searched`, `held_out` and `original` are mean scores, the first two of `compared` channels."""
+
+    target: int
+    name: str
+    images: int
+    median: float
+    joint: int
+    top: tuple[int, ...]
+    kept: int
+    right: int
+    searched: float
+    held_out: float
+    original: float
+
+
+def compared_area(classes: ClassAttribution) -> int | None:
+    """The area at which joint sets are compared: the one searched that is nearest, by ratio, to the classes' median a*."""
+    if not len(classes.areas):
+        return None
+    reached = classes.smallest_area[classes.smallest_area > 0]
+    middle = np.median(reached) if len(reached) else classes.areas[-1]
+    return int(classes.areas[np.abs(np.log(classes.areas / middle)).argmin()])
+
+
+def class_rows(section: Section, labels: np.ndarray) -> list[ClassRow]:
+    """The table of classes; labels are i4 [N], -1 where unknown."""
+    classes = section.classes
+    if classes is None:
+        return []
+    area = compared_area(classes)
+    place = None if area is None else classes.areas.tolist().index(area)
+    rows = []
+    for row, target in enumerate(classes.targets.tolist()):
+        median, kept, right = _images_of(section.found, labels, target)
+        searched, held_out = (float("nan") if place is None else float(scores[row, place])
+                              for scores in (classes.joint_scores, classes.held_out_scores))
+        top = tuple(int(c) for c in classes.channels(target, TOP, source="mean") if classes.mean_mask[row, c] > 0)
+        rows.append(ClassRow(target, classes.names[row] or f"class {target}", int(classes.rows[row]), median,
+                             int(classes.smallest_area[row]), top, kept, right, searched, held_out, float(classes.original[row])))
+    return rows
+
+
+def _images_of(found: ImageAttribution | None, labels: np.ndarray, target: int) -> tuple[float, int, int]:
+    """Of a class's images: the median a*, the right answers that a* channels keep, and all right answers."""
+    if found is None:
+        return float("nan"), 0, 0
+    mine = (labels == target) & (found.targets == target)
+    reached = found.smallest_area[mine & (found.smallest_area >= 0)]
+    right = right_answers(found, labels) & mine
+    return float(np.median(reached)) if len(reached) else float("nan"), int((right & found.smallest_top1).sum()), int(right.sum())
+
+
+def layer_section(section: Section, number: int, labels: np.ndarray, names: Sequence[str], first: Section, most: int) -> Markup:
+    """A layer's part of the page; `most` classes at most have figures of their own."""
+    rows = class_rows(section, labels)
+    detailed = sorted(sorted(range(len(rows)), key=lambda r: -rows[r].images)[:most])
+    title = element("h2", "Layer ", element("code", section.title))
+    classes = _classes(section, rows, detailed, labels) if rows else _no_classes()
+    return element("section", title, element("p", spread(section), class_="answer"), _differences(section, first, names),
+                   _overview(section, labels, names), classes, data_section=number, class_="layer")
+
+
+def _no_classes() -> Markup:
+    return element("p", "No classes were searched at this layer: they need images in class folders.", class_="note")
+
+
+def _differences(section: Section, first: Section, names: Sequence[str]) -> Markup | None:
+    """What was asked otherwise than at the page's first layer."""
+    usual = dict(asked(first, names))
+    other = [(name, value) for name, value in asked(section, names) if usual.get(name) != value]
+    if not other:
+        return None
+    return element("p", "Asked otherwise here: ", "; ".join(f"{name}: {value}" for name, value in other), ".", class_="note")
+
+
+def _overview(section: Section, labels: np.ndarray, names: Sequence[str]) -> Markup:
+    drawn = []
+    if section.found is not None:
+        known = labels if (labels >= 0).any() else None
+        drawn.append(plot(figures.smallest_areas(section.found, names, known),
+                          f"Histogram of a* over the images at {section.title}. {sentence(section, labels)}"))
+    note = None
+    classes = section.classes
+    if classes is not None and len(classes) > 1:
+        chosen = np.sort(np.argsort(-classes.rows, kind="stable")[:CLASSES_IN_MATRIX])
+        if len(chosen) < len(classes):
+            note = element("p", f"The matrix shows the {len(chosen)} classes with the most images, of {len(classes):,}.", class_="note")
+            classes = classes[chosen]
+        drawn.append(plot(figures.class_matrix(classes), f"Heat map of the channels whose share of a* sets differs most between "
+                          f"{len(classes)} classes at {section.title}", narrowest=480))
+    return join([element("div", *drawn, class_="pair"), note])
+
+
+def _classes(section: Section, rows: Sequence[ClassRow], detailed: Sequence[int], labels: np.ndarray) -> Markup:
+    left_out = len(rows) - len(detailed)
+    note = element("p", f"{left_out:,} of {len(rows):,} classes are in the table only; the {len(detailed)} with the most images have "
+                   "figures. All are in the file.", class_="note") if left_out else None
+    articles = [_class_article(section, rows[r]) for r in detailed]
+    return join([element("h3", "Classes"), _table(section, rows, {rows[r].target for r in detailed}, labels), note, *articles])
+
+
+def _table(section: Section, rows: Sequence[ClassRow], linked: set[int], labels: np.ndarray) -> Markup:
+    area = None if section.classes is None else compared_area(section.classes)
+    delete = section.record.settings.game == "delete"
+    heads = [("class", "Choose one to see its channels and its joint sets"), ("images", "images searched together"),
+             ("a*", "median over the images"), ("joint a*", "a* of one set for all images of the class"),
+             ("top channels", "in most of the images' a* sets"),
+             ("right answers gone" if delete else "right answers kept", "of those of the whole network, by each image's own a* channels")]
+    if area is not None:
+        heads.append((f"score of {area:,} joint channels", "mean score on the images searched, and on images that were held out"))
+        heads.append(("all channels", "mean score with every channel"))
+    head = element("tr", *[element("th", name, scope="col", title=title) for name, title in heads])
+    known = set(labels.tolist()) if section.found is not None else set()
+    body = [_table_row(section, row, linked=row.target in linked, compared=area is not None, delete=delete, known=row.target in known)
+            for row in rows]
+    table = element("table", element("thead", head), element("tbody", *body))
+    return element("div", table, class_="scroll", tabindex="0", role="region", aria_label=f"Classes at {section.title}")
+
+
+def _table_row(section: Section, row: ClassRow, *, linked: bool, compared: bool, delete: bool, known: bool) -> Markup:
+    name = element("a", row.name, href=f"#class/{row.target}/{section.link}", data_class=row.target) if linked else row.name
+    count = row.right - row.kept if delete else row.kept
+    cells = [element("th", name, scope="row"), _number(f"{row.images:,}"), _number(f"{row.median:,g}" if row.median == row.median else "–"),
+             _number(_area(row.joint)), element("td", " ".join(map(str, row.top)) or "–", class_="channels"),
+             _number(f"{count} of {row.right}" if known else "–")]
+    if compared:
+        held = words.number(row.held_out) if np.isfinite(row.held_out) else "–"
+        cells += [_number(f"{words.number(row.searched)}, held out {held}"), _number(words.number(row.original))]
+    return element("tr", *cells, data_class=row.target)
+
+
+def _number(text: str) -> Markup:
+    return element("td", text, class_="number")
+
+
+def _area(area: int) -> str:
+    return {-1: "not reached", -2: "not run"}.get(area, f"{area:,}")
+
+
+def _class_article(section: Section, row: ClassRow) -> Markup:
+    classes = section.classes
+    if classes is None:
+        raise ValueError("a class article needs classes")
+    name, place = row.name, classes.targets.tolist().index(row.target)
+    held = f", {words.number(row.held_out)} on images held out" if np.isfinite(row.held_out) else ""
+    set_ = np.flatnonzero(classes.smallest_mask[place]).tolist()
+    text = f"One joint set for all {row.images} images: {words.smallest(row.joint)}."
+    if set_ and row.top:
+        text += f" {len(set(set_) & set(row.top))} of the {len(row.top)} top channels are in it."
+    if np.isfinite(row.searched):
+        text += (f" {compared_area(classes):,} joint channels score {words.number(row.searched)} on the images searched{held}; every "
+                 f"channel scores {words.number(row.original)}.")
+    curves = plot(figures.class_curves(classes, row.target), f"Mean score of the joint sets of {name} against their area. {text}")
+    channels = plot(figures.class_channels(classes, row.target), f"Channels in most a* sets of {name}: {', '.join(map(str, row.top))}")
+    listed = channel_list(f"The {len(set_):,} channels of the joint a* set", set_) if set_ else None
+    return element("article", element("h4", f"{name} ", element("span", f"class {row.target}", class_="quiet")), element("p", text),
+                   element("div", channels, curves, class_="pair"), listed, data_class=row.target, hidden=True,
+                   id=f"class/{row.target}/{section.link}")
+
+
+def channel_list(title: str, channels: Sequence[int]) -> Markup:
+    """Channel numbers, folded away."""
+    return element("details", element("summary", title), element("p", ", ".join(map(str, channels)), class_="channels"))
+
+
+def image_link(key: str, section: Section) -> str:
+    """The deep link to an image at a layer."""
+    return f"#image/{encode(key)}/{section.link}"

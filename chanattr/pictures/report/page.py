@@ -1,0 +1,173 @@
+"""`report`: everything on one page, written in one step."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from chanattr import __version__
+from chanattr.errors import InputError, StoreError
+from chanattr.pictures.report.answer import Section, asked, sections, sentence
+from chanattr.pictures.report.gallery import Shown, choose, gallery
+from chanattr.pictures.report.layer import layer_section
+from chanattr.pictures.report.markup import Markup, element, join, script_json
+from chanattr.pictures.report.plots import shared
+
+if TYPE_CHECKING:
+    from chanattr.store import Run
+
+POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
+          "base-uri 'none'; form-action 'none'")
+
+
+def report(run: Run, path: str | os.PathLike[str], *, images: int = 60, classes: int = 60) -> Path:
+    """Writes one self-contained HTML page about a run: it needs no network and no other file.
+
+    The page is 1.6 MB plus about 40 kB an image and layer and 6 kB a class and layer.
+
+    Args:
+        run: an open run.
+        path: of the page; an existing file is replaced in one step.
+        images: at most this many images are on the page, taken in turn from every class; what is left out is said there.
+        classes: at most this many classes, those with the most images, have figures of their own; the table holds all.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        StoreError: the page cannot be written there, the run holds no answers, or its file is damaged.
+        InputError: fewer than 1 image or class.
+
+    Example:
+        >>> import chanattr as ca
+        >>> with ca.open_run("run.h5") as run:  # doctest: +SKIP
+        ...     ca.report(run, "run.html")
+    """
+    for name, value in (("images", images), ("classes", classes)):
+        if value < 1:
+            raise InputError(f"{name}={value}; expected 1 or more; leave it out for 60")
+    target = Path(path)
+    if target.exists() and run.path.exists() and target.samefile(run.path):
+        raise StoreError(f"the page would overwrite the run file {run.path}; expected another name; choose one such as "
+                         f"{run.path.with_suffix('.html').name}")
+    write_text(target, html_of(run, images, classes))
+    return target
+
+
+def html_of(run: Run, images: int, classes: int) -> str:
+    """The page as text."""
+    found = sections(run)
+    if not found:
+        raise StoreError(f"{run.path} holds no answers yet; expected a run with at least one layer; attribute some images first")
+    names = class_names(run)
+    labels = np.asarray(run.images().label)
+    shown = choose(run, labels, images)
+    layers = [layer_section(section, number, labels, names, found[0], classes) for number, section in enumerate(found)]
+    body = join([_header(run, found, labels, names), _reading(run, found, shown), _tabs(found),
+                 element("main", *layers, gallery(run, found, shown, names)), _footer(run),
+                 element("p", id="notice", role="status"), script_json(shared() | {"sections": [s.link for s in found]}, id="shared"),
+                 _script("plotly-cartesian.min.js"), _script("page.js")])
+    return f"<!doctype html>\n{element('html', _head(run), element('body', body), lang='en')}\n"
+
+
+def class_names(run: Run) -> list[str]:
+    """Class names by class number; empty where the run knows none."""
+    names = run.attributes.get("class_names") or []
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def write_text(target: Path, text: str) -> None:
+    """Writes a file in one step: whoever looks sees the old one or the new one.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            temporary.write_text(text, encoding="utf-8", errors="replace")
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"the page {target} cannot be written ({error.strerror or error}); expected a file name in a folder that exists "
+                         "and may be written to; choose another place") from error
+
+
+def _file(name: str) -> Markup:
+    return Markup(resources.files("chanattr.pictures.report").joinpath(name).read_text(encoding="utf-8"))
+
+
+def _script(name: str) -> Markup:
+    return element("script", _file(name))
+
+
+def _head(run: Run) -> Markup:
+    metas = [element("meta", charset="utf-8"), element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+             element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+             element("meta", name="color-scheme", content="light dark")]
+    # Without an icon of its own the page would ask its server for one.
+    return element("head", *metas, Markup('<link rel="icon" href="data:,">'), element("title", f"{run.path.name} · chanattr"),
+                   element("style", _file("page.css")))
+
+
+def _header(run: Run, found: Sequence[Section], labels: np.ndarray, names: Sequence[str]) -> Markup:
+    model = str(run.attributes.get("model") or "this network")
+    layers = list(dict.fromkeys(section.layer for section in found))
+    known = np.unique(labels[labels >= 0])
+    of = f" of {len(known):,} class{'es' if len(known) != 1 else ''}" if len(known) else ""
+    count = f"{len(run.keys):,} image{'s' if len(run.keys) != 1 else ''}{of}"
+    answers = [element("li", element("a", element("code", section.title), href=f"#layer/{section.link}"), " ", sentence(section, labels))
+               for section in found]
+    digest = str(run.attributes.get("model_sha256") or "")
+    pairs = [("model", f"{model}{f', weights {digest[:12]}' if digest else ''}"), ("images", count), ("layers", ", ".join(layers)),
+             *asked(found[0], names)]
+    listed = join(element("div", element("dt", name), element("dd", value)) for name, value in pairs)
+    which = "these" if len(run.keys) != 1 else "this"
+    title = element("h1", "Which channels does ", element("em", model), f" need to see {which} {count}?")
+    return element("header", title, element("ul", *answers, class_="answers"),
+                   element("details", element("summary", "What was asked"), element("dl", listed), open=True))
+
+
+def _tabs(found: Sequence[Section]) -> Markup:
+    links = [element("a", section.title, href=f"#layer/{section.link}", data_tab=number) for number, section in enumerate(found)]
+    return element("nav", element("span", "Layer", class_="quiet"), *links, class_="tabs", aria_label="Layers")
+
+
+def _reading(run: Run, found: Sequence[Section], shown: Sequence[Shown]) -> Markup:
+    """How to read the page, and how to open the file."""
+    texts = [("Mask", "a set of channels of one layer. The others are replaced, at every position, by what a dropped channel becomes."),
+             ("Area", "how many channels a mask selects."),
+             ("a*", "the smallest area found whose mask reaches the level; a better search might find a smaller one. 0: even no channel "
+              "reaches it. Not reached: no mask that was tried does."),
+             ("Markers", "filled ●: the masked network still says the target. Open ○: it no longer does. Orange is a* and its sets."),
+             ("Energy", "root mean square over the selected channels at each position of the layer's grid. It shows where they are active, "
+              "which is not a proof of which pixels matter."),
+             ("Held out", "the joint set was searched without these images; how far it falls behind is what does not carry over.")]
+    listed = join(element("div", element("dt", name), element("dd", text)) for name, text in texts)
+    title = element("summary", "How to read this, and how to open the file")
+    return element("details", title, element("dl", listed), _snippet(run, found, shown))
+
+
+def _snippet(run: Run, found: Sequence[Section], shown: Sequence[Shown]) -> Markup:
+    section = found[0]
+    label = "" if section.first and section.label == "exact" else f", {section.label!r}"
+    kind = "per_image" if section.found is not None else "per_class"
+    lines = ["import chanattr as ca", "", f"with ca.open_run({run.path.name!r}) as run:",
+             f"    found = run.{kind}({section.layer!r}{label})", "print(found.smallest_area)"]
+    if section.found is not None:
+        row = run.keys.index(shown[0].key)
+        lines.append(f"print(found.channels({row}))  # of {shown[0].key!r}")
+    code = Markup("\n".join(element("span", line) for line in lines))
+    return element("pre", element("code", code), tabindex="0")
+
+
+def _footer(run: Run) -> Markup:
+    return element("footer", f"Made by chanattr {__version__} from {run.path.name}, content ", element("code", run.content_sha256()[:12]),
+                   ". The page holds everything it needs and asks no server for anything.")
