@@ -53,7 +53,7 @@ def test_projection_for_any_number_of_channels(channels: int) -> None:
 
 
 def test_ties_share_what_is_left() -> None:
-    np.testing.assert_allclose(project(np.full((3, 4), 7.0), [1, 2.5, 4]), [[0.25] * 4, [0.625] * 4, [1] * 4], atol=1e-12)
+    np.testing.assert_allclose(project(np.full((3, 4), 7.0), [1, 2.5, 4]), [[0.25] * 4, [0.625] * 4, [1.0] * 4], atol=1e-12)
     np.testing.assert_allclose(project(np.array([[2.0, 0.5, 0.5, -1]]), [2]), [[1, 0.5, 0.5, 0]], atol=1e-9)
 
 
@@ -118,10 +118,10 @@ def test_largest_of_equals_are_the_first() -> None:
 
 
 def test_channels_are_a_family() -> None:
-    family = Channels(CHANNELS)
-    assert isinstance(family, Family)
-    assert family.start(2, device=torch.device("cpu")).tolist() == [[1] * CHANNELS] * 2
-    assert family.start(1, device=torch.device("cpu"), dtype=torch.float64).dtype == torch.float64
+    family: Family = Channels(CHANNELS)
+    assert family.size == CHANNELS
+    start = family.start(2, device=torch.device("cpu"), dtype=torch.float64)
+    assert (start.tolist(), start.dtype) == ([[1] * CHANNELS] * 2, torch.float64)
     values, areas = torch.rand(3, CHANNELS, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 4, 9])
     assert torch.equal(family.project(values, areas), project_capped_simplex(values, areas))
     assert torch.equal(family.binary(values, areas), largest(values, areas))
