@@ -183,7 +183,8 @@ def test_every_field_of_the_settings_matters() -> None:
     score = Rows()
     areas, rows = every_pair()
     settings = Channels(CHANNELS).resolve(QUICK)
-    changes: dict[str, Any] = {"relaxed_steps": 3, "binary_steps": 2, "anneal": 1.0, "relaxed_rate": 0.05, "binary_rate": 1.0, "momentum": 0.0}
+    changes: dict[str, Any] = {"relaxed_steps": 3, "binary_steps": 2, "anneal": 1.0, "relaxed_rate": 0.05, "binary_rate": 1.0,
+                               "momentum": 0.0}
     for name, value in changes.items():
         score.calls.clear()
         find(score, areas, rows, settings)
