@@ -110,7 +110,7 @@ def test_energy_that_is_nan_or_zero_shows_the_picture_alone() -> None:
 
 
 @pytest.mark.parametrize(("smallest", "expected"), [
-    (16, [1, 4, 16, 64]), (5, [1, 4, 5, 64]), (-1, [1, 4, 16, 64]), (64, [1, 4, 16, 64]), (1, [1, 4, 16, 64])])
+    (16, [1, 4, 16, 64]), (5, [1, 5, 16, 64]), (-1, [1, 4, 16, 64]), (64, [1, 4, 16, 64]), (1, [1, 4, 16, 64])])
 def test_chosen_areas_hold_the_smallest(smallest: int, expected: list[int]) -> None:
     assert energy.choose_areas(np.array([1, 2, 4, 8, 16, 32, 64]), smallest, 4).tolist() == expected
 

@@ -43,7 +43,7 @@ def class_row(classes: ClassAttribution, target: int) -> int:
 
 
 def class_channels_data(classes: ClassAttribution, target: int, count: int = 12) -> ClassChannels:
-    """The `count` channels that most a* sets of a class's images hold, as numbers.
+    """The `count` channels that most a* sets of a class's images hold, as numbers; fewer where no set holds more.
 
     Raises:
         InputError: no such class, or a count below 1.
@@ -52,6 +52,7 @@ def class_channels_data(classes: ClassAttribution, target: int, count: int = 12)
         raise InputError(f"count={count}; expected 1 channel or more")
     row = class_row(classes, target)
     channels = np.argsort(-classes.mean_mask[row], kind="stable")[:count]
+    channels = channels[classes.mean_mask[row, channels] > 0]
     return ClassChannels(channels, classes.mean_mask[row, channels], classes.smallest_mask[row, channels],
                          int(classes.images[row]))
 
@@ -70,7 +71,8 @@ def class_channels(classes: ClassAttribution, target: int, count: int = 12) -> g
                        marker={"color": colour}, width=0.68,
                        hovertemplate=f"channel %{{y}}<br>in %{{x:.0%}} of {data.images} a* sets<br>{label}<extra></extra>")
     name = words.safe(words.short(classes.names[class_row(classes, target)] or f"class {target}", 28))
-    theme.dress(figure, f"Channels: {name}", f"{data.images} images · layer {words.safe(words.short(classes.layer, 32))}",
+    images = f"{data.images} image{'s' if data.images != 1 else ''}"
+    theme.dress(figure, f"Channels: {name}", f"{images} · layer {words.safe(words.short(classes.layer, 32))}",
                 height=186 + 22 * len(data.channels))
     figure.update_xaxes(range=[0, 1.02], tickformat=".0%", title={"text": "share of a* sets with the channel"})
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=[str(c) for c in data.channels[::-1]], ticks="",
@@ -109,11 +111,10 @@ def class_matrix(classes: ClassAttribution, count: int = 24) -> go.Figure:
         z=data.rates, x=[str(c) for c in data.channels], y=np.arange(len(rows)), zmin=0, zmax=1, xgap=1, ygap=1,
         colorscale=[list(stop) for stop in theme.SEQUENTIAL], text=[[name] * len(data.channels) for name in rows],
         hovertemplate="%{text}<br>channel %{x}<br>in %{z:.0%} of the images' a* sets<extra></extra>",
-        colorbar={"tickformat": ".0%", "thickness": 8, "outlinewidth": 0, "orientation": "h", "len": 160, "lenmode": "pixels",
-                  "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "tickvals": [0, 0.5, 1]}))
+        # A horizontal bar would do with less room, but it moves the figure's title.
+        colorbar={"tickformat": ".0%", "thickness": 8, "outlinewidth": 0, "len": 1, "x": 1.01, "xpad": 4, "tickvals": [0, 0.5, 1]}))
     theme.dress(figure, "What tells the classes apart",
                 f"share of a class's a* sets · layer {words.safe(words.short(classes.layer, 24))}", height=210 + max(22 * len(rows), 66))
-    figure.update_layout(margin={"t": 104})
     figure.update_xaxes(type="category", title={"text": "channel"}, tickangle=-90, showgrid=False)
     figure.update_yaxes(tickvals=np.arange(len(rows)), ticktext=rows, autorange="reversed", showgrid=False, ticks="")
     return figure

@@ -88,7 +88,7 @@ def area_curve(found: ImageAttribution, row: int, *, names: Sequence[str] | None
         figure.add_scatter(x=data.areas[chosen], y=data.scores[chosen], mode="markers", name=label, hovertemplate=hover,
                            marker={"size": 8, "color": theme.SLATE if kept else "#ffffff",
                                    "line": {"width": 1.6, "color": theme.SLATE}})
-    _levels(figure, data.original, data.empty)
+    _levels(figure, data.original, data.empty, data.scores)
     _smallest(figure, data.smallest_area, data.smallest_score, data.channels, filled=data.smallest_top1)
     row = words.check_row(found, row)
     name = words.class_name(int(found.targets[row]), names)
@@ -124,7 +124,7 @@ def class_curves(classes: ClassAttribution, target: int) -> go.Figure:
         _line(figure, data.areas, data.held_out_scores, (0, 0.0), theme.HELD_OUT, dash="dot")
         _share_markers(figure, data.areas, data.held_out_scores, data.held_out_top1, label="held-out images",
                        colour=theme.HELD_OUT, symbol="diamond-open")
-    _levels(figure, data.original, data.empty)
+    _levels(figure, data.original, data.empty, np.append(data.scores, data.held_out_scores))
     _smallest(figure, data.smallest_area, data.smallest_score, data.channels, filled=True)
     name = words.safe(words.short(classes.names[class_row(classes, target)] or f"class {target}", 28))
     below = f"{data.images} images · layer {words.safe(words.short(classes.layer, 32))}"
@@ -155,14 +155,16 @@ def _share_markers(figure: go.Figure, areas: np.ndarray, scores: np.ndarray, top
                        marker={"size": 8, "color": colour, "symbol": symbol})
 
 
-def _levels(figure: go.Figure, original: float, empty: float) -> None:
-    """Dashed lines for every channel kept and for none, named in the right margin."""
+def _levels(figure: go.Figure, original: float, empty: float, scores: np.ndarray) -> None:
+    """Dashed lines for every channel kept and for none, named in the right margin, apart where the axis brings them together."""
+    drawn = np.append(scores[np.isfinite(scores)], [v for v in (original, empty) if np.isfinite(v)])
+    span = float(np.ptp(drawn)) if len(drawn) else 0.0
     for value, other, name, dash in ((original, empty, "original", "dash"), (empty, original, "empty", "dot")):
         if not np.isfinite(value):
             continue
         figure.add_hline(y=value, line={"color": theme.MUTED, "width": 1.2, "dash": dash}, layer="below")
         side = "bottom" if value >= other else "top"
-        close = np.isfinite(other) and abs(value - other) < 1e-3 * max(1.0, abs(value))
+        close = np.isfinite(other) and abs(value - other) < max(0.18 * span, 1e-3 * max(1.0, abs(value)))
         theme.note(figure, f"{name}<br>{words.number(value)}", x=1, xref="paper", xanchor="left", xshift=6, y=value,
                    yanchor=side if close else "middle", align="left")
 

@@ -58,10 +58,10 @@ def energy_map(found: ImageAttribution, row: int, picture: np.ndarray, *, names:
     """
     data = energy_map_data(found, row, picture)
     (height, width), (down, across) = data.picture.shape[:2], data.energy.shape
-    figure = go.Figure(go.Image(source=raster.data_uri(data.picture, quality=90), hoverinfo="skip"))
+    figure = go.Figure(go.Image(source=raster.data_uri(data.picture, quality=82), hoverinfo="skip"))
     figure.add_heatmap(z=data.energy, x=(np.arange(across) + 0.5) * width / across - 0.5,
                        y=(np.arange(down) + 0.5) * height / down - 0.5, opacity=0, showscale=False,
-                       customdata=np.indices((down, across)).transpose(1, 2, 0),
+                       customdata=np.indices((down, across), np.uint16).transpose(1, 2, 0),
                        hovertemplate="grid row %{customdata[0]}, column %{customdata[1]}<br>energy %{z:.4g}<extra></extra>")
     _colour_bar(figure, float(np.nan_to_num(data.energy).max(initial=0)))
     row = words.check_row(found, row)
@@ -87,7 +87,7 @@ def choose_areas(areas: np.ndarray, smallest: int, count: int = PANELS) -> np.nd
 
     Example:
         >>> choose_areas(np.array([1, 2, 4, 8, 16, 32, 64]), 5, 4)
-        array([ 1,  4,  5, 64])
+        array([ 1,  5, 16, 64])
     """
     every = np.union1d(areas, [smallest]) if smallest > 0 else np.asarray(areas)
     if len(every) <= count:
@@ -137,7 +137,7 @@ def area_strip(found: ImageAttribution, row: int, picture: np.ndarray, *, names:
     """
     data = area_strip_data(found, row, picture)
     count = len(data.areas)
-    columns = count if count <= 5 else (count + 1) // 2
+    columns = count if count <= 6 else (count + 1) // 2
     lines = -(-count // columns)
     tall = data.pictures.shape[1] / data.pictures.shape[2]
     figure = go.Figure()
@@ -158,8 +158,8 @@ def area_strip(found: ImageAttribution, row: int, picture: np.ndarray, *, names:
 def _panel(figure: go.Figure, data: AreaStrip, panel: int, left: float, top: float, tall: float) -> None:
     boxed = panel == data.boxed
     area, score = int(data.areas[panel]), float(data.scores[panel])
-    figure.add_layout_image(source=raster.data_uri(data.pictures[panel]), x=left, y=top, sizex=1, sizey=tall, xref="x", yref="y",
-                            sizing="stretch", layer="below")
+    figure.add_layout_image(source=raster.data_uri(data.pictures[panel], quality=70), x=left, y=top, sizex=1, sizey=tall, xref="x",
+                            yref="y", sizing="stretch", layer="below")
     figure.add_scatter(x=[left + 0.5], y=[top + tall / 2], mode="markers", marker={"size": 60, "opacity": 0},
                        hovertemplate=f"area {area:,} channels<br>score {score:.3f}<br>brightness: energy, by this panel's largest"
                                      "<extra></extra>")

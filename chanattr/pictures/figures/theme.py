@@ -29,7 +29,7 @@ def template() -> go.layout.Template:
     """The shared template; figures carry it in `layout.template`."""
     return go.layout.Template(layout={
         "font": {"family": FONT, "size": 12, "color": INK},
-        "title": {"x": 0, "xref": "container", "xanchor": "left", "pad": {"l": 14}, "y": 1, "yanchor": "top",
+        "title": {"x": 0, "xref": "container", "xanchor": "left", "pad": {"l": 14}, "y": 1, "yanchor": "bottom",
                   "yref": "container", "font": {"size": 15, "color": INK}},
         "paper_bgcolor": "#ffffff", "plot_bgcolor": "#ffffff", "colorway": [SLATE, HELD_OUT, MUTED],
         "margin": {"l": 64, "r": 28, "t": 84, "b": 84}, "xaxis": _AXIS, "yaxis": _AXIS,
@@ -42,17 +42,18 @@ def template() -> go.layout.Template:
 
 def dress(figure: go.Figure, title: str, subtitle: str, *, height: int = 400) -> go.Figure:
     """The figure with the shared look, a bold title and a grey line below it (both already plotly text)."""
-    text = f"<b>{title}</b><br><span style='font-size:12px;color:{MUTED}'>{subtitle}</span>"
-    figure.update_layout(template=template(), title={"text": text, "pad": {"l": 14, "t": 14}}, height=height)
+    # Two lines, or an anchor at the top, would push the title out of the figure whenever plotly draws it anew.
+    below = {"text": subtitle, "font": {"size": 12, "color": MUTED}}
+    figure.update_layout(template=template(), title={"text": f"<b>{title}</b>", "subtitle": below, "y": 1 - 28 / height}, height=height)
     return figure
 
 
 def area_axis(largest: int) -> dict[str, object]:
     """A logarithmic axis of areas from 1 to `largest`, with few and round ticks."""
     ticks = [v * 10**e for e in range(7) for v in (1, 3) if v * 10**e <= largest]
-    if largest > ticks[-1] * 1.35:
-        ticks.append(largest)
-    return {"type": "log", "range": [math.log10(0.82), math.log10(max(largest, 2) * 1.22)], "tickvals": ticks,
+    if largest > ticks[-1]:  # K has its tick, and room for it
+        ticks = [*(t for t in ticks if t * 2.2 < largest), largest]
+    return {"type": "log", "tickangle": 0, "range": [math.log10(0.82), math.log10(max(largest, 2) * 1.22)], "tickvals": ticks,
             "ticktext": [f"{t:,}" for t in ticks], "title": {"text": "area: channels selected"}}
 
 

@@ -126,7 +126,7 @@ def sentence(section: Section, labels: np.ndarray) -> str:
     if not np.isfinite(given.median):
         return f"No set of channels was found that reaches the level, for any of {given.run:,} images."
     share = given.median / section.channels
-    amount = f"{given.median:,g} of {section.channels:,} channels ({share:.{0 if share >= 0.01 else 1}%})"
+    amount = f"{given.median:,g} of {section.channels:,} channels ({share:.{0 if share >= 0.1 else 1}%})"
     if asked.game == "delete":
         text = f"The median image loses its answer when {amount} are dropped"
     else:
@@ -141,8 +141,8 @@ def spread(section: Section) -> str:
     if len(reached) < 4:
         return f"{len(reached)} images with an a*, of {int((smallest != NOT_RUN).sum())}."
     least, lower, upper, most = np.percentile(reached, [0, 25, 75, 100])
-    return (f"a* goes from {least:,.0f} to {most:,.0f} channels over {len(reached):,} images; for the middle half of them from {lower:,.3g} to "
-            f"{upper:,.3g}.")
+    return (f"a* goes from {least:,.0f} to {most:,.0f} channels over {len(reached):,} images; for the middle half of them from "
+            f"{lower:,.3g} to {upper:,.3g}.")
 
 
 def _purpose(asked: Settings) -> str:

@@ -14,7 +14,7 @@ from chanattr.pictures.figures import raster, words
 from chanattr.pictures.report.answer import Section, encode
 from chanattr.pictures.report.layer import channel_list, image_link
 from chanattr.pictures.report.markup import Markup, element, join
-from chanattr.pictures.report.plots import plot
+from chanattr.pictures.report.plots import Plot, card, pair
 from chanattr.records import NOT_RUN, ImageAttribution
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _badge(found: ImageAttribution, row: int) -> str:
 def _image_article(found: ImageAttribution, row: int, one: Shown, names: Sequence[str],
                    drawn: Sequence[tuple[int, Section, ImageAttribution]], section: Section, shown: Sequence[Shown]) -> Markup:
     """An image at a layer."""
-    head = [element("h3", one.key), element("p", *_steps(row, shown, section), class_="steps")]
+    head = [element("div", element("h3", one.key), element("p", *_steps(row, shown, section), class_="steps"), class_="head")]
     if found.smallest_area[row] == NOT_RUN:
         body: list[Markup | None] = [element("p", f"This image was not run at {section.title}.", class_="answer")]
     else:
@@ -147,15 +147,18 @@ def _facts(found: ImageAttribution, row: int, one: Shown, names: Sequence[str]) 
 def _pictures(found: ImageAttribution, row: int, one: Shown, names: Sequence[str], section: Section) -> Markup:
     picture = _grey(found.energy.shape[1:]) if one.picture is None else one.picture
     where = f"{one.key} at {section.title}"
-    curve = plot(figures.area_curve(found, row, names=names), f"Score against area of {where}. {_verdict(found, row, names)}")
-    energy = plot(figures.energy_map(found, row, picture, names=names), f"Energy of the a* channels over {where}")
-    pair = element("div", curve, energy, class_="pair")
+    curve = Plot(figures.area_curve(found, row, names=names), "Score against area", "●: the target is the top class",
+                 f"Score against area of {where}. {_verdict(found, row, names)}")
+    energy = Plot(figures.energy_map(found, row, picture, names=names), "Where its a* channels are active",
+                  "energy over the picture in grey", f"Energy of the a* channels over {where}")
+    drawn = pair(curve, energy)
     if not len(found.areas):
-        return join([pair, element("p", "No strip of areas: only a* was searched.", class_="note")])
+        return join([drawn, element("p", "No strip of areas: only a* was searched.", class_="note")])
     if not np.isfinite(found.energy_by_area[row]).all():
-        return join([pair, element("p", "No strip of areas: the file keeps no energy by area of this image.", class_="note")])
-    strip = plot(figures.area_strip(found, row, picture, names=names), f"{where} as sets of growing area see it", narrowest=600)
-    return join([pair, strip])
+        return join([drawn, element("p", "No strip of areas: the file keeps no energy by area of this image.", class_="note")])
+    strip = Plot(figures.area_strip(found, row, picture, names=names), "What sets of growing area see",
+                 "dark: little energy, by each panel's largest; boxed: a*", f"{where} as sets of growing area see it", narrowest=600)
+    return join([drawn, card(strip)])
 
 
 def _grey(grid: tuple[int, ...]) -> np.ndarray:

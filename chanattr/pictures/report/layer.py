@@ -11,7 +11,7 @@ from chanattr.pictures import figures
 from chanattr.pictures.figures import words
 from chanattr.pictures.report.answer import Section, asked, encode, right_answers, sentence, spread
 from chanattr.pictures.report.markup import Markup, element, join
-from chanattr.pictures.report.plots import plot
+from chanattr.pictures.report.plots import Plot, pair
 from chanattr.records import ClassAttribution, ImageAttribution
 
 CLASSES_IN_MATRIX = 40
@@ -95,21 +95,22 @@ def _differences(section: Section, first: Section, names: Sequence[str]) -> Mark
 
 
 def _overview(section: Section, labels: np.ndarray, names: Sequence[str]) -> Markup:
-    drawn = []
+    drawn, note = [], None
     if section.found is not None:
         known = labels if (labels >= 0).any() else None
-        drawn.append(plot(figures.smallest_areas(section.found, names, known),
+        drawn.append(Plot(figures.smallest_areas(section.found, names, known), "How many channels an image needs",
+                          "a* of the images; below, class by class" if known is not None else "a* of the images",
                           f"Histogram of a* over the images at {section.title}. {sentence(section, labels)}"))
-    note = None
     classes = section.classes
     if classes is not None and len(classes) > 1:
         chosen = np.sort(np.argsort(-classes.rows, kind="stable")[:CLASSES_IN_MATRIX])
         if len(chosen) < len(classes):
             note = element("p", f"The matrix shows the {len(chosen)} classes with the most images, of {len(classes):,}.", class_="note")
             classes = classes[chosen]
-        drawn.append(plot(figures.class_matrix(classes), f"Heat map of the channels whose share of a* sets differs most between "
-                          f"{len(classes)} classes at {section.title}", narrowest=480))
-    return join([element("div", *drawn, class_="pair"), note])
+        drawn.append(Plot(figures.class_matrix(classes), "What tells the classes apart", "share of a class's a* sets that hold the channel",
+                          f"Heat map of the channels whose share of a* sets differs most between {len(classes)} classes at {section.title}",
+                          narrowest=480))
+    return join([pair(*drawn), note])
 
 
 def _classes(section: Section, rows: Sequence[ClassRow], detailed: Sequence[int], labels: np.ndarray) -> Markup:
@@ -120,6 +121,10 @@ def _classes(section: Section, rows: Sequence[ClassRow], detailed: Sequence[int]
     return join([element("h3", "Classes"), _table(section, rows, {rows[r].target for r in detailed}, labels), note, *articles])
 
 
+def _images(count: int) -> str:
+    return f"{count:,} image{'s' if count != 1 else ''}"
+
+
 def _table(section: Section, rows: Sequence[ClassRow], linked: set[int], labels: np.ndarray) -> Markup:
     area = None if section.classes is None else compared_area(section.classes)
     delete = section.record.settings.game == "delete"
@@ -128,7 +133,8 @@ def _table(section: Section, rows: Sequence[ClassRow], linked: set[int], labels:
              ("top channels", "in most of the images' a* sets"),
              ("right answers gone" if delete else "right answers kept", "of those of the whole network, by each image's own a* channels")]
     if area is not None:
-        heads.append((f"score of {area:,} joint channels", "mean score on the images searched, and on images that were held out"))
+        heads.append((f"{area:,} joint channels", "mean score of the joint set on the images it was searched on"))
+        heads.append(("held out", f"mean score of {area:,} joint channels on images that they were not searched on"))
         heads.append(("all channels", "mean score with every channel"))
     head = element("tr", *[element("th", name, scope="col", title=title) for name, title in heads])
     known = set(labels.tolist()) if section.found is not None else set()
@@ -146,7 +152,7 @@ def _table_row(section: Section, row: ClassRow, *, linked: bool, compared: bool,
              _number(f"{count} of {row.right}" if known else "–")]
     if compared:
         held = words.number(row.held_out) if np.isfinite(row.held_out) else "–"
-        cells += [_number(f"{words.number(row.searched)}, held out {held}"), _number(words.number(row.original))]
+        cells += [_number(words.number(row.searched)), _number(held), _number(words.number(row.original))]
     return element("tr", *cells, data_class=row.target)
 
 
@@ -171,11 +177,14 @@ def _class_article(section: Section, row: ClassRow) -> Markup:
     if np.isfinite(row.searched):
         text += (f" {compared_area(classes):,} joint channels score {words.number(row.searched)} on the images searched{held}; every "
                  f"channel scores {words.number(row.original)}.")
-    curves = plot(figures.class_curves(classes, row.target), f"Mean score of the joint sets of {name} against their area. {text}")
-    channels = plot(figures.class_channels(classes, row.target), f"Channels in most a* sets of {name}: {', '.join(map(str, row.top))}")
+    channels = Plot(figures.class_channels(classes, row.target), "Channels its images need",
+                    f"from {_images(int(classes.images[place]))} with this target and an a*",
+                    f"Channels in most a* sets of {name}: {', '.join(map(str, row.top))}")
+    curves = Plot(figures.class_curves(classes, row.target), "Joint sets", f"mean score of one set for all {row.images} images",
+                  f"Mean score of the joint sets of {name} against their area. {text}")
     listed = channel_list(f"The {len(set_):,} channels of the joint a* set", set_) if set_ else None
     return element("article", element("h4", f"{name} ", element("span", f"class {row.target}", class_="quiet")), element("p", text),
-                   element("div", channels, curves, class_="pair"), listed, data_class=row.target, hidden=True,
+                   pair(channels, curves), listed, data_class=row.target, hidden=True,
                    id=f"class/{row.target}/{section.link}")
 
 

@@ -147,6 +147,8 @@ def _reading(run: Run, found: Sequence[Section], shown: Sequence[Shown]) -> Mark
              ("a*", "the smallest area found whose mask reaches the level; a better search might find a smaller one. 0: even no channel "
               "reaches it. Not reached: no mask that was tried does."),
              ("Markers", "filled ●: the masked network still says the target. Open ○: it no longer does. Orange is a* and its sets."),
+             ("Score", "what the network makes of the masked layer. It may exceed the original: some dropped channels spoke against "
+              "the target."),
              ("Energy", "root mean square over the selected channels at each position of the layer's grid. It shows where they are active, "
               "which is not a proof of which pixels matter."),
              ("Held out", "the joint set was searched without these images; how far it falls behind is what does not carry over.")]

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from chanattr.pictures.figures import theme
 from chanattr.pictures.report.markup import Markup, element, script_json
+
+TITLE = 50  # pixels that plotly's own title takes
+
+
+class Plot(NamedTuple):
+    """A figure to be put on the page.
+
+    Attributes:
+        figure: a plotly figure from `chanattr.pictures.figures`.
+        title: what it shows; in HTML, so that it wraps.
+        below: how to read it, in a few words.
+        alt: what it shows, in words, for those who cannot see it.
+        narrowest: pixels below which its card scrolls instead of shrinking; 0 shrinks.
+    """
+
+    figure: Any
+    title: str
+    below: str
+    alt: str
+    narrowest: int = 0
 
 
 def shared() -> dict[str, Any]:
@@ -14,18 +34,23 @@ def shared() -> dict[str, Any]:
     return {"template": theme.template().to_plotly_json(), "config": theme.CONFIG}
 
 
-def plot(figure: Any, alt: str, *, narrowest: int = 0) -> Markup:
-    """A figure on its card.
-
-    Args:
-        figure: a plotly figure from `chanattr.pictures.figures`.
-        alt: what it shows, in words, for those who cannot see it.
-        narrowest: pixels below which its card scrolls instead of shrinking.
-    """
-    drawing = json.loads(figure.to_json())
-    drawing["layout"].pop("template", None)
-    height = drawing["layout"].get("height", 400)
-    style = f"height:{height}px" + (f";min-width:{narrowest}px" if narrowest else "")
-    place = element("div", class_="plot", role="img", aria_label=alt, style=style)
+def card(plot: Plot, height: int = 0) -> Markup:
+    """A figure on its card, `height` pixels high with plotly's own title, or as high as it was made."""
+    drawing = json.loads(plot.figure.to_json())
+    layout = drawing["layout"]
+    for said_elsewhere in ("template", "title"):
+        layout.pop(said_elsewhere, None)
+    margin = layout.setdefault("margin", {})
+    margin["t"] = margin.get("t", theme.template().layout.margin.t) - TITLE
+    layout["height"] = max(height, plot.figure.layout.height) - TITLE
+    style = f"height:{layout['height']}px" + (f";min-width:{plot.narrowest}px" if plot.narrowest else "")
+    place = element("div", class_="plot", role="img", aria_label=plot.alt, style=style)
+    caption = element("figcaption", element("b", plot.title), " ", element("span", plot.below))
     # A card that scrolls must be reachable without a mouse.
-    return element("figure", place, script_json(drawing), class_="card", tabindex="0" if narrowest else None)
+    return element("figure", caption, place, script_json(drawing), class_="card", tabindex="0" if plot.narrowest else None)
+
+
+def pair(*plots: Plot) -> Markup:
+    """Figures side by side, all as high as the highest."""
+    height = max((plot.figure.layout.height for plot in plots), default=0)
+    return element("div", *[card(plot, height) for plot in plots], class_="pair")
