@@ -1,0 +1,157 @@
+"""Settings: what is asked, in text and in one digest; areas."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+import chanattr as ca
+from chanattr.settings import PAPER_AREAS, Settings, area_grid, check_areas, paper_areas
+
+SEARCH = ca.ExactSearch(relaxed_steps=10, binary_steps=30, anneal=0.5, relaxed_rate=0.3, binary_rate=0.1, momentum=0.9, refine_steps=10)
+PENALTY = ca.PenaltySearch(steps=300, learning_rate=0.01, penalty=1500.0, ramp=150, momentum=0.9, dampening=0.0, start=0.5,
+                           reduction="mean")
+PLAIN = Settings(layer="features.10", areas=(1, 3, 9), search=SEARCH)
+FULL = Settings(layer="blocks.3@2", areas=(5,), search=PENALTY, reward="rewards:half", game="dual", fill="values", fill_sha256="ab" * 32,
+                level=0.25, refine=False, folds=2, seed=7, score="scores:logits", model="squeezenet é", model_sha256="cd" * 32,
+                preprocessing="resize 256; crop 224")
+# sha256 of `to_json`: what files in the world are matched by. A change here means that no stored run can be resumed:
+#     python -c "from tests.test_settings import PLAIN, FULL; print(PLAIN.digest(), FULL.digest())"
+GOLDEN = {
+    "plain": (PLAIN, "cbceeef4493a61db4a6824e0fbdbe7f0c47e4f1349133016cf83b27693b862dd"),
+    "full": (FULL, "0ba850f6096179e7394643e404ef7d9232fda9abd10d3274c554f87117a0ad35"),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_digest_is_stable(name: str) -> None:
+    settings, digest = GOLDEN[name]
+    assert settings.digest() == digest
+
+
+def test_the_text_behind_the_digest() -> None:
+    assert PLAIN.to_json() == (
+        '{"areas":[1,3,9],"fill":"zero","fill_sha256":"","folds":0,"game":"preserve","layer":"features.10","level":"original","model":"",'
+        '"model_sha256":"","preprocessing":"","refine":true,"reward":"logit","score":"","search":{"anneal":0.5,"binary_rate":0.1,'
+        '"binary_steps":30,"momentum":0.9,"name":"exact","refine_steps":10,"relaxed_rate":0.3,"relaxed_steps":10},"seed":0}')
+
+
+@pytest.mark.parametrize("settings", [PLAIN, FULL, dataclasses.replace(PLAIN, areas=())])
+def test_round_trip(settings: Settings) -> None:
+    back = Settings.from_json(settings.to_json())
+    assert back == settings
+    assert back.digest() == settings.digest()
+    assert isinstance(back.areas, tuple)
+    assert type(back.search) is type(settings.search)
+
+
+CHANGES: dict[str, Any] = {
+    "layer": "features.12", "areas": (1, 3), "search": dataclasses.replace(SEARCH, momentum=0.8), "reward": "contrastive", "game": "delete",
+    "fill": "mean", "fill_sha256": "00", "level": 0.5, "refine": False, "folds": 2, "seed": 1, "score": "a:b", "model": "other",
+    "model_sha256": "11", "preprocessing": "none"}
+
+
+def test_every_field_is_tried() -> None:
+    assert set(CHANGES) == {field.name for field in dataclasses.fields(Settings)}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_field_changes_the_digest_and_is_named_as_different(name: str) -> None:
+    other = dataclasses.replace(PLAIN, **{name: CHANGES[name]})
+    assert other.digest() != PLAIN.digest()
+    [(field, mine, theirs)] = PLAIN.differences(other)
+    assert field == name
+    assert (mine, theirs) == (PLAIN.as_dict()[name], other.as_dict()[name])
+    assert other.differences(PLAIN) == [(name, theirs, mine)]
+
+
+def test_equal_settings_do_not_differ() -> None:
+    assert PLAIN.differences(Settings.from_json(PLAIN.to_json())) == []
+
+
+def test_the_two_searches_differ() -> None:
+    other = dataclasses.replace(PLAIN, search=PENALTY)
+    [(name, mine, theirs)] = PLAIN.differences(other)
+    assert (name, mine["name"], theirs["name"]) == ("search", "exact", "penalty")
+
+
+def test_as_dict_is_plain_json() -> None:
+    assert json.loads(json.dumps(FULL.as_dict())) == FULL.as_dict()
+
+
+@pytest.mark.parametrize("text", [
+    "", "{", "[]", "3", "{}", '{"search": {}}', '{"search": {"name": "exact"}}', PLAIN.to_json().replace('"exact"', '"newest"'),
+    PLAIN.to_json().replace('"seed"', '"seed_of_all"'), PLAIN.to_json().replace('"anneal"', '"annealing"'),
+    PLAIN.to_json().replace("[1,3,9]", "7"),
+])
+def test_text_that_is_no_settings_is_refused(text: str) -> None:
+    with pytest.raises(ca.InputError, match=r"cannot be read .*; expected the JSON that chanattr wrote; the file may come from a newer"):
+        Settings.from_json(text)
+
+
+@pytest.mark.parametrize("frozen", [PLAIN, SEARCH, PENALTY])
+def test_settings_are_frozen(frozen: Any) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign"):
+        setattr(frozen, dataclasses.fields(frozen)[0].name, 1)
+
+
+def test_a_searchs_name_is_not_for_the_caller() -> None:
+    with pytest.raises(TypeError, match="name"):
+        ca.ExactSearch(name="mine")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(("channels", "expected"), [
+    (1, (1,)), (2, (1, 2)), (8, tuple(range(1, 9))), (64, (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64)),
+    (528, (1, 2, 3, 5, 8, 14, 23, 39, 65, 110, 186, 313, 528)), (1280, (1, 2, 3, 6, 11, 20, 36, 65, 118, 214, 388, 705, 1280)),
+])
+def test_area_grid(channels: int, expected: tuple[int, ...]) -> None:
+    assert area_grid(channels) == expected
+
+
+@pytest.mark.parametrize("channels", [*range(1, 40), 96, 1000, 4096])
+def test_a_grid_rises_from_one_to_all(channels: int) -> None:
+    for grid in (area_grid(channels), paper_areas(channels)):
+        assert (grid[0], grid[-1]) == (1, channels)
+        assert list(grid) == sorted(set(grid))
+        assert all(type(area) is int for area in grid)
+    assert len(area_grid(channels)) <= 13
+    assert len(area_grid(channels, 4)) <= 4
+
+
+def test_paper_areas() -> None:
+    assert paper_areas(528) == (*PAPER_AREAS, 528)
+    assert len(paper_areas(528)) == 21
+    assert paper_areas(1) == (1,)
+    assert paper_areas(5) == (1, 5)
+    assert paper_areas(6) == (1, 5, 6)
+    assert paper_areas(450)[-2:] == (400, 450)
+
+
+@pytest.mark.parametrize("channels", [0, -3])
+def test_no_grid_without_channels(channels: int) -> None:
+    with pytest.raises(ca.InputError, match=f"area_grid got {channels} channels; expected 1 or more"):
+        area_grid(channels)
+    with pytest.raises(ca.InputError, match=f"paper_areas got {channels} channels; expected 1 or more"):
+        paper_areas(channels)
+
+
+def test_areas_are_sorted_and_said_once() -> None:
+    assert check_areas([9, 1, 3, 3], 9) == (1, 3, 9)
+    assert check_areas(range(1, 4), 9) == (1, 2, 3)
+    assert check_areas(None, 64) == area_grid(64)
+    assert check_areas("smallest", 64) == ()
+    assert check_areas([], 64) == ()
+
+
+@pytest.mark.parametrize("area", [0, 10, -1, True])
+def test_areas_that_are_no_counts_are_refused(area: int) -> None:
+    with pytest.raises(ca.InputError, match=f"area {area} for a layer of 9 channels; expected a whole number of channels from 1 to 9"):
+        check_areas([2, area], 9)
+
+
+def test_areas_in_words_are_refused() -> None:
+    with pytest.raises(ca.InputError, match="areas='all'; expected whole numbers of channels, None or 'smallest'"):
+        check_areas("all", 9)
