@@ -1,0 +1,185 @@
+"""The rules of the house: import arrows, a light start, docstrings, and a map that names every room."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import chanattr as ca
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "chanattr"
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "embedded" not in path.relative_to(PACKAGE).parts[:-1])
+LINT = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+OUTSIDE_THE_FLOW = {"progress", "embedded", "__main__"}  # small things that any room may use, and the door
+
+# One line too many in one file, the contract it breaks, and how the report names the arrow.
+FORBIDDEN = [
+    ("records.py", "import torch", "what is stored or drawn never imports torch", "chanattr.records -> torch"),
+    ("store/layout.py", "from chanattr.search import exact", "what is stored or drawn never imports torch", "chanattr.store.layout"),
+    ("search/family.py", "import chanattr.store.reader", "the flow: arrows only to the left",
+     "chanattr.search.family -> chanattr.store.reader"),
+    ("images.py", "import chanattr.runs.plan", "the flow: arrows only to the left", "chanattr.images -> chanattr.runs.plan"),
+    ("cli/text.py", "import h5py", "h5py is used by the store alone", "chanattr.cli.text -> h5py"),
+    ("runs/plan.py", "import plotly", "plotly is used by the figures alone", "chanattr.runs.plan -> plotly"),
+    ("network/hooks.py", "import torchvision", "a GPU server needs torch and numpy only", "chanattr.network.hooks -> torchvision"),
+]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def parsed() -> Iterator[tuple[str, ast.Module]]:
+    for path in SOURCES:
+        yield name_of(path), ast.parse(path.read_text(encoding="utf8"))
+
+
+def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
+    """import-linter on the package that lies in `root`."""
+    return subprocess.run([sys.executable, "-c", LINT, "--no-cache", "--config", root / "pyproject.toml"], cwd=root, capture_output=True,
+                          text=True, check=False, env={**os.environ, "COLUMNS": "200"})
+
+
+def test_the_arrows_hold() -> None:
+    done = lint_imports(ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package's sources and rules somewhere else."""
+    root = tmp_path_factory.mktemp("house")
+    shutil.copy(ROOT / "pyproject.toml", root)
+    for path in PACKAGE.rglob("*.py"):
+        target = root / "chanattr" / path.relative_to(PACKAGE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return root
+
+
+@pytest.mark.parametrize(("file", "line", "contract", "arrow"), FORBIDDEN, ids=[f"{file}: {line}" for file, line, *_ in FORBIDDEN])
+def test_a_forbidden_arrow_is_found_and_named(copy: Path, file: str, line: str, contract: str, arrow: str) -> None:
+    path = copy / "chanattr" / file
+    whole = path.read_text(encoding="utf8")
+    path.write_text(f"{whole}\n{line}\n", encoding="utf8")
+    try:
+        done = lint_imports(copy)
+    finally:
+        path.write_text(whole, encoding="utf8")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"{contract} BROKEN" in done.stdout
+    assert arrow in done.stdout
+
+
+def test_every_room_has_a_place_in_the_flow() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf8")
+    flow = re.search(r'type = "layers"\nlayers = \[(.*?)\]', text, re.S)
+    assert flow
+    placed = set(re.findall(r"chanattr\.(\w+)", flow[1]))
+    rooms = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir()
+             if path.suffix == ".py" or (path.is_dir() and (path / "__init__.py").exists())} - {"__init__"}
+    assert rooms - OUTSIDE_THE_FLOW <= placed
+
+
+def test_no_cycles() -> None:
+    grimp = pytest.importorskip("grimp")
+    graph = grimp.build_graph("chanattr", cache_dir=None, exclude_type_checking_imports=True)
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path[path.index(module):], module))
+        if module not in done:
+            for other in sorted(graph.find_modules_directly_imported_by(module)):
+                visit(other, (*path, module))
+            done.add(module)
+
+    for module in sorted(graph.modules):
+        visit(module, ())
+
+
+@pytest.mark.parametrize("code", ["import chanattr", "import chanattr, chanattr.errors, chanattr.cli", "import chanattr; dir(chanattr)"])
+def test_importing_the_package_loads_nothing_heavy(code: str) -> None:
+    heavy = "{'torch', 'torchvision', 'numpy', 'h5py', 'plotly', 'PIL', 'xarray', 'jaxtyping', 'tqdm'}"
+    done = subprocess.run([sys.executable, "-c", f"{code}\nimport sys\nprint(*sorted({heavy} & set(sys.modules)))"], capture_output=True,
+                          text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("code", ["import chanattr.store", "import chanattr.records, chanattr.settings", "import chanattr.pictures.figures",
+                                  "import chanattr; chanattr.open_run, chanattr.figures, chanattr.ExactSearch"])
+def test_what_is_stored_or_drawn_opens_without_torch(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", f"{code}\nimport sys\nprint('torch' in sys.modules)"], capture_output=True, text=True,
+                          check=True)
+    assert done.stdout.split() == ["False"]
+
+
+@pytest.mark.parametrize("name", ca.__all__)
+def test_public_names_are_there_and_say_what_they_are(name: str) -> None:
+    value = getattr(ca, name)
+    assert value.__doc__
+    assert value.__doc__.strip()
+    assert name in dir(ca)
+
+
+def test_no_such_public_name() -> None:
+    with pytest.raises(AttributeError, match=r"module 'chanattr' has no attribute 'perimage'; it has .*per_image"):
+        ca.perimage  # noqa: B018
+
+
+def test_every_file_says_in_one_sentence_what_it_is() -> None:
+    for name, tree in parsed():
+        text = ast.get_docstring(tree)
+        assert text, f"{name} has no docstring"
+        first = " ".join(text.split("\n\n")[0].split())
+        assert re.fullmatch(r"[^.?!]+([.?!][^\s][^.?!]*)*[.?!]", first), f"{name}: {first!r} is not one sentence"
+
+
+def test_public_functions_say_what_they_are() -> None:
+    for name, tree in parsed():
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{name}: {node.name} has no docstring"
+
+
+def test_no_function_is_over_sixty_lines() -> None:
+    for name, tree in parsed():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                text = node.body[0].end_lineno if ast.get_docstring(node) else node.lineno  # what is said about it does not count
+                assert node.end_lineno - text <= 60, f"{name}: {node.name}"  # type: ignore[operator]
+
+
+def test_libraries_do_not_print_assert_or_catch_everything() -> None:
+    for name, tree in parsed():
+        for node in ast.walk(tree):
+            where = f"{name}:{getattr(node, 'lineno', 0)}"
+            assert not isinstance(node, ast.Assert), f"{where} asserts; errors have three beats"
+            assert not (isinstance(node, ast.ExceptHandler) and node.type is None), f"{where} catches everything"
+            if not name.startswith("cli/"):
+                assert not (isinstance(node, ast.Name) and node.id == "print"), f"{where} prints; only the command line does"
+
+
+def test_the_map_names_every_room() -> None:
+    rows = re.findall(r"^\| `([\w/.]+)` \|", (ROOT / "docs" / "architecture.md").read_text(encoding="utf8"), re.M)
+    for path in SOURCES:
+        name = name_of(path)
+        if path.stem in ("__init__", "__main__") and path.parent == PACKAGE:
+            continue
+        assert any(name == row or (row.endswith("/") and name.startswith(row)) for row in rows) or path.stem == "__init__", (
+            f"docs/architecture.md has no row for {name}")
+
+
+def test_every_room_of_the_map_is_there() -> None:
+    rows = re.findall(r"^\| `([\w/.]+)` \|", (ROOT / "docs" / "architecture.md").read_text(encoding="utf8"), re.M)
+    assert len(rows) == len(set(rows)) > 20
+    assert [row for row in rows if not (PACKAGE / row).exists()] == []
