@@ -1,15 +1,15 @@
-"""A run of numpy-made records and drawn pictures: what the report asks of a store, with no store."""
+"""Records made with numpy, drawn pictures, and run files of them."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from chanattr.errors import StoreError
 from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.settings import ExactSearch, Settings, area_grid
+from chanattr.store import ImageTable, Run, open_run
 
 NAMES = ["tench", "golden retriever", "umbrella", "espresso", "<b>monarch & friends</b>", "fire engine, fire truck"]
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">.png'
@@ -107,33 +107,24 @@ def keys(images: int) -> tuple[str, ...]:
     return tuple(HOSTILE if n == 0 else f"{n % 6:03d}_{['a', 'bb', 'c'][n % 3]}/ILSVRC2012_val_{n:08d}.JPEG" for n in range(images))
 
 
-class FakeRun:
-    """The methods of a run that the report uses."""
+def write_run(path: Path, *, images: int = 24, layers: tuple[str, ...] = ("layer3", "layer4.1.conv2"), classes: bool = True,
+              thumbnails: bool = True, labels: bool = True, names: bool = True) -> Path:
+    """A run file of made records; the last image has no thumbnail."""
+    label = np.arange(images, dtype="i4") % 6 if labels else np.full(images, -1, "i4")
+    with open_run(path, "a") as run:
+        run.set_attributes(model="resnet18", class_names=NAMES if names else [])
+        for seed, layer in enumerate(layers):
+            channels, grid = {"layer4.1.conv2": (512, 7)}.get(layer, (256, 14))
+            found = image_record(layer, channels=channels, grid=grid, images=images, seed=seed)
+            write(run, found, label, thumbnails=thumbnails)
+            if classes:
+                run.write(class_record(found))
+    return path
 
-    def __init__(self, images: int = 24, layers: tuple[str, ...] = ("layer3", "layer4.1.conv2"), *, names: bool = True) -> None:
-        grids = {"layer3": (256, 14), "layer4.1.conv2": (512, 7)}
-        self.records = {name: image_record(name, channels=grids.get(name, (256, 14))[0], grid=grids.get(name, (256, 14))[1],
-                                           images=images, seed=n) for n, name in enumerate(layers)}
-        self.layers = list(layers)
-        self.keys = keys(images)
-        self.attributes = {"model": "resnet18", "class_names": NAMES if names else []}
 
-    def labels(self, layer: str) -> list[str]:
-        return ["exact"]
-
-    def per_image(self, layer: str, label: str = "exact", rows: object = slice(None)) -> ImageAttribution:
-        return self.records[layer][rows]  # type: ignore[index]
-
-    def has_classes(self, layer: str, label: str = "exact") -> bool:
-        return True
-
-    def per_class(self, layer: str, label: str = "exact") -> ClassAttribution:
-        return class_record(self.records[layer])
-
-    def images(self) -> SimpleNamespace:
-        return SimpleNamespace(keys=self.keys, label=np.arange(len(self.keys), dtype="i4") % 6)
-
-    def thumbnail(self, key: str) -> np.ndarray:
-        if key == self.keys[-1]:
-            raise StoreError(f"no thumbnail of {key!r}; expected one; attribute the image again")
-        return thumbnail(self.keys.index(key))
+def write(run: Run, found: ImageAttribution, label: np.ndarray, *, thumbnails: bool = True, under: str = "exact") -> None:
+    """A record of made images into an open run."""
+    pictures = {key: thumbnail(row) for row, key in enumerate(found.keys[:-1])} if thumbnails else {}
+    digests = np.stack([np.random.default_rng(list(key.encode())).integers(1, 255, 32).astype("u1") for key in found.keys])
+    run.write(found, under, ImageTable(keys=found.keys, sha256=digests, label=label, target=found.targets, prediction=found.predictions,
+                                       probability=found.probability, thumbnails=pictures))

@@ -139,9 +139,10 @@ def _facts(found: ImageAttribution, row: int, one: Shown, names: Sequence[str]) 
     target = words.class_name(int(found.targets[row]), names)
     label = f" It is labelled {words.class_name(one.label, names)}." if one.label >= 0 else ""
     chance = f" (probability of the target {found.probability[row]:.2f})" if np.isfinite(found.probability[row]) else ""
-    score = f" {words.number(found.smallest_score[row])} with the a* set," if np.isfinite(found.smallest_score[row]) else ""
-    return (f"The whole network says {said}; the target is {target}{chance}.{label} Score:{score} {words.number(found.original[row])} with "
-            f"every channel, {words.number(found.empty[row])} with none.")
+    smallest, original, empty = (float(values[row]) for values in (found.smallest_score, found.original, found.empty))
+    score = f" {words.number(smallest)} with the a* set," if np.isfinite(smallest) else ""
+    return (f"The whole network says {said}; the target is {target}{chance}.{label} Score:{score} {words.number(original)} with every "
+            f"channel, {words.number(empty)} with none.")
 
 
 def _pictures(found: ImageAttribution, row: int, one: Shown, names: Sequence[str], section: Section) -> Markup:

@@ -37,40 +37,41 @@
     for (const plot of all(".plot")) if (drawn.has(plot) && plot.offsetParent) Plotly.Plots.resize(plot);
   }
 
-  // "#image/KEY/LAYER", "#class/NUMBER/LAYER", "#layer/LAYER", a label after the layer where it has several.
-  function parse(hash) {
-    const parts = hash.slice(1).split("/");
-    const kind = parts[0];
-    const link = parts.slice(kind === "layer" ? 1 : 2).join("/");
-    const section = link ? shared.sections.indexOf(link) : now.section;
-    return { kind, name: parts[1] || "", section };
-  }
+  const decode = (text) => { try { return decodeURIComponent(text); } catch { return text; } };
 
-  function find(kind, name, section) {
-    if (kind === "image") {
-      const tile = all("a[data-image]").find((a) => a.dataset.link === `image/${name}`);
-      return tile && { image: tile.dataset.image };
-    }
+  // What can be named after "image" and "class", in a section.
+  function choices(kind, section) {
+    if (kind === "layer") return [{ name: "" }];
+    if (kind === "image") return all("a[data-image]").map((a) => ({ name: a.dataset.link.slice("image/".length), image: a.dataset.image }));
     const layer = document.querySelector(`.layer[data-section="${section}"]`);
-    const article = all("article[data-class]", layer).find((a) => a.dataset.class === name);
-    return article && { target: name };
+    return kind === "class" ? all("article[data-class]", layer).map((a) => ({ name: a.dataset.class, target: a.dataset.class })) : [];
   }
 
-  function go(scroll) {
+  // "#image/KEY/LAYER", "#class/NUMBER/LAYER", "#layer/LAYER", and a label after a layer that has several. Compared decoded,
+  // so that a key may be typed as it is; without a layer the one in view is meant.
+  function find(hash) {
+    const kind = hash.split("/", 1)[0];
+    const wanted = decode(hash.slice(kind.length + 1));
+    for (const [section, link] of shared.sections.entries())
+      for (const choice of choices(kind, section)) {
+        const name = decode(choice.name), full = [name, decode(link)].filter(Boolean).join("/");
+        if (full === wanted || (name && name === wanted && section === now.section)) return { kind, section, ...choice };
+      }
+    return null;
+  }
+
+  function go() {
     const notice = document.getElementById("notice");
-    notice.textContent = "";
-    if (!location.hash || location.hash === "#") return show();
-    const { kind, name, section } = parse(location.hash);
-    const found = kind === "layer" ? {} : ["image", "class"].includes(kind) && section >= 0 && find(kind, name, section);
-    if (section < 0 || !found) {
-      notice.textContent = "This page does not hold what the link names; the run file may.";
-      return show();
-    }
-    now.section = section;
+    const hash = location.hash.slice(1);
+    const found = hash ? find(hash) : null;
+    notice.textContent = hash && !found ? "This page does not hold what the link names; the run file may." : "";
+    if (!hash) start(); // also when the reader goes back to where the page opened
+    if (!found) return show();
+    now.section = found.section;
     if (found.image) now.image = found.image;
-    if (found.target) now.target[section] = found.target;
+    if (found.target) now.target[now.section] = found.target;
     show();
-    if (scroll) place(kind);
+    place(found.kind);
   }
 
   // Brings the chosen thing into view, unless its head is there already.
@@ -84,14 +85,19 @@
     if (top < 50 || top > innerHeight * 0.6) element.scrollIntoView({ block: "start" });
   }
 
-  for (const [number] of shared.sections.entries()) {
-    const first = document.querySelector(`.layer[data-section="${number}"] article[data-class]`);
-    now.target[number] = first ? first.dataset.class : "";
+  function start() {
+    now.section = 0;
+    for (const number of shared.sections.keys()) {
+      const first = document.querySelector(`.layer[data-section="${number}"] article[data-class]`);
+      now.target[number] = first ? first.dataset.class : "";
+    }
+    const first = document.querySelector("a[data-image]");
+    now.image = first ? first.dataset.image : "";
   }
-  const first = document.querySelector("a[data-image]");
-  now.image = first ? first.dataset.image : "";
+
+  start();
   for (const plot of all(".plot")) seen.observe(plot);
-  addEventListener("hashchange", () => go(true));
-  go(true);
+  addEventListener("hashchange", go);
+  go();
   document.documentElement.dataset.ready = "true";
 })();

@@ -53,11 +53,20 @@ def report(run: Run, path: str | os.PathLike[str], *, images: int = 60, classes:
         if value < 1:
             raise InputError(f"{name}={value}; expected 1 or more; leave it out for 60")
     target = Path(path)
-    if target.exists() and run.path.exists() and target.samefile(run.path):
-        raise StoreError(f"the page would overwrite the run file {run.path}; expected another name; choose one such as "
-                         f"{run.path.with_suffix('.html').name}")
+    _check_place(target, run.path)
     write_text(target, html_of(run, images, classes))
     return target
+
+
+def _check_place(target: Path, run_file: Path) -> None:
+    """Refuses what cannot be the page before the work is done."""
+    if target.exists() and run_file.exists() and target.samefile(run_file):
+        raise StoreError(f"the page would overwrite the run file {run_file}; expected another name; choose one such as "
+                         f"{run_file.with_suffix('.html').name}")
+    if target.is_dir() or not target.parent.is_dir():
+        what = "is a folder" if target.is_dir() else "lies in a folder that does not exist"
+        raise StoreError(f"the page {target} cannot be written: it {what}; expected a file name in a folder that exists; "
+                         "choose another place")
 
 
 def html_of(run: Run, images: int, classes: int) -> str:
