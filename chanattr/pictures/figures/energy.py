@@ -61,7 +61,7 @@ def energy_map(found: ImageAttribution, row: int, picture: np.ndarray, *, names:
     figure = go.Figure(go.Image(source=raster.data_uri(data.picture, quality=82), hoverinfo="skip"))
     figure.add_heatmap(z=data.energy, x=(np.arange(across) + 0.5) * width / across - 0.5,
                        y=(np.arange(down) + 0.5) * height / down - 0.5, opacity=0, showscale=False,
-                       customdata=np.indices((down, across), np.uint16).transpose(1, 2, 0),
+                       customdata=np.indices((down, across)).transpose(1, 2, 0),
                        hovertemplate="grid row %{customdata[0]}, column %{customdata[1]}<br>energy %{z:.4g}<extra></extra>")
     _colour_bar(figure, float(np.nan_to_num(data.energy).max(initial=0)))
     row = words.check_row(found, row)

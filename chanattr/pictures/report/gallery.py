@@ -90,7 +90,7 @@ def _tiles(shown: Sequence[Shown], names: Sequence[str], drawn: Sequence[tuple[i
 
 
 def _tile(one: Shown, row: int, name: str, drawn: Sequence[tuple[int, Section, ImageAttribution]]) -> Markup:
-    picture = (element("img", src=raster.data_uri(one.picture, quality=82), alt=f"{one.key}, {name}", loading="lazy")
+    picture = (element("img", src=raster.data_uri(one.picture, quality=74), alt=f"{one.key}, {name}", loading="lazy")
                if one.picture is not None else element("span", words.short(one.key.rsplit("/", 1)[-1], 22), class_="blank"))
     marks = [element("span", _badge(found, row), class_="badge", data_section=number) for number, _, found in drawn]
     return element("a", picture, *marks, href=image_link(one.key, drawn[0][1]), class_="tile", data_image=row,
@@ -151,7 +151,7 @@ def _pictures(found: ImageAttribution, row: int, one: Shown, names: Sequence[str
     curve = Plot(figures.area_curve(found, row, names=names), "Score against area", "●: the target is the top class",
                  f"Score against area of {where}. {_verdict(found, row, names)}")
     energy = Plot(figures.energy_map(found, row, picture, names=names), "Where its a* channels are active",
-                  "energy over the picture in grey", f"Energy of the a* channels over {where}")
+                  "over the picture", f"Energy of the a* channels over {where}")
     drawn = pair(curve, energy)
     if not len(found.areas):
         return join([drawn, element("p", "No strip of areas: only a* was searched.", class_="note")])
