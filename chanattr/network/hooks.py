@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from chanattr.errors import InputError, LayerError
 from chanattr.network.layout import axis_of
-from chanattr.network.names import find, split_name
+from chanattr.network.names import find, split_name, unwrapped
 from chanattr.network.outputs import replace_tensor
 
 Change = Callable[[Tensor], Tensor]
@@ -40,12 +42,23 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def eager() -> Iterator[None]:
+    """Inside, compiled code runs as it is written: what `torch.compile` made before a hook was placed would run past the hook."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled in this process, and the import takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextmanager
 def watch(modules: Mapping[str, nn.Module], note: Callable[[str, Any], None]) -> Iterator[None]:
     """Inside, ``note(name, output)`` is called at every call of the modules."""
     with ExitStack() as stack:
         for name, module in modules.items():
             hook = module.register_forward_hook(lambda _m, _i, output, name=name: note(name, output))
             stack.callback(hook.remove)
+        stack.enter_context(eager())
         yield
 
 
@@ -58,27 +71,23 @@ def change(model: nn.Module, layer: str, new: Change) -> Iterator[None]:
     """
     module, number = find(model, layer)
     bare = split_name(layer)[0]
-    calls = 0
+    calls = threading.local()  # `DataParallel` runs its copies, which share the hooks, each in a thread
 
     def begin(*_: Any) -> None:
-        nonlocal calls
-        calls = 0
+        calls.count = 0
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if not number and calls > 1:
+        calls.count = getattr(calls, "count", 0) + 1
+        if not number and calls.count > 1:
             raise LayerError(f"layer {bare!r} fires more than once in a forward pass; expected its call to be named; use {bare}@1, "
                              f"{bare}@2, "
                              "...; 'chanattr layers MODEL' shows how many")
-        return replace_tensor(output, new) if number in (0, calls) else output
+        return replace_tensor(output, new) if number in (0, calls.count) else output
 
     with ExitStack() as stack:
-        if module is not model:
-            stack.callback(model.register_forward_pre_hook(begin).remove)
-        else:
-            begin()
+        stack.callback(unwrapped(model).register_forward_pre_hook(begin).remove)
         stack.callback(module.register_forward_hook(hook).remove)
+        stack.enter_context(eager())
         yield
 
 
@@ -87,7 +96,8 @@ def inject(model: nn.Module, layer: str, mask: Tensor | np.ndarray | Sequence[fl
            fill: float | Tensor | np.ndarray = 0.0, channel_axis: int | None = None) -> Iterator[None]:
     """Inside, every forward pass runs with the layer's activation masked: kept where the mask is 1, `fill` where it is 0.
 
-    The model's training mode is as it was found: put it in eval mode yourself if that is what you want to see.
+    Compiled models (`torch.compile`) run as they are written in here, for compiled code runs past hooks. The model's training mode is as
+    it was found: put it in eval mode yourself if that is what you want to see.
 
     Args:
         model: any module; on leaving, also by an exception, it has the hooks that it had.

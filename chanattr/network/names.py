@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 
 from torch import nn
 
@@ -62,7 +63,21 @@ def check_calls(name: str, number: int, calls: int) -> None:
                          f"use {name}@1 to {name}@{calls}")
 
 
+def inner_name(module: nn.Module) -> str:
+    """Under which name a wrapper (`torch.compile`, `DataParallel`, `DistributedDataParallel`) holds what it wraps; "" for no wrapper."""
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return "module"
+    compiler = sys.modules.get("torch._dynamo")  # not loaded: nothing is compiled, and the import takes seconds
+    return "_orig_mod" if compiler is not None and isinstance(module, compiler.OptimizedModule) else ""
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module itself, taken out of its wrappers."""
+    while name := inner_name(module):
+        module = module.get_submodule(name)
+    return module
+
+
 def kind(module: nn.Module) -> str:
-    """The class name of a module, seen through `torch.compile`."""
-    inner = getattr(module, "_orig_mod", module)
-    return type(inner).__name__
+    """The class name of a module, seen through its wrappers."""
+    return type(unwrapped(module)).__name__

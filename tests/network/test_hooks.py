@@ -6,11 +6,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import chanattr as ca
+from chanattr.network.names import kind
 from tests.models import ChannelsLast, Plain, Tokens, Twice, images, seeded
 
 
@@ -191,3 +193,59 @@ def test_wrappers_are_seen_through() -> None:
     with ca.inject(wrapped, "mix", [0] * 6), ca.capture(wrapped, ["module.mix"]) as seen:
         wrapped(images())
     assert seen["mix" if "mix" in seen else "module.mix"].abs().max() == 0
+
+
+def compiled(net: nn.Module) -> nn.Module:
+    return torch.compile(net, backend="eager")  # type: ignore[return-value]
+
+
+def compiled_in_place(net: nn.Module) -> nn.Module:
+    net.compile(backend="eager")
+    return net
+
+
+@pytest.mark.parametrize("way", [compiled, compiled_in_place, lambda net: nn.DataParallel(compiled(net))])
+def test_a_compiled_model_that_has_run_is_masked_and_captured(way: Callable[[nn.Module], nn.Module]) -> None:
+    x, plain = images(), seeded(Plain)
+    model = way(seeded(Plain))
+    free = model(x)
+    mask = torch.tensor([1.0, 0, 1, 0, 0, 1])
+    with ca.inject(plain, "mix", mask), ca.capture(plain, ["mix"]) as expected:
+        masked = plain(x)
+    with ca.inject(model, "mix", mask), ca.capture(model, ["mix"]) as seen:
+        torch.testing.assert_close(model(x), masked)
+    assert not torch.equal(free, masked)
+    torch.testing.assert_close(seen["mix"], expected["mix"])
+    torch.testing.assert_close(model(x), free)  # nothing of the mask stays in compiled code
+    assert [layer.calls for layer in ca.layers(model, x)] == [layer.calls for layer in ca.layers(plain, x)]
+    assert torch.compiler.set_stance("default").prev.stance == "default"
+
+
+def test_a_model_first_run_inside_stays_unmasked_afterwards() -> None:
+    model = compiled(seeded(Plain))
+    with ca.inject(model, "mix", [0] * 6):
+        model(images())
+    torch.testing.assert_close(model(images()), seeded(Plain)(images()))
+
+
+@pytest.mark.parametrize("engine", ["tail", "injection"])
+def test_a_compiled_model_is_searched_as_the_plain_one(engine: str) -> None:
+    model = compiled(seeded(Plain))
+    model(images())
+    found = [ca.per_image(net, images(), "mix", areas=(2,), engine=engine) for net in (model, seeded(Plain))]
+    np.testing.assert_array_equal(found[0].masks, found[1].masks)
+    np.testing.assert_allclose(found[0].scores, found[1].scores, rtol=1e-6)
+    assert found[0].engine == found[1].engine
+
+
+def test_a_wrapper_has_the_name_of_what_it_wraps() -> None:
+    model = seeded(Plain)
+    assert {kind(model), kind(nn.DataParallel(model)), kind(compiled(nn.DataParallel(model)))} == {"Plain"}
+
+
+def test_the_whole_model_is_a_layer_of_every_pass() -> None:
+    model = seeded(Plain)
+    for net in (model, nn.DataParallel(model)):
+        with ca.inject(net, "", [0, 1, 0, 0]):
+            for _ in range(2):
+                assert torch.equal(net(images()) != 0, torch.tensor([[False, True, False, False]] * 3))
