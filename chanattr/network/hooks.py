@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from chanattr.errors import InputError, LayerError
 from chanattr.network.layout import axis_of
-from chanattr.network.names import find, split_name, unwrapped
+from chanattr.network.names import find, unwrapped
 from chanattr.network.outputs import replace_tensor
 
 Change = Callable[[Tensor], Tensor]
@@ -69,8 +69,7 @@ def change(model: nn.Module, layer: str, new: Change) -> Iterator[None]:
     Raises:
         LayerError: no such layer; or, at the forward pass, it fires more than once and its name does not say which call.
     """
-    module, number = find(model, layer)
-    bare = split_name(layer)[0]
+    module, bare, number = find(model, layer)
     calls = threading.local()  # `DataParallel` runs its copies, which share the hooks, each in a thread
 
     def begin(*_: Any) -> None:
@@ -117,7 +116,7 @@ def inject(model: nn.Module, layer: str, mask: Tensor | np.ndarray | Sequence[fl
         ...     model(torch.rand(4, 2)).abs().sum().item()
         0.0
     """
-    module, _ = find(model, layer)
+    module = find(model, layer).module
     given = torch.as_tensor(mask)
     filled = torch.as_tensor(fill)
 

@@ -5,41 +5,61 @@ from __future__ import annotations
 import difflib
 import re
 import sys
+from typing import NamedTuple
 
 from torch import nn
 
 from chanattr.errors import LayerError
 
 
-def plain_name(name: str) -> str:
-    """A module's name with wrappers (`torch.compile`, `DataParallel`) seen through."""
-    return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "module"))
+class Place(NamedTuple):
+    """A module found by name: itself, its plain name, and the call that is meant, counted from 1 (0: not said)."""
+
+    module: nn.Module
+    name: str
+    call: int
+
+
+def plain_names(model: nn.Module) -> dict[str, str]:
+    """The plain name of every module by its name in ``named_modules``: wrappers are seen through, each where it wraps.
+
+    A child that only is called ``module`` keeps its name: the word is dropped below a wrapper, and nowhere else.
+    """
+    plain: dict[str, str] = {}
+    inner: dict[str, str] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        parent, _, last = name.rpartition(".")
+        above = plain.get(parent, "")
+        plain[name] = above if last == inner.get(parent, "") else f"{above}.{last}".removeprefix(".")
+        inner[name] = inner_name(module)
+    return plain
 
 
 def named(model: nn.Module) -> dict[str, nn.Module]:
     """All modules by plain name; a wrapper gives its name to what it wraps. The model itself is ""."""
-    modules: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        modules[plain_name(name)] = module  # the innermost of a chain of wrappers comes last
-    return modules
+    plain = plain_names(model)
+    return {plain[name]: module for name, module in model.named_modules()}  # the innermost of a chain of wrappers comes last
 
 
-def split_name(name: str) -> tuple[str, int]:
-    """A layer's name without its call, and the call counted from 1 (0: not given)."""
+def split_call(name: str) -> tuple[str, int]:
+    """A layer's name without its call, and the call counted from 1 (0: not said)."""
     match = re.fullmatch(r"(.*)@(\d+)", name)
-    return (plain_name(match[1]), int(match[2])) if match else (plain_name(name), 0)
+    return (match[1], int(match[2])) if match else (name, 0)
 
 
-def find(model: nn.Module, name: str) -> tuple[nn.Module, int]:
-    """The module of a layer's name and its call (0: not given).
+def find(model: nn.Module, name: str) -> Place:
+    """The module that a layer's name means: a plain name, else one of ``named_modules``, also with the words of a wrapper that is gone.
 
     Raises:
         LayerError: no such layer; says which one may have been meant.
     """
-    modules = named(model)
-    bare, number = split_name(name)
-    if bare in modules:
-        return modules[bare], number
+    bare, call = split_call(name)
+    modules, raw = named(model), dict(model.named_modules(remove_duplicate=False))
+    unwrapped_name = ".".join(part for part in bare.split(".") if part not in ("_orig_mod", "module"))
+    module = next((known[key] for known, key in ((modules, bare), (raw, bare), (modules, unwrapped_name)) if key in known), None)
+    if module is not None:
+        inner = unwrapped(module)
+        return Place(inner, next(plain for plain, other in modules.items() if other is inner), call)
     close = difflib.get_close_matches(bare, modules, 1, 0.5)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     raise LayerError(f"no layer {bare!r} in {kind(model)}{hint} Expected a dotted name as in named_modules; "

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from chanattr.errors import InputError, LayerError, ModelError
 from chanattr.network.export import Graphs, Unsupported, export_and_cut
 from chanattr.network.hooks import apply_mask, capture, frozen, inject
-from chanattr.network.layers import Layer, describe
+from chanattr.network.layers import Layer, describe_all
 from chanattr.network.outputs import call, logits_of
 
 LOG = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def bind(model: nn.Module, example: Tensor, names: Sequence[str], *, engine: str
     Args:
         model: left as found.
         example: one or two images as the model takes them.
-        names: dotted layer names.
+        names: dotted layer names; each tail is found under its name as it is given here, and its layer has the canonical one.
         engine: "auto", "tail" (an error where it cannot be had) or "injection".
         score: turns the model's output into logits.
         channel_axis: of the layers' outputs, where it is not found rightly.
@@ -141,7 +141,7 @@ def bind(model: nn.Module, example: Tensor, names: Sequence[str], *, engine: str
     """
     if engine not in ENGINES:
         raise InputError(f"engine={engine!r}; expected one of {', '.join(ENGINES)}")
-    layers = [describe(model, example, name, channel_axis=channel_axis) for name in names]
+    layers = describe_all(model, example, names, channel_axis=channel_axis)
     plain = {name: InjectedTail(layer=layer, model=model, score=score, reason="asked for")
              for name, layer in zip(names, layers, strict=True)}
     if engine == "injection":

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import nn
+
+from chanattr.network.names import plain_names
 
 
 def model_sha256(model: nn.Module) -> str:
@@ -14,7 +17,8 @@ def model_sha256(model: nn.Module) -> str:
     Source: names sorted, each followed by dtype, shape and little-endian bytes.
     """
     digest = hashlib.sha256()
-    named = {_plain(name): tensor for name, tensor in model.state_dict(keep_vars=True).items() if isinstance(tensor, torch.Tensor)}
+    plain = plain_names(model)
+    named = {_plain(name, plain): tensor for name, tensor in model.state_dict(keep_vars=True).items() if isinstance(tensor, torch.Tensor)}
     for name in sorted(named):
         tensor = named[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -22,5 +26,7 @@ def model_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _plain(name: str) -> str:
-    return name.replace("_orig_mod.", "").removeprefix("module.")
+def _plain(name: str, modules: Mapping[str, str]) -> str:
+    """A tensor's name with its module's plain name."""
+    owner, _, last = name.rpartition(".")
+    return f"{modules.get(owner, owner)}.{last}".removeprefix(".")
