@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from chanattr.errors import InputError
-from chanattr.settings import Settings
+from chanattr.settings import Range, Settings, check_number
 
 if TYPE_CHECKING:
     import xarray
@@ -100,13 +100,17 @@ class ImageAttribution:
         return np.flatnonzero(self.smallest_mask[row])
 
     def ranking(self, row: int) -> np.ndarray:
-        """All channels by the smallest area from which they are selected; ties (and the never selected, last) by number."""
-        entered = np.where(self.masks[row].any(0), self.masks[row].argmax(0), len(self.areas))
+        """All channels by the smallest area from which they are selected; ties (and the never selected, last) by number.
+
+        Where no areas were searched (``areas="smallest"``), the a* set comes first and the rest after it, both by number.
+        """
+        masks = self.masks[row] if len(self.areas) else self.smallest_mask[row][None]
+        entered = np.where(masks.any(0), masks.argmax(0), len(masks))
         return np.argsort(entered, kind="stable")
 
     def to_xarray(self) -> xarray.Dataset:
         """The record as a labelled Dataset with coordinates image, area and channel (needs the extra `xarray`)."""
-        return _to_xarray(self, {"N": "image", "A": "area", "K": "channel", "h": "y", "w": "x"}, {"N": np.array(self.keys)})
+        return _to_xarray(self, {"N": "image", "A": "area", "K": "channel", "h": "y", "w": "x"}, {"N": np.array(self.keys, dtype=str)})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -180,14 +184,14 @@ class ClassAttribution:
             source: "joint" (sorted by number: a set has no order) or "mean" (highest inclusion rate first, ties by number).
 
         Raises:
-            InputError: no such class, count or source.
+            InputError: no such class, count or source; or "mean" for a class of which no image reaches the level.
         """
         where = np.flatnonzero(self.targets == target)
         if not len(where):
             raise InputError(f"class {target} is not in this result; it holds {self.targets.tolist()}")
         row = int(where[0])
         if source == "mean":
-            return np.argsort(-self.mean_mask[row], kind="stable")[:count]
+            return self._by_mean(row, count)
         if source != "joint":
             raise InputError(f"source={source!r}; expected 'joint' or 'mean'")
         if count in self.areas:
@@ -197,9 +201,18 @@ class ClassAttribution:
         raise InputError(f"no joint set of {count} channels for class {target}; searched were {self.areas.tolist()} and its a* "
                          f"{self.smallest_area[row]}; use one of these, or source='mean'")
 
+    def _by_mean(self, row: int, count: int) -> np.ndarray:
+        channels = self.mean_mask.shape[1]
+        if not self.images[row]:
+            raise InputError(f"source='mean' for class {self.targets[row]}, of which no image reaches the level; expected one or more, for "
+                             "the mean is over them; use source='joint', or ask again with a lower level")
+        check_number(f"count={count!r}", count, Range(1, channels, whole=True), "ask for so many")
+        return np.argsort(-self.mean_mask[row], kind="stable")[:count]
+
     def to_xarray(self) -> xarray.Dataset:
-        """The record as a labelled Dataset with coordinates class, area and channel (needs the extra `xarray`)."""
-        return _to_xarray(self, {"C": "class", "A": "area", "K": "channel"}, {"C": self.targets})
+        """The record as a labelled Dataset with coordinates class (and its name), area and channel (needs the extra `xarray`)."""
+        data = _to_xarray(self, {"C": "class", "A": "area", "K": "channel"}, {"C": self.targets})
+        return data.assign_coords(name=("class", np.array(self.names, dtype=str)))
 
 
 def array_axes(kind: type) -> dict[str, tuple[str, ...]]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from numbers import Real
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,6 +22,28 @@ Unset = Any  # None until the family fills it in
 PAPER_AREAS = (1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100, 150, 200, 250, 300, 350, 400, 450)
 
 
+class Range(NamedTuple):
+    """The finite numbers that a field takes, both ends included but for the one named by `without`; `whole` ones only, or any."""
+
+    low: float
+    high: float = math.inf
+    whole: bool = False
+    without: str = ""
+
+    def __str__(self) -> str:
+        low = f"above {self.low:g}" if self.without == "low" else f"from {self.low:g}"
+        high = "" if self.high == math.inf else f", below {self.high:g}" if self.without == "high" else f" to {self.high:g}"
+        return f"a {'whole ' if self.whole else ''}number {low}{high}"
+
+
+COUNT, STEPS, RATE, SHARE = Range(0, whole=True), Range(1, whole=True), Range(0, without="low"), Range(0, 1)
+
+
+def _within(allowed: Range) -> Any:
+    """A field that is None until the family fills it in, and then a number of a range."""
+    return dataclasses.field(default=None, metadata={"range": allowed})
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExactSearch:
     """The default search: the area is held exactly at every step.
@@ -29,22 +53,22 @@ class ExactSearch:
     Fields left None take the family's values (`chanattr.search.family`); the resolved values are stored.
 
     Attributes:
-        relaxed_steps: evaluations of the relaxed phase.
-        binary_steps: evaluations of the binary phase.
+        relaxed_steps: evaluations of the relaxed phase; 0 leaves it out.
+        binary_steps: evaluations of the binary phase, at least 1.
         anneal: share of the relaxed phase over which the area falls from K, in [0, 1].
-        relaxed_rate: step of the relaxed phase, in mask units per standard deviation of the gradient.
+        relaxed_rate: step of the relaxed phase, in mask units per standard deviation of the gradient, above 0.
         binary_rate: step of the binary phase, same unit.
         momentum: of the normalised gradient, in [0, 1).
-        refine_steps: binary-phase evaluations of one bisection step of a* (at most 10).
+        refine_steps: binary-phase evaluations of one bisection step of a*, 1 to 10.
     """
 
-    relaxed_steps: int | Unset = None
-    binary_steps: int | Unset = None
-    anneal: float | Unset = None
-    relaxed_rate: float | Unset = None
-    binary_rate: float | Unset = None
-    momentum: float | Unset = None
-    refine_steps: int | Unset = None
+    relaxed_steps: int | Unset = _within(COUNT)
+    binary_steps: int | Unset = _within(STEPS)
+    anneal: float | Unset = _within(SHARE)
+    relaxed_rate: float | Unset = _within(RATE)
+    binary_rate: float | Unset = _within(RATE)
+    momentum: float | Unset = _within(Range(0, 1, without="high"))
+    refine_steps: int | Unset = _within(Range(1, 10, whole=True))
     name: str = dataclasses.field(default="exact", init=False)
 
 
@@ -57,27 +81,28 @@ class PenaltySearch:
     that found the best sets when all were measured.
 
     Attributes:
-        steps: gradient steps.
-        learning_rate: of plain SGD on the mask, which is clamped to [0, 1] after each step.
-        penalty: lambda at the end of the ramp.
+        steps: gradient steps, at least 1.
+        learning_rate: of plain SGD on the mask, which is clamped to [0, 1] after each step; above 0.
+        penalty: lambda at the end of the ramp, 0 or more.
         ramp: steps over which lambda rises linearly from 0.
-        momentum, dampening: of SGD.
+        momentum, dampening: of SGD, in [0, 1) and [0, 1].
         start: value of every channel at the start, in [0, 1].
         reduction: "mean" or "sum" of the squared distances of equation 4.
     """
 
-    steps: int | Unset = None
-    learning_rate: float | Unset = None
-    penalty: float | Unset = None
-    ramp: int | Unset = None
-    momentum: float | Unset = None
-    dampening: float | Unset = None
-    start: float | Unset = None
+    steps: int | Unset = _within(STEPS)
+    learning_rate: float | Unset = _within(RATE)
+    penalty: float | Unset = _within(Range(0))
+    ramp: int | Unset = _within(COUNT)
+    momentum: float | Unset = _within(Range(0, 1, without="high"))
+    dampening: float | Unset = _within(SHARE)
+    start: float | Unset = _within(SHARE)
     reduction: str | Unset = None
     name: str = dataclasses.field(default="penalty", init=False)
 
 
 Search = ExactSearch | PenaltySearch
+AnySearch = TypeVar("AnySearch", ExactSearch, PenaltySearch)
 SEARCHES: dict[str, type[ExactSearch] | type[PenaltySearch]] = {"exact": ExactSearch, "penalty": PenaltySearch}
 
 
@@ -178,20 +203,55 @@ def paper_areas(channels: int) -> tuple[int, ...]:
     return (*(a for a in PAPER_AREAS if a < channels), channels)
 
 
+def check_number(shown: str, value: Any, allowed: Range, remedy: str = "leave it out for the default") -> int | float:
+    """A number of a range, as an int where the range is of whole numbers, else as a float.
+
+    Raises:
+        InputError: something else; the message begins with `shown`.
+    """
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    inside = allowed.low <= number <= allowed.high and math.isfinite(number) and not (allowed.whole and number != int(number))
+    if not inside or number == {"low": allowed.low, "high": allowed.high}.get(allowed.without):
+        raise InputError(f"{shown}; expected {allowed}; {remedy}")
+    return int(value) if allowed.whole else number
+
+
+def check_search(search: AnySearch) -> AnySearch:
+    """A search whose fields, where they are not None, are what they can be.
+
+    Raises:
+        InputError: no search, or a field out of its range.
+    """
+    if not isinstance(search, (ExactSearch, PenaltySearch)):
+        raise InputError(f"search={search!r}; expected ca.ExactSearch(...) or ca.PenaltySearch(...); leave it out for the exact search")
+    kind = type(search).__name__
+    fields = [(f, getattr(search, f.name)) for f in dataclasses.fields(search)]
+    numbers: dict[str, Any] = {f.name: check_number(f"{kind}({f.name}={value!r})", value, f.metadata["range"])
+                               for f, value in fields if "range" in f.metadata and value is not None}
+    if isinstance(search, PenaltySearch) and search.reduction not in (None, "mean", "sum"):
+        raise InputError(f"{kind}(reduction={search.reduction!r}); expected 'mean' or 'sum'; leave it out for the default")
+    return dataclasses.replace(search, **numbers)
+
+
 def check_areas(areas: Sequence[int] | str | None, channels: int) -> tuple[int, ...]:
     """Areas as increasing counts of channels: None is `area_grid`, "smallest" is none at all.
 
     Raises:
-        InputError: an area is not a whole number between 1 and `channels`.
+        InputError: no areas, or one that is not a whole number between 1 and `channels`.
     """
     if areas is None:
         return area_grid(channels)
-    if isinstance(areas, str):
-        if areas == "smallest":
-            return ()
-        raise InputError(f"areas={areas!r}; expected whole numbers of channels, None or 'smallest'")
-    for area in areas:
-        if isinstance(area, bool) or int(area) != area or not 1 <= area <= channels:
+    if isinstance(areas, str) and areas == "smallest":
+        return ()
+    try:
+        given = [] if isinstance(areas, str) else [area.item() if hasattr(area, "item") else area for area in areas]
+    except TypeError:
+        given = []
+    if not given:
+        raise InputError(f"areas={areas!r}; expected a list of whole numbers of channels, None for a grid over all of them, or 'smallest' "
+                         "for a* alone; for one area give a list of one")
+    for area in given:
+        if isinstance(area, bool) or not isinstance(area, (int, float)) or not 1 <= area <= channels or area != int(area):
             raise InputError(f"area {area!r} for a layer of {channels} channels; expected a whole number of channels "
                              f"from 1 to {channels}; leave areas out for a grid over all of them")
-    return tuple(sorted({int(a) for a in areas}))
+    return tuple(sorted({int(a) for a in given}))

@@ -144,6 +144,15 @@ def test_ranking_is_by_the_area_of_entry_ties_by_number() -> None:
     assert record.ranking(0).tolist() == [4, 1, 2, 0, 3, 5]
 
 
+def test_ranking_without_areas_begins_with_the_smallest_set() -> None:
+    record = images(0, 3, areas=())
+    for row in range(3):
+        numbers = record.channels(row).tolist()
+        rest = [c for c in range(CHANNELS) if c not in numbers]
+        assert record.ranking(row).tolist() == numbers + rest
+    assert len(record.channels(2)) == 2
+
+
 def test_channels_of_a_class() -> None:
     record = classes((3, 5, 9), smallest_area=np.array([2, 9, 0], "i4"))
     for row, target in enumerate((3, 5, 9)):
@@ -155,8 +164,22 @@ def test_channels_of_a_class() -> None:
 def test_mean_channels_of_a_class_are_by_inclusion_ties_by_number() -> None:
     rate = np.zeros((3, CHANNELS), "f4")
     rate[1, [4, 7, 2]] = 0.5, 1.0, 0.5
-    record = classes(mean_mask=rate)
+    record = classes(mean_mask=rate, images=np.array([0, 2, 1], "i4"))
     assert record.channels(1, 4, source="mean").tolist() == [7, 2, 4, 0]
+    assert sorted(record.channels(1, CHANNELS, source="mean")) == list(range(CHANNELS))
+
+
+@pytest.mark.parametrize("count", [0, -1, CHANNELS + 1])
+def test_mean_channels_are_from_one_to_all(count: int) -> None:
+    record = classes(images=np.ones(3, "i4"))
+    with pytest.raises(ca.InputError, match=f"count={count}; expected a whole number from 1 to {CHANNELS}; ask for so many"):
+        record.channels(1, count, source="mean")
+
+
+def test_a_mean_over_no_image_names_no_channels() -> None:
+    record = classes(images=np.array([0, 2, 1], "i4"), mean_mask=np.zeros((3, CHANNELS), "f4"))
+    with pytest.raises(ca.InputError, match="source='mean' for class 0, of which no image reaches the level; expected one or more"):
+        record.channels(0, 5, source="mean")
 
 
 @pytest.mark.parametrize(("ask", "message"), [
@@ -192,3 +215,13 @@ def test_xarray_selects_by_key_and_area() -> None:
     assert float(found["scores"]) == record.scores[2, 1]
     named = classes((3, 5, 9)).to_xarray().sel({"class": 5})
     assert int(named["rows"]) == classes((3, 5, 9)).rows[1]
+    assert str(named["name"].values) == "name 5, ñ"
+
+
+def test_xarray_keeps_the_names_of_classes() -> None:
+    pytest.importorskip("xarray")
+    record = classes((3, 5, 9))
+    data = record.to_xarray()
+    assert data["name"].dims == ("class",)
+    assert tuple(data["name"].values) == record.names
+    assert record[:0].to_xarray()["name"].shape == (0,)

@@ -6,10 +6,11 @@ import dataclasses
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 import chanattr as ca
-from chanattr.settings import PAPER_AREAS, Settings, area_grid, check_areas, paper_areas
+from chanattr.settings import PAPER_AREAS, Range, Settings, area_grid, check_areas, check_number, check_search, paper_areas
 
 SEARCH = ca.ExactSearch(relaxed_steps=10, binary_steps=30, anneal=0.5, relaxed_rate=0.3, binary_rate=0.1, momentum=0.9, refine_steps=10)
 PENALTY = ca.PenaltySearch(steps=300, learning_rate=0.01, penalty=1500.0, ramp=150, momentum=0.9, dampening=0.0, start=0.5,
@@ -143,7 +144,6 @@ def test_areas_are_sorted_and_said_once() -> None:
     assert check_areas(range(1, 4), 9) == (1, 2, 3)
     assert check_areas(None, 64) == area_grid(64)
     assert check_areas("smallest", 64) == ()
-    assert check_areas([], 64) == ()
 
 
 @pytest.mark.parametrize("area", [0, 10, -1, True])
@@ -153,5 +153,68 @@ def test_areas_that_are_no_counts_are_refused(area: int) -> None:
 
 
 def test_areas_in_words_are_refused() -> None:
-    with pytest.raises(ca.InputError, match="areas='all'; expected whole numbers of channels, None or 'smallest'"):
+    with pytest.raises(ca.InputError, match="areas='all'; expected a list of whole numbers of channels, None for a grid"):
         check_areas("all", 9)
+
+
+def test_no_areas_at_all_are_refused() -> None:
+    with pytest.raises(ca.InputError, match=r"areas=\[\]; expected a list of whole numbers .*'smallest' for a\* alone"):
+        check_areas([], 64)
+
+
+RANGES = {
+    "ExactSearch": {"relaxed_steps": "a whole number from 0", "binary_steps": "a whole number from 1", "anneal": "a number from 0 to 1",
+                    "relaxed_rate": "a number above 0", "binary_rate": "a number above 0", "momentum": "a number from 0, below 1",
+                    "refine_steps": "a whole number from 1 to 10"},
+    "PenaltySearch": {"steps": "a whole number from 1", "learning_rate": "a number above 0", "penalty": "a number from 0",
+                      "ramp": "a whole number from 0", "momentum": "a number from 0, below 1", "dampening": "a number from 0 to 1",
+                      "start": "a number from 0 to 1"}}
+WRONG = {"a whole number from 0": (-1, 2.5), "a whole number from 1": (0, 1.5), "a whole number from 1 to 10": (0, 11, 2.5),
+         "a number above 0": (0, -0.1), "a number from 0": (-1,), "a number from 0 to 1": (-0.1, 1.1, 3),
+         "a number from 0, below 1": (1, 5, -1)}
+RIGHT = {"a whole number from 0": (0, 7, 2.0), "a whole number from 1": (1, 300), "a whole number from 1 to 10": (1, 10),
+         "a number above 0": (1e-9, 4), "a number from 0": (0, 1500), "a number from 0 to 1": (0, 1, 0.5),
+         "a number from 0, below 1": (0, 0.999)}
+FIELDS = [(kind, name) for kind, fields in RANGES.items() for name in fields]
+
+
+def test_every_number_of_a_search_has_a_range() -> None:
+    for kind, fields in RANGES.items():
+        numbers = {f.name for f in dataclasses.fields(getattr(ca, kind))} - {"name", "reduction"}
+        assert set(fields) == numbers
+
+
+@pytest.mark.parametrize(("kind", "name"), FIELDS)
+def test_numbers_out_of_their_range_are_refused(kind: str, name: str) -> None:
+    expected = RANGES[kind][name]
+    for value in (*WRONG[expected], float("nan"), float("inf"), True, "1"):
+        with pytest.raises(ca.InputError) as caught:
+            check_search(getattr(ca, kind)(**{name: value}))
+        assert str(caught.value) == f"{kind}({name}={value!r}); expected {expected}; leave it out for the default"
+
+
+@pytest.mark.parametrize(("kind", "name"), FIELDS)
+def test_numbers_in_their_range_become_plain_ones(kind: str, name: str) -> None:
+    expected = RANGES[kind][name]
+    for value in RIGHT[expected]:
+        found = getattr(check_search(getattr(ca, kind)(**{name: value})), name)
+        assert found == value
+        assert type(found) is (int if "whole" in expected else float)
+
+
+def test_numpys_numbers_become_plain_ones() -> None:
+    found = check_search(ca.ExactSearch(momentum=np.float32(0.5), binary_steps=np.int64(3)))
+    assert (type(found.momentum), type(found.binary_steps)) == (float, int)
+    assert dataclasses.replace(PLAIN, search=found).to_json()
+
+
+def test_what_is_not_given_stays_so() -> None:
+    assert check_search(ca.ExactSearch()) == ca.ExactSearch()
+    assert check_search(ca.PenaltySearch()) == ca.PenaltySearch()
+
+
+def test_a_range_in_words_and_in_use() -> None:
+    assert str(Range(1, 4, whole=True)) == "a whole number from 1 to 4"
+    assert check_number("n=4", 4, Range(1, 4, whole=True)) == 4
+    with pytest.raises(ca.InputError, match="n=5; expected a whole number from 1 to 4; take fewer"):
+        check_number("n=5", 5, Range(1, 4, whole=True), "take fewer")

@@ -37,7 +37,8 @@ def class_table(found: ImageAttribution, classes: ClassAttribution, labels: np.n
         right = mine & (found.predictions == target)
         area = found.smallest_area[mine & (found.targets == target) & (found.smallest_area >= 0)]
         kept = int((found.smallest_top1 & right & (found.targets == target)).sum())
-        top = " ".join(map(str, classes.channels(target, 5, source="mean")))
+        count = min(5, classes.mean_mask.shape[1])
+        top = " ".join(map(str, classes.channels(target, count, source="mean"))) if classes.images[row] else "-"
         rows.append((classes.names[row] or target, int(mine.sum()), f"{np.median(area):.0f}" if len(area) else "-",
                      int(classes.smallest_area[row]), top, f"{kept} of {int(right.sum())}"))
     return table(("class", "images", "a*", "joint a*", "top channels", "right answers kept"), rows)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from chanattr.errors import InputError
-from chanattr.settings import ExactSearch, PenaltySearch, Search
-
-AnySearch = TypeVar("AnySearch", bound=Search)
+from chanattr.settings import AnySearch, ExactSearch, PenaltySearch, check_search
 
 
 class Family(Protocol):
@@ -84,14 +81,8 @@ CHANNEL_PENALTY = PenaltySearch(steps=300, learning_rate=0.01, penalty=1500.0, r
 
 def resolve(search: AnySearch, defaults: ExactSearch | PenaltySearch) -> AnySearch:
     """`search` with every field that is None taken from `defaults`, checked."""
-    given = {f.name: getattr(search, f.name) for f in dataclasses.fields(search) if f.init}
-    values = {name: getattr(defaults, name) if value is None else value for name, value in given.items()}
-    for name, value in values.items():
-        if isinstance(value, (int, float)) and value < 0:
-            raise InputError(f"{type(search).__name__}({name}={value!r}); expected 0 or more; leave it out for the default")
-    if values.get("reduction", "mean") not in ("mean", "sum"):
-        raise InputError(f"PenaltySearch(reduction={values['reduction']!r}); expected 'mean' or 'sum'")
-    return dataclasses.replace(search, **values)
+    missing = {f.name: getattr(defaults, f.name) for f in dataclasses.fields(check_search(search)) if getattr(search, f.name) is None}
+    return check_search(dataclasses.replace(search, **missing))
 
 
 def largest(values: Float[Tensor, "P K"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P K"]:

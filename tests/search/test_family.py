@@ -133,8 +133,8 @@ def test_fields_left_none_take_the_familys_values() -> None:
     family = Channels(CHANNELS)
     assert family.resolve(ca.ExactSearch()) == CHANNEL_EXACT
     assert family.resolve(ca.PenaltySearch()) == CHANNEL_PENALTY
-    mine = family.resolve(ca.ExactSearch(binary_steps=0, momentum=0.5))
-    assert (mine.binary_steps, mine.momentum, mine.relaxed_steps) == (0, 0.5, CHANNEL_EXACT.relaxed_steps)
+    mine = family.resolve(ca.ExactSearch(relaxed_steps=0, momentum=0.5))
+    assert (mine.relaxed_steps, mine.momentum, mine.binary_steps) == (0, 0.5, CHANNEL_EXACT.binary_steps)
     assert family.resolve(mine) == mine
 
 
@@ -148,8 +148,9 @@ def test_refinement_takes_at_most_ten_evaluations_a_step() -> None:
 
 
 @pytest.mark.parametrize(("search", "message"), [
-    (ca.ExactSearch(binary_steps=-1), r"ExactSearch\(binary_steps=-1\); expected 0 or more"),
-    (ca.PenaltySearch(learning_rate=-0.1), r"PenaltySearch\(learning_rate=-0.1\); expected 0 or more"),
+    (ca.ExactSearch(binary_steps=0), r"ExactSearch\(binary_steps=0\); expected a whole number from 1; leave it out for the default"),
+    (ca.ExactSearch(refine_steps=11), r"ExactSearch\(refine_steps=11\); expected a whole number from 1 to 10; leave it out"),
+    (ca.PenaltySearch(learning_rate=-0.1), r"PenaltySearch\(learning_rate=-0.1\); expected a number above 0; leave it out"),
     (ca.PenaltySearch(reduction="median"), r"PenaltySearch\(reduction='median'\); expected 'mean' or 'sum'"),
 ])
 def test_settings_that_make_no_sense_are_refused(search: ca.ExactSearch | ca.PenaltySearch, message: str) -> None:
