@@ -44,18 +44,44 @@ def replace_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def logits_of(output: Any, score: Callable[[Any], Tensor] | None) -> Tensor:
-    """The logits [B, C] in a model's output.
+    """The logits [B, C] in a model's output: what `score` makes of it, else what is called ``logits``, else the only tensor that fits.
 
     Raises:
-        ModelError: no two-axis floating tensor.
+        ModelError: no two-axis floating tensor, or several and none called ``logits``.
     """
-    given = score(output) if score is not None else getattr(output, "logits", None)
-    logits = given if isinstance(given, Tensor) else first_tensor(output) if score is None else given
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point():
+    logits = score(output) if score is not None else _unscored(output)
+    if not _fits(logits):
         what = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ModelError(f"the {'score function' if score else 'model'} gave {what}; expected logits [images, classes]; "
                          "pass score=, a function of the model's output that gives them")
     return logits
+
+
+def _unscored(output: Any) -> Any:
+    """The logits of an output without a score function, or what is there instead."""
+    called = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if called is not None:
+        return called
+    fitting = {name: tensor for name, tensor in _tensors(output, "") if _fits(tensor)}
+    if len({id(tensor) for tensor in fitting.values()}) > 1:
+        listed = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in fitting.items())
+        raise ModelError(f"the model gave {len(fitting)} tensors that may be its logits ({listed}); expected one, or one called 'logits'; "
+                         "pass score=, a function of the model's output that gives them")
+    if fitting:
+        return next(iter(fitting.values()))
+    first = first_tensor(output)
+    return output if first is None else first
+
+
+def _fits(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 2 and value.is_floating_point()
+
+
+def _tensors(output: Any, name: str) -> list[tuple[str, Tensor]]:
+    """Every tensor in an output, with the way to it."""
+    if isinstance(output, Tensor):
+        return [(name, output)]
+    return [found for key, part in _parts(output) for found in _tensors(part, f"{name}[{key!r}]")]
 
 
 def _parts(output: Any) -> list[tuple[Any, Any]]:
