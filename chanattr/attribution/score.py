@@ -64,6 +64,7 @@ class NetworkScore:
     members: tuple[Tensor, ...]
     batch_size: int
 
+    @torch.inference_mode(False)
     def __call__(self, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], gradient: bool) -> Scored:
         """Mean reward of each mask over its row's images, with the gradient where asked."""
         masks = masks.detach()
@@ -80,10 +81,11 @@ class NetworkScore:
             rewards.index_add_(0, owner, got.detach())
         return Scored(rewards / counts, gradients / counts[:, None] if gradient else gradients)
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def judge(self, masks: Tensor, rows: Int[Tensor, "M"]) -> Judged:
         """The final figures of binary masks."""
-        sums = torch.zeros(3, len(masks), device=masks.device)
+        sums = torch.zeros(3, len(masks), device=masks.device, dtype=torch.float32)
         counts = torch.tensor([len(m) for m in self.members], device=masks.device)[rows].float()
         for owner, image in self._batches(rows):
             logits = self.tail.logits(self.stem, masks[owner].float(), image, self.fill).float()
@@ -112,6 +114,7 @@ def channels_last(values: Tensor, layer: Layer) -> Float[Tensor, "N P K"]:
     return values.movedim(layer.channel_axis, -1).reshape(len(values), -1, layer.channels)
 
 
+@torch.inference_mode(False)
 def fill_of(fill: str | float | Sequence[float] | np.ndarray | Tensor, activation: Tensor, layer: Layer) -> Fill:
     """What a dropped channel becomes.
 

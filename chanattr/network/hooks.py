@@ -37,7 +37,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
         for module, flag in training:
             module.training = flag
         for parameter, needed, gradient in parameters:
-            parameter.requires_grad_(needed)
+            with torch.inference_mode(parameter.is_inference()):  # one made in that mode may ask for gradients only there
+                parameter.requires_grad_(needed)
             parameter.grad = gradient
 
 

@@ -15,6 +15,7 @@ from chanattr.errors import InputError, LayerError, ModelError
 from chanattr.network.export import Graphs, Unsupported, export_and_cut
 from chanattr.network.hooks import apply_mask, capture, frozen, inject
 from chanattr.network.layers import Layer, describe_all
+from chanattr.network.names import kind
 from chanattr.network.outputs import call, logits_of
 
 LOG = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ class InjectedTail:
     engine: str = "injection"
     reason: str = ""
 
+    @torch.inference_mode(False)
     def stem(self, images: Tensor) -> Stem:
         """Runs the network once and keeps the images."""
         with frozen(self.model), capture(self.model, [self.layer.name]) as seen, torch.no_grad():
@@ -116,12 +118,12 @@ class InjectedTail:
 
     def logits(self, stem: Stem, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], fill: float | Tensor = 0.0) -> Float[Tensor, "M C"]:
         """The whole network's logits."""
-        values = torch.as_tensor(fill)
-        values = values[rows.to(values.device)] if values.ndim == 2 else values
+        values = _fill_at(fill, rows)
         with frozen(self.model), inject(self.model, self.layer.name, masks, fill=values, channel_axis=self.layer.channel_axis):
             return logits_of(call(self.model, stem.images[rows]), self.score)
 
 
+@torch.inference_mode(False)
 def bind(model: nn.Module, example: Tensor, names: Sequence[str], *, engine: str = "auto",
          score: Callable[[Any], Tensor] | None = None, channel_axis: int | None = None) -> dict[str, Tail]:
     """The tails of some layers, all from one export, each checked against injection on random masks.
@@ -137,10 +139,13 @@ def bind(model: nn.Module, example: Tensor, names: Sequence[str], *, engine: str
     Raises:
         InputError: no such engine.
         LayerError: a layer cannot be masked, or does not reach the score.
-        ModelError: the model gives no logits; with engine="tail", no tail.
+        ModelError: the model gives no logits, or was built in inference mode; with engine="tail", no tail.
     """
     if engine not in ENGINES:
         raise InputError(f"engine={engine!r}; expected one of {', '.join(ENGINES)}")
+    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
+        raise ModelError(f"{kind(model)} has weights made in inference mode, through which no gradient flows to the mask; expected weights "
+                         "made outside torch.inference_mode; build or load the model outside it")
     layers = describe_all(model, example, names, channel_axis=channel_axis)
     plain = {name: InjectedTail(layer=layer, model=model, score=score, reason="asked for")
              for name, layer in zip(names, layers, strict=True)}
@@ -151,7 +156,7 @@ def bind(model: nn.Module, example: Tensor, names: Sequence[str], *, engine: str
             graphs = export_and_cut(model, _two(example), [layer.name for layer in layers], score)
     except Unsupported as error:
         if engine == "tail":
-            raise ModelError(f"no tail can be cut from {type(model).__name__} ({error}); expected a model that torch.export takes; "
+            raise ModelError(f"no tail can be cut from {kind(model)} ({error}); expected a model that torch.export takes; "
                              "use engine='auto', which falls back to injection") from error
         LOG.warning("whole network runs for every mask, by injection: %s", error)
         return {name: _reaching(replace(tail, reason=str(error)), example) for name, tail in plain.items()}
@@ -189,11 +194,17 @@ def take_stem(stem: Stem, rows: Int[Tensor, "R"]) -> Stem:
 
 
 def _masked(activation: Tensor, masks: Tensor, rows: Tensor, fill: float | Tensor, layer: Layer) -> Tensor:
+    return apply_mask(activation, masks, _fill_at(fill, rows), layer.channel_axis, layer.name)
+
+
+def _fill_at(fill: float | Tensor, rows: Tensor) -> Tensor:
+    """The fill of some rows, usable in a backward pass also where it was made in inference mode."""
     values = torch.as_tensor(fill)
     values = values[rows.to(values.device)] if values.ndim == 2 else values
-    return apply_mask(activation, masks, values, layer.channel_axis, layer.name)
+    return values.clone() if values.is_inference() and not torch.is_inference_mode_enabled() else values
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def _run_stem(graph: fx.GraphModule, images: Tensor) -> tuple[Tensor, ...]:
     """The stem's outputs; a single image is run as two, for the graph is made for batches."""
@@ -209,10 +220,10 @@ def _two(images: Tensor) -> Tensor:
 
 def _checked(tail: ExportedTail, plain: InjectedTail, example: Tensor, engine: str) -> Tail:
     """The tail, if it agrees with injection on random masks; else injection, with the reason."""
-    difference = _disagreement(tail, plain, example)
-    if difference <= AGREEMENT:
+    difference, allowed = _disagreement(tail, plain, example)
+    if difference <= allowed:
         return tail
-    reason = f"the tail of {tail.layer.name!r} differs from injection by {difference:.1e} of the logits' scale (at most {AGREEMENT})"
+    reason = f"the tail of {tail.layer.name!r} differs from injection by {difference:.1e} of the logits' scale (at most {allowed:.0e})"
     if engine == "tail":
         raise ModelError(f"{reason}; expected the same numbers; use engine='auto', which falls back to injection")
     LOG.warning("%s; the whole network runs for every mask", reason)
@@ -220,20 +231,24 @@ def _checked(tail: ExportedTail, plain: InjectedTail, example: Tensor, engine: s
 
 
 @torch.no_grad()
-def _disagreement(tail: ExportedTail, plain: InjectedTail, example: Tensor) -> float:
-    """The largest difference of logits over random masks of all densities, as a share of their scale."""
+def _disagreement(tail: ExportedTail, plain: InjectedTail, example: Tensor) -> tuple[float, float]:
+    """The largest difference of logits over random masks of all densities, as a share of their scale; and how much there may be.
+
+    Half precision rounds by more than the limit, and may round otherwise in another batch.
+    """
     generator = torch.Generator().manual_seed(0)
     count = 3 * len(example)
     density = torch.rand(count, 1, generator=generator)
     masks = (torch.rand(count, tail.layer.channels, generator=generator) < density).float().to(example.device)
     rows = torch.arange(count, device=example.device) % len(example)
-    fast = tail.logits(tail.stem(example), masks, rows).float()
-    slow = plain.logits(plain.stem(example), masks, rows).float()
+    stem = tail.stem(example)
+    fast, slow = tail.logits(stem, masks, rows).float(), plain.logits(plain.stem(example), masks, rows).float()
+    allowed = max(AGREEMENT, *(4 * torch.finfo(t.dtype).eps for t in (stem.activation, stem.logits) if t.is_floating_point()))
     finite = slow.isfinite()
     if not torch.equal(finite, fast.isfinite()):
-        return float("inf")
+        return float("inf"), allowed
     scale = slow[finite].abs().amax().clamp(min=1e-30) if finite.any() else torch.ones(())
-    return float((fast - slow)[finite].abs().amax() / scale) if finite.any() else 0.0
+    return float((fast - slow)[finite].abs().amax() / scale) if finite.any() else 0.0, allowed
 
 
 def _reaching(tail: InjectedTail, example: Tensor) -> InjectedTail:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import chanattr as ca
 from chanattr.network.tail import ExportedTail, InjectedTail, bind, stems, take_stem
@@ -110,3 +115,72 @@ def test_a_model_without_logits_is_refused() -> None:
         ca.per_image(seeded(Maps), images(), "conv", areas=(2,))
     found = ca.per_image(seeded(Maps), images(), "conv", areas=(2,), score=lambda output: output.mean((2, 3)))
     assert found.scores.shape == (3, 1)
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+AMBIENT: dict[str, Callable[[], AbstractContextManager[Any]]] = {"inference": torch.inference_mode, "no_grad": torch.no_grad,
+                                                                 "float64": float64}
+
+
+@pytest.mark.parametrize("ambient", AMBIENT)
+@pytest.mark.parametrize("engine", ["tail", "injection"])
+@pytest.mark.parametrize("fill", ["mean", "spatial_mean", [0.5] * 6])
+def test_ambient_modes_change_nothing(ambient: str, engine: str, fill: Any) -> None:
+    model = seeded(Plain)
+
+    def search(batch: Tensor) -> ca.ImageAttribution:
+        return ca.per_image(model, batch, "mix", areas=(2, 4), fill=fill, engine=engine)
+
+    x = images()
+    expected = search(x)
+    with AMBIENT[ambient]():
+        batch = x.clone()  # made inside: in inference mode no tensor of a backward pass
+        inside = search(batch)
+    for found in (inside, search(batch.clone())):
+        np.testing.assert_array_equal(found.masks, expected.masks)
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
+        assert (found.engine, found.scores.dtype) == (expected.engine, np.float32)
+
+
+@pytest.mark.parametrize("engine", ["auto", "injection"])
+def test_a_model_built_in_inference_mode_is_refused_and_left_as_found(engine: str) -> None:
+    with torch.inference_mode():
+        model = seeded(Plain)
+    with pytest.raises(ca.ModelError, match=r"Plain has weights made in inference mode.*build or load the model outside it"):
+        bind(model, images(), ["mix"], engine=engine)
+    with ca.frozen(model), ca.inject(model, "mix", [1] * 6), torch.no_grad():
+        model(images())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(("build", "name"), [(Plain, "mix"), (Residual, "branch"), (Tokens, "block"), (ChannelsLast, "wide")])
+def test_other_precisions_give_the_same_logits(build: type[nn.Module], name: str, dtype: torch.dtype) -> None:
+    model, x = seeded(build).to(dtype), images(2).to(dtype)
+    fast, slow = bind(model, x, [name], engine="tail")[name], bind(model, x, [name], engine="injection")[name]
+    masks = (torch.rand(5, fast.layer.channels, generator=torch.Generator().manual_seed(5)) < 0.5).float()
+    rows = torch.tensor([0, 1, 1, 0, 1])
+    logits = [tail.logits(tail.stem(x), masks, rows) for tail in (fast, slow)]
+    assert logits[0].dtype == logits[1].dtype == dtype
+    torch.testing.assert_close(logits[0], logits[1], rtol=2 * torch.finfo(dtype).eps, atol=2 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("engine", ["tail", "injection"])
+@pytest.mark.parametrize(("build", "name"), [(Plain, "mix"), (Tokens, "block"), (Residual, "branch")])
+def test_one_image_is_enough(build: type[nn.Module], name: str, engine: str) -> None:
+    model, x = seeded(build), images(3)
+    tail = bind(model, x[:1], [name], engine=engine)[name]
+    alone, together = tail.stem(x[:1]), tail.stem(x)
+    torch.testing.assert_close(alone.activation, together.activation[:1])
+    mask = torch.tensor([[1.0, 0] * (tail.layer.channels // 2)])
+    one = tail.logits(alone, mask, torch.tensor([0]))
+    assert one.shape == (1, 4)
+    torch.testing.assert_close(one, tail.logits(together, mask.expand(3, -1), torch.arange(3))[:1])
