@@ -102,7 +102,7 @@ class PenaltySearch:
 
 
 Search = ExactSearch | PenaltySearch
-AnySearch = TypeVar("AnySearch", ExactSearch, PenaltySearch)
+AnySearch = TypeVar("AnySearch", bound=Search)
 SEARCHES: dict[str, type[ExactSearch] | type[PenaltySearch]] = {"exact": ExactSearch, "penalty": PenaltySearch}
 
 

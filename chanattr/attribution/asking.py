@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from chanattr.attribution.inputs import check_finite
 from chanattr.attribution.question import Question
 from chanattr.attribution.score import Fill, NetworkScore
 from chanattr.network.tail import Stem, Tail
@@ -50,6 +52,17 @@ def make_asking(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor,
     if question.settings.game == "dual":
         full, none = full - none, none - full
     return Asking(score, question, full, none, level_of(question.settings.level, full, none), whole.top1)
+
+
+def check_ends(asking: Asking, names: Sequence[str], unit: str = "image") -> None:
+    """Refuses rows whose score with every channel or with none is not finite.
+
+    Raises:
+        ModelError: so; names the rows.
+    """
+    check_finite(asking.original, names, "rewards with every channel", unit=unit, remedy="check the reward and the precision of the model")
+    check_finite(asking.empty, names, "scores with every channel dropped", unit=unit,
+                 remedy="drop channels to another fill, such as fill='mean', or choose another layer")
 
 
 def search_grid(asking: Asking, grid: Int[Tensor, "A"]) -> tuple[Bool[Tensor, "R A K"], Float[Tensor, "R"]]:

@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from chanattr.attribution.asking import Asking, find_smallest, judge, make_asking, reaches, search_grid
-from chanattr.attribution.image import SHARD, check_images, mean_fill, per_image, to_f4, to_i4, to_numpy
-from chanattr.attribution.question import Areas, Asked, Question, check_finite, check_targets, make_question
+from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, make_asking, reaches, search_grid
+from chanattr.attribution.image import SHARD, mean_fill, per_image, to_f4, to_i4, to_numpy
+from chanattr.attribution.inputs import check_finite, check_found, check_images, check_model, check_targets, goal_of
+from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
+from chanattr.errors import InputError
 from chanattr.network.tail import Stem, Tail, bind, join_stems, take_stem
 from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution, ImageAttribution, concatenate
@@ -36,30 +38,39 @@ def per_class(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, t
             as for `per_image`.
         targets: the class of each image [N]; required.
         folds: parts of a class that are searched apart and scored on the rest; 0 or 1 for none.
-        found: the images' own answers at this layer (keys ``str(row)`` or any, in the order of `images`), if they are at hand.
+        found: the images' own answers to this question, in the order of `images`, if they are at hand; their keys, areas and search
+            may be any.
         names: class names by number.
 
     Returns:
         A `ClassAttribution` with one row a class, in increasing order of its number.
 
     Raises:
-        InputError: an argument cannot be used.
+        InputError: an argument cannot be used, or `found` is not of these images, targets or question.
+        LayerError, ModelError: as in `per_image`.
 
     Source: Fong, Patrick and Vedaldi 2019, section 5, for the mean; the joint set is this project's.
     """
-    check_images(images)
     asked = Asked(areas=areas, search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed,
                   folds=folds, batch_size=batch_size)
+    check_images(images)
+    if targets is None:
+        raise InputError("targets=None; expected the class of each image, for answers are one a class; pass labels, or "
+                         "model(images).argmax(1) for the predicted classes")
+    check_targets(targets, len(images))
+    check_model(model, images[:2], score)
     tail = bind(model, images[:2], [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
     shards = [images[first:first + SHARD] for first in range(0, len(images), SHARD)]
     stem = join_stems([tail.stem(shard) for shard in shards])
-    goal = check_targets(targets, stem)
+    goal = goal_of(targets, stem)
     given = mean_fill(tail, shards) if isinstance(fill, str) and fill == "mean" else fill_of(fill, stem.activation, tail.layer)
-    if found is None:
+    question = make_question(asked, model, tail.layer, given)
+    if found is not None:
+        check_found(found, question.settings, goal, stem.logits)
+    else:
         found = per_image(model, images, layer, targets=goal, areas=areas, search=search, reward=reward, game=game,
                           fill=given.values if given.values.ndim == 1 else fill, level=level, refine=refine, score=score,
                           channel_axis=channel_axis, seed=seed, batch_size=batch_size, engine=engine, progress=progress)
-    question = make_question(asked, model, tail.layer, given)
     records = []
     classes = goal.unique().tolist()
     with advance(progress, len(classes), f"classes at {layer}") as tell:
@@ -84,16 +95,23 @@ def answer_class(question: Question, tail: Tail, stem: Stem, *, target: int, nam
         target, name: of the class.
         fill: as resolved; [K] or [N, K].
         smallest_area, smallest_mask: the images' own a* for this target, [R] and [R, K].
+
+    Raises:
+        ModelError: numbers of an image, or of the class, are not finite.
     """
     count = len(stem.logits)
     goal = torch.full((count,), target, device=stem.logits.device)
-    check_finite(stem.logits, [f"{name or target} image {i}" for i in range(count)], "scores")
+    images = [f"{name or target} image {i}" for i in range(count)]
+    check_finite(stem.logits, images, "scores")
+    check_finite(stem.activation, images, f"activations at layer {tail.layer.name!r}")
     members, held_out = fold_members(count, question.settings.folds, goal.device)
     asking = make_asking(question, tail, stem, goal, fill, members)
+    check_ends(asking, [name or str(target)] * len(members), "class")
     grid = torch.tensor(question.settings.areas, device=goal.device, dtype=torch.long)
     masks, spent = search_grid(asking, grid)
     row = torch.zeros(len(grid), dtype=torch.long, device=goal.device)
     final = judge(asking, masks[0], row)
+    check_finite(final.score[None], [name or str(target)], "masked scores", unit="class")
     whole = _alone(asking)
     smallest = find_smallest(whole, grid, masks[:1], reaches(whole, final.score, final.top1, row)[None])
     last = judge(whole, smallest.mask, torch.zeros_like(smallest.area))

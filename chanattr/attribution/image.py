@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from chanattr.attribution.asking import find_smallest, judge, make_asking, reaches, search_grid
-from chanattr.attribution.question import Areas, Asked, Question, check_finite, check_keys, check_targets, make_question
+from chanattr.attribution.asking import check_ends, find_smallest, judge, make_asking, reaches, search_grid
+from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_model, check_targets, goal_of
+from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, channels_last, fill_of
-from chanattr.errors import InputError
 from chanattr.network.layers import Layer
 from chanattr.network.tail import Stem, Tail, bind
 from chanattr.progress import Progress, advance
@@ -77,6 +77,8 @@ def per_image(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, t
                   batch_size=batch_size)
     check_images(images)
     names = check_keys(keys, len(images))
+    goal = None if targets is None else check_targets(targets, len(images))
+    check_model(model, images[:2], score)
     tail = bind(model, images[:2], [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
     shards = [slice(first, first + SHARD) for first in range(0, len(images), SHARD)]
     means = mean_fill(tail, [images[s] for s in shards]) if isinstance(fill, str) and fill == "mean" else None
@@ -87,7 +89,7 @@ def per_image(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, t
             stem = tail.stem(images[shard])
             filled = means or fill_of(fill, stem.activation, tail.layer)
             question = question or make_question(asked, model, tail.layer, filled)
-            wanted = None if targets is None else torch.as_tensor(targets)[shard]
+            wanted = None if goal is None else goal[shard]
             records.append(answer(question, tail, stem, keys=names[shard], targets=wanted, fill=filled))
             tell(len(stem.logits))
     return concatenate(records)
@@ -103,10 +105,16 @@ def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], t
         keys, targets: one an image.
         fill: as resolved; [K] or [N, K].
         keep_energy: whether to keep the energy map of every area, for figures; a* has its own always.
+
+    Raises:
+        InputError: targets are not one class an image.
+        ModelError: numbers of an image are not finite: logits, activations, or scores with every, no or some channels.
     """
     check_finite(stem.logits, keys, "scores")
-    goal = check_targets(targets, stem)
+    check_finite(stem.activation, keys, f"activations at layer {tail.layer.name!r}")
+    goal = goal_of(targets, stem)
     asking = make_asking(question, tail, stem, goal, fill, tuple(torch.arange(len(goal), device=goal.device)[:, None]))
+    check_ends(asking, keys)
     grid = torch.tensor(question.settings.areas, device=goal.device, dtype=torch.long)
     masks, spent = search_grid(asking, grid)
     row = torch.arange(len(goal), device=goal.device).repeat_interleave(len(grid))
@@ -125,18 +133,6 @@ def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], t
         **_energies(tail.layer, stem, masks, smallest.mask, keep_energy),
         fill_values=to_f4(fill.stored()),
         evaluations=to_f4(spent), refine_evaluations=to_f4(smallest.evaluations))
-
-
-def check_images(images: object) -> None:
-    """Refuses what is no batch of images.
-
-    Raises:
-        InputError: not a floating tensor with a batch axis and at least one image.
-    """
-    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 2 or not len(images):
-        what = f"shape {tuple(images.shape)}, {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"images are {what}; expected a floating tensor [N, ...] as the model takes it, N at least 1; "
-                         "ca.image_loader reads picture files")
 
 
 def mean_fill(tail: Tail, batches: Iterable[Tensor]) -> Fill:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
+from chanattr.attribution.inputs import checked_reward
 from chanattr.attribution.score import Fill
-from chanattr.errors import InputError, ModelError
+from chanattr.errors import InputError
 from chanattr.network.layers import Layer
-from chanattr.network.tail import Stem
 from chanattr.network.weights import model_sha256
 from chanattr.search.family import Channels
 from chanattr.search.objective import Reward, level_of, reward_function
-from chanattr.settings import GAMES, ExactSearch, Search, Settings, check_areas
+from chanattr.settings import COUNT, GAMES, REWARDS, STEPS, ExactSearch, Search, Settings, check_areas, check_number, check_search
 
 Areas = Sequence[int] | str | None
 
@@ -39,7 +40,11 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a caller may say of a question; every field has the default of `per_image`."""
+    """What a caller may say of a question, checked as far as no layer is needed; every field has the default of `per_image`.
+
+    Raises:
+        InputError: search, reward, game, level, or a number cannot be used.
+    """
 
     areas: Areas = None
     search: Search | None = None
@@ -54,6 +59,26 @@ class Asked:
     preprocessing: str = ""
     batch_size: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.game not in GAMES:
+            raise InputError(f"game={self.game!r}; expected one of {', '.join(GAMES)}; leave it out for '{GAMES[0]}'")
+        _level(self.level, self.game)
+        if self.search is not None:
+            check_search(self.search)
+        if not isinstance(self.reward, str) and not callable(self.reward):
+            raise InputError(f"reward={self.reward!r}; expected one of {', '.join(REWARDS)}, or a callable (logits, targets) -> [B]; "
+                             "leave it out for 'logit'")
+        reward_function(self.reward)  # refuses a name that is none
+        if self.score is not None and not callable(self.score):
+            raise InputError(f"score={self.score!r}; expected a function of the model's output that gives logits; leave it out where "
+                             "the model gives them itself")
+        if self.refine is not None and not isinstance(self.refine, bool):
+            raise InputError(f"refine={self.refine!r}; expected True, False or None; leave it out for the search's own")
+        check_number(f"folds={self.folds!r}", self.folds, COUNT)
+        check_number(f"seed={self.seed!r}", self.seed, COUNT)
+        if self.batch_size is not None:
+            check_number(f"batch_size={self.batch_size!r}", self.batch_size, STEPS)
+
 
 def make_question(asked: Asked, model: nn.Module, layer: Layer, fill: Fill, *, digest: str | None = None) -> Question:
     """The question for one layer, with everything resolved.
@@ -66,11 +91,9 @@ def make_question(asked: Asked, model: nn.Module, layer: Layer, fill: Fill, *, d
         digest: of the model, where it is known already.
 
     Raises:
-        InputError: areas, reward, game, level or search cannot be used.
+        InputError: areas cannot be used on this layer.
     """
     family = Channels(layer.channels)
-    if asked.game not in GAMES:
-        raise InputError(f"game={asked.game!r}; expected one of {', '.join(GAMES)}")
     search: Search = family.resolve(asked.search if asked.search is not None else ExactSearch())
     exact = isinstance(search, ExactSearch)
     settings = Settings(
@@ -79,8 +102,9 @@ def make_question(asked: Asked, model: nn.Module, layer: Layer, fill: Fill, *, d
         refine=exact if asked.refine is None else asked.refine, folds=asked.folds, seed=asked.seed,
         score=callable_name(asked.score) if asked.score is not None else "", model=asked.model or type(model).__name__,
         model_sha256=digest or model_sha256(model), preprocessing=asked.preprocessing)
-    return Question(settings=settings, family=family, reward=reward_function(asked.reward),
-                    batch_size=asked.batch_size or default_batch_size(model))
+    reward = reward_function(asked.reward)
+    return Question(settings=settings, family=family, batch_size=int(asked.batch_size or default_batch_size(model)),
+                    reward=reward if isinstance(asked.reward, str) else checked_reward(reward, settings.reward))
 
 
 def default_batch_size(model: nn.Module) -> int:
@@ -96,63 +120,13 @@ def callable_name(named: str | Callable[..., object]) -> str:
     return f"{getattr(named, '__module__', '')}:{getattr(named, '__qualname__', type(named).__name__)}"
 
 
-def check_targets(targets: Sequence[int] | Tensor | None, stem: Stem) -> Tensor:
-    """Class numbers, one an image; None is the class that the whole network predicts.
-
-    Raises:
-        InputError: not one whole number an image, or out of the model's range.
-    """
-    count, classes = stem.logits.shape
-    if targets is None:
-        return stem.logits.argmax(1)
-    values = torch.as_tensor(targets, device=stem.logits.device)
-    if values.shape != (count,) or values.is_floating_point() or values.dtype == torch.bool:
-        raise InputError(f"targets have shape {tuple(values.shape)} and type {values.dtype}; expected {count} whole numbers, "
-                         "one an image; leave targets out for the predicted classes")
-    bad = values[(values < 0) | (values >= classes)]
-    if len(bad):
-        raise InputError(f"target {int(bad[0])} for a model with {classes} classes; expected 0 to {classes - 1}")
-    return values.long()
-
-
-def check_finite(values: Tensor, keys: Sequence[str], what: str) -> None:
-    """Refuses NaN and infinite scores, naming the images they belong to.
-
-    Raises:
-        ModelError: a row of `values` is not finite.
-    """
-    bad = ~values.flatten(1).isfinite().all(1) if values.ndim > 1 else ~values.isfinite()
-    if bad.any():
-        names = [keys[i] for i in torch.nonzero(bad)[:3, 0].tolist()]
-        raise ModelError(f"the {what} of {int(bad.sum())} image(s) are not finite (NaN or infinite), first {', '.join(map(repr, names))}; "
-                         "expected finite numbers; check the preprocessing and the precision of the model")
-
-
-def check_keys(keys: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    """Keys, one a row and all different; None is ``str(row)``.
-
-    Raises:
-        InputError: another number of keys, or one twice.
-    """
-    if keys is None:
-        return tuple(str(row) for row in range(count))
-    if len(keys) != count:
-        raise InputError(f"{len(keys)} keys for {count} images; expected one each")
-    seen: set[str] = set()
-    for key in keys:
-        if key in seen:
-            raise InputError(f"key {key!r} comes twice; expected every image to have its own; rename one, or leave keys out")
-        seen.add(key)
-    return tuple(keys)
-
-
 def _level(level: str | float | None, game: str) -> str | float:
     if level is None:
         return "top1" if game == "delete" else "original"
+    if isinstance(level, bool) or not isinstance(level, (str, Real)):
+        raise InputError(f"level={level!r}; expected 'original', 'top1' or a fraction from 0 to 1; leave it out for the game's own")
     level_of(level, torch.zeros(1), torch.zeros(1))  # refuses what is no level
     if level == "original" and game == "delete":
         raise InputError("level='original' in the game 'delete', where dropping nothing reaches it; expected 'top1' (the default there) "
                          "or a fraction of the way from the empty to the original score")
     return level if isinstance(level, str) else float(level)
-
-

@@ -1,0 +1,187 @@
+"""What comes with a question, checked before any work on it: images, keys, targets, the model, a reward, answers at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from chanattr.errors import ChanattrError, InputError, ModelError
+from chanattr.network.hooks import frozen
+from chanattr.network.outputs import call, logits_of
+from chanattr.network.tail import Stem
+from chanattr.records import ImageAttribution
+from chanattr.search.objective import Reward
+from chanattr.settings import Settings
+
+SAME = 0.02  # how far probabilities of the same images may lie apart: other devices and half precision
+# What answers at hand must have been asked with; areas and search may differ.
+SHARED = ("layer", "reward", "game", "fill", "fill_sha256", "level", "score", "model_sha256")
+
+
+def check_images(images: object) -> None:
+    """Refuses what is no batch of images.
+
+    Raises:
+        InputError: not a floating tensor with a batch axis and at least one image.
+    """
+    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 2 or not len(images):
+        what = f"{type(images).__name__}{_shape(images)}"
+        raise InputError(f"images are {what}; expected a floating tensor [N, ...] as the model takes it, N at least 1; "
+                         "make them floats by the model's own preprocessing; ca.image_loader reads picture files")
+
+
+def check_model(model: nn.Module, images: Tensor, score: Callable[..., Tensor] | None) -> None:
+    """Runs the model once as it is, so that its own error comes with what it was given.
+
+    Raises:
+        ModelError: the model or the score function fails on these images, or gives another number of rows.
+    """
+    what = f"images of shape {tuple(images.shape)}, {images.dtype}, {images.device}"
+    try:
+        with frozen(model), torch.no_grad():
+            logits = logits_of(call(model, images), score)
+    except ChanattrError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{type(model).__name__} failed on {what} ({type(error).__name__}: {_short(error)}); expected images as the model "
+                         "takes them; check their channels, size and device, and that model(images) runs by itself") from error
+    if len(logits) != len(images):
+        raise ModelError(f"{type(model).__name__} gave logits {tuple(logits.shape)} for {what}; expected one row an image; "
+                         "give images with a batch axis [N, ...]")
+
+
+def check_keys(keys: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """Keys, one a row and all different; None is ``str(row)``.
+
+    Raises:
+        InputError: another number of keys, one that is no text, or one twice.
+    """
+    if keys is None:
+        return tuple(str(row) for row in range(count))
+    if isinstance(keys, str) or len(keys) != count:
+        raise InputError(f"{'one text' if isinstance(keys, str) else len(keys)} as keys for {count} images; expected a list of texts, one "
+                         "each; leave keys out for row numbers")
+    seen: set[str] = set()
+    for key in keys:
+        if not isinstance(key, str):
+            raise InputError(f"key {key!r} is {type(key).__name__}; expected text; pass [str(key) for key in keys]")
+        if key in seen:
+            raise InputError(f"key {key!r} comes twice; expected every image to have its own; rename one, or leave keys out")
+        seen.add(str(key))
+    return tuple(str(key) for key in keys)
+
+
+def check_targets(targets: Sequence[int] | Tensor, count: int) -> Tensor:
+    """Class numbers, one an image, i8 [count].
+
+    Raises:
+        InputError: not one whole number an image.
+    """
+    try:
+        values = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"targets={str(targets)[:80]} are no numbers; expected {count} whole numbers, one an image; "
+                         "leave targets out for the predicted classes") from error
+    if values.shape != (count,) or values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise InputError(f"targets have shape {tuple(values.shape)} and type {values.dtype}; expected {count} whole numbers, one an image; "
+                         "leave targets out for the predicted classes")
+    return values.long()
+
+
+def goal_of(targets: Sequence[int] | Tensor | None, stem: Stem) -> Tensor:
+    """Class numbers of a stem's images, where its logits are; None is the class that the whole network predicts.
+
+    Raises:
+        InputError: not one whole number an image, or out of the model's range.
+    """
+    count, classes = stem.logits.shape
+    if targets is None:
+        return stem.logits.argmax(1)
+    values = check_targets(targets, count).to(stem.logits.device)
+    bad = values[(values < 0) | (values >= classes)]
+    if len(bad):
+        raise InputError(f"target {int(bad[0])} for a model with {classes} classes; expected 0 to {classes - 1}; "
+                         "leave targets out for the predicted classes")
+    return values
+
+
+def check_finite(values: Tensor, names: Sequence[str], what: str, *, unit: str = "image", remedy: str = "") -> None:
+    """Refuses NaN and infinite numbers, naming the rows that they belong to.
+
+    Args:
+        values: [N, ...].
+        names: one a row.
+        what: the values, in words.
+        unit: what a row is.
+        remedy: what to do.
+
+    Raises:
+        ModelError: a row of `values` is not finite.
+    """
+    bad = ~(values.flatten(1).isfinite().all(1) if values.ndim > 1 else values.isfinite())
+    if bad.any():
+        named = ", ".join(repr(names[i]) for i in torch.nonzero(bad)[:3, 0].tolist())
+        todo = remedy or f"check the preprocessing and the precision of the model, or leave out such an {unit}"
+        raise ModelError(f"the {what} of {int(bad.sum())} {unit}(s) are not finite (NaN or infinite), first {named}; "
+                         f"expected finite numbers; {todo}")
+
+
+def checked_reward(reward: Reward, name: str) -> Reward:
+    """A caller's reward whose values are looked at, each time: ``[B]``, floating, and with a gradient where logits have one."""
+
+    def checked(logits: Tensor, targets: Tensor) -> Tensor:
+        try:
+            values = reward(logits, targets)
+        except (ChanattrError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise InputError(f"reward {name} failed on logits {tuple(logits.shape)} and targets {tuple(targets.shape)} "
+                             f"({type(error).__name__}: {_short(error)}); expected a function (logits, targets) -> [B]; "
+                             "try it by itself on such tensors") from error
+        if not isinstance(values, Tensor) or values.shape != targets.shape or not values.is_floating_point():
+            raise InputError(f"reward {name} gave {type(values).__name__}{_shape(values)} for logits {tuple(logits.shape)}; expected a "
+                             f"floating tensor of shape {tuple(targets.shape)}, one number an image; do not sum over images")
+        if logits.requires_grad and not values.requires_grad:
+            raise InputError(f"reward {name} has no gradient in the logits, which the search follows; expected one that is differentiable; "
+                             "leave out detach, argmax and comparisons")
+        return values
+
+    return checked
+
+
+def check_found(found: ImageAttribution, settings: Settings, targets: Tensor, logits: Tensor) -> None:
+    """Refuses answers at hand that are not those of these images to this question (areas and search may differ).
+
+    Raises:
+        InputError: other rows, layer, targets, channels or question, or other images, as their probabilities tell.
+    """
+    remedy = "pass what per_image gave for these images, in their order, or leave found out"
+    if not isinstance(found, ImageAttribution) or len(found) != len(targets):
+        what = f"{len(found)} rows" if isinstance(found, ImageAttribution) else type(found).__name__
+        raise InputError(f"found is {what} for {len(targets)} images; expected an ImageAttribution with one row an image; {remedy}")
+    for name, mine, theirs in settings.differences(found.settings):
+        if name in SHARED:
+            raise InputError(f"found has {name}={theirs!r}, but {name}={mine!r} is asked; expected the same question; {remedy}")
+    goal = targets.cpu().numpy()
+    if (other := np.flatnonzero(found.targets != goal)).size:
+        row = int(other[0])
+        raise InputError(f"found is about class {found.targets[row]} in row {row}, but its target is {goal[row]}; expected the same "
+                         f"targets; {remedy}")
+    mine = logits.float().softmax(1).gather(1, targets[:, None])[:, 0].cpu().numpy()
+    if (far := np.flatnonzero(~(np.abs(found.probability - mine) <= SAME))).size:
+        row = int(far[0])
+        raise InputError(f"found is of another image in row {row} (probability {found.probability[row]:.3f} of class {goal[row]}, here "
+                         f"{mine[row]:.3f}); expected the same images; {remedy}")
+
+
+def _shape(values: object) -> str:
+    """Shape and type in words, of what has them."""
+    return f" {tuple(values.shape)} {values.dtype}" if hasattr(values, "shape") and hasattr(values, "dtype") else ""
+
+
+def _short(error: Exception) -> str:
+    """An error's message in one line."""
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,206 @@
+"""Wrong arguments of every kind, run as callers run them: the tests' own check of annotations would refuse them first."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import chanattr as ca
+from tests.models import Plain, images, seeded
+
+QUICK = ca.ExactSearch(relaxed_steps=2, binary_steps=2)
+
+
+class Wrong(NamedTuple):
+    """A call, the error that it must raise, and a pattern of its message."""
+
+    call: Callable[[], object]
+    error: str
+    message: str
+
+
+def ask(**options: Any) -> Any:
+    given = {"images": images(4), "areas": (1, 3), "search": QUICK, "engine": "injection"} | options
+    return ca.per_image(seeded(Plain), given.pop("images"), "mix", **given)
+
+
+def ask_classes(**options: Any) -> Any:
+    given = {"images": images(4), "areas": (1, 3), "search": QUICK, "engine": "injection", "targets": [1, 1, 2, 2]} | options
+    return ca.per_class(seeded(Plain), given.pop("images"), "mix", **given)
+
+
+def found(**options: Any) -> Any:
+    return ask(**{"targets": [1, 1, 2, 2]} | options)
+
+
+class Normed(nn.Module):
+    """Divides by the size of its activation: nothing over nothing where all channels are dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.mix, self.head = nn.Conv2d(3, 6, 3), nn.Identity(), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mix(self.body(x))
+        return self.head((x / x.abs().sum((1, 2, 3), keepdim=True)).mean((2, 3)))
+
+
+class Hidden(Normed):
+    """The second image's activation holds a NaN that the logits do not show."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        bad = torch.zeros_like(x)
+        bad[1:2, 0] = torch.nan
+        return self.head(torch.nan_to_num(self.mix(x + bad)).mean((2, 3)))
+
+
+def raising(logits: Tensor, targets: Tensor) -> Tensor:
+    raise KeyError("no such\nweight")
+
+
+def of(model: nn.Module, **options: Any) -> Any:
+    given = {"areas": (1, 3), "search": QUICK, "engine": "injection"} | options
+    return ca.per_image(model.eval(), images(3), "mix", **given)
+
+
+AREAS = r"areas=.*; expected a list of whole numbers of channels, None for a grid over all of them, or 'smallest' for a\* alone; for one"
+AREA = r"area {} for a layer of 6 channels; expected a whole number of channels from 1 to 6; leave areas out for a grid over all of them"
+TARGETS = r"targets have shape {} and type torch.\w+; expected 4 whole numbers, one an image; leave targets out for the predicted classes"
+SEARCH = r"search={}; expected ca.ExactSearch\(...\) or ca.PenaltySearch\(...\); leave it out for the exact search"
+IMAGES = r"images are {}; expected a floating tensor \[N, ...\] as the model takes it, N at least 1; make them floats by the model's own"
+FOUND = r"{}; pass what per_image gave for these images, in their order, or leave found out"
+LEVEL = r"level={}; expected 'original', 'top1' or a fraction from 0 to 1"
+
+CASES = {
+    "areas a number": Wrong(lambda: ask(areas=5), "InputError", AREAS),
+    "areas none at all": Wrong(lambda: ask(areas=()), "InputError", AREAS),
+    "areas in a word": Wrong(lambda: ask(areas="all"), "InputError", AREAS),
+    "areas a single array": Wrong(lambda: ask(areas=np.array(5)), "InputError", AREAS),
+    "area a text": Wrong(lambda: ask(areas=("a",)), "InputError", AREA.format("'a'")),
+    "area NaN": Wrong(lambda: ask(areas=(float("nan"),)), "InputError", AREA.format("nan")),
+    "area None": Wrong(lambda: ask(areas=(None,)), "InputError", AREA.format("None")),
+    "area a half": Wrong(lambda: ask(areas=(2, 2.5)), "InputError", AREA.format("2.5")),
+    "area endless": Wrong(lambda: ask(areas=(float("inf"),)), "InputError", AREA.format("inf")),
+    "targets a number": Wrong(lambda: ask(targets=3), "InputError", TARGETS.format(r"\(\)")),
+    "targets a single tensor": Wrong(lambda: ask(targets=torch.tensor(3)), "InputError", TARGETS.format(r"\(\)")),
+    "targets in words": Wrong(lambda: ask(targets=["a"] * 4), "InputError", r"targets=\['a', .* are no numbers; expected 4 whole numbers"),
+    "targets None each": Wrong(lambda: ask(targets=[None] * 4), "InputError", r"targets=\[None, .* are no numbers; expected 4 whole"),
+    "targets with a fraction": Wrong(lambda: ask(targets=[0.5, 1, 2, 3]), "InputError", TARGETS.format(r"\(4,\)")),
+    "targets true or false": Wrong(lambda: ask(targets=[True] * 4), "InputError", TARGETS.format(r"\(4,\)")),
+    "more targets than images": Wrong(lambda: ask(targets=[0] * 6), "InputError", TARGETS.format(r"\(6,\)")),
+    "more targets than one shard of images": Wrong(lambda: ask(images=images(16), targets=[0] * 20), "InputError",
+                                                   r"targets have shape \(20,\) .*; expected 16 whole numbers, one an image"),
+    "a target out of range": Wrong(lambda: ask(targets=[0, 1, 2, 4]), "InputError", "target 4 for a model with 4 classes; expected 0 to 3"),
+    "search a word": Wrong(lambda: ask(search="exact"), "InputError", SEARCH.format("'exact'")),
+    "search a class": Wrong(lambda: ask(search=ca.ExactSearch), "InputError", SEARCH.format("<class .*>")),
+    "half a step": Wrong(lambda: ask(search=ca.ExactSearch(relaxed_steps=2.5)), "InputError",
+                         r"ExactSearch\(relaxed_steps=2.5\); expected a whole number from 0; leave it out"),
+    "momentum 5": Wrong(lambda: ask(search=ca.ExactSearch(momentum=5)), "InputError",
+                        r"ExactSearch\(momentum=5\); expected a number from 0, below 1; leave it out"),
+    "momentum NaN": Wrong(lambda: ask(search=ca.PenaltySearch(momentum=float("nan"))), "InputError", r"PenaltySearch\(momentum=nan\)"),
+    "steps in words": Wrong(lambda: ask(search=ca.PenaltySearch(steps="many")), "InputError", r"PenaltySearch\(steps='many'\); expected a"),
+    "batch of none": Wrong(lambda: ask(batch_size=0), "InputError", "batch_size=0; expected a whole number from 1; leave it out"),
+    "batch below none": Wrong(lambda: ask(batch_size=-1), "InputError", "batch_size=-1; expected a whole number from 1"),
+    "half a batch": Wrong(lambda: ask(batch_size=2.5), "InputError", "batch_size=2.5; expected a whole number from 1"),
+    "half a seed": Wrong(lambda: ask(seed=0.5), "InputError", "seed=0.5; expected a whole number from 0"),
+    "folds below none": Wrong(lambda: ask_classes(folds=-1), "InputError", "folds=-1; expected a whole number from 0"),
+    "refine in words": Wrong(lambda: ask(refine="no"), "InputError", "refine='no'; expected True, False or None"),
+    "game none": Wrong(lambda: ask(game=None), "InputError", "game=None; expected one of preserve, delete, dual"),
+    "level true": Wrong(lambda: ask(level=True), "InputError", LEVEL.format("True")),
+    "level a list": Wrong(lambda: ask(level=[0.5]), "InputError", LEVEL.format(r"\[0.5\]")),
+    "level over 1": Wrong(lambda: ask(level=1.5), "InputError", LEVEL.format("1.5")),
+    "score a word": Wrong(lambda: ask(score="logits"), "InputError", "score='logits'; expected a function of the model's output"),
+    "reward a number": Wrong(lambda: ask(reward=5), "InputError", r"reward=5; expected one of logit, .*; leave it out"),
+    "reward a list": Wrong(lambda: ask(reward=["logit"]), "InputError", r"reward=\['logit'\]; expected one of logit"),
+    "reward of one number": Wrong(lambda: ask(reward=lambda logits, targets: logits.sum()), "InputError",
+                                  r"reward .*lambda.* gave Tensor \(\) torch.float32 for logits \(4, 4\); expected a floating tensor of "
+                                  r"shape \(4,\), one number an image; do not"),
+    "reward of every class": Wrong(lambda: ask(reward=lambda logits, targets: logits), "InputError", r"gave Tensor \(4, 4\) torch.float32"),
+    "reward of whole numbers": Wrong(lambda: ask(reward=lambda logits, targets: logits.argmax(1)), "InputError", r"\(4,\) torch.int64 for"),
+    "reward no tensor": Wrong(lambda: ask(reward=lambda logits, targets: 1.0), "InputError", "reward .* gave float for logits"),
+    "reward without a gradient": Wrong(lambda: ask(reward=lambda logits, targets: logits[:, 0].detach()), "InputError",
+                                       "reward .* has no gradient in the logits, which the search follows; expected .*; leave out detach"),
+    "reward that counts": Wrong(lambda: ask(reward=lambda logits, targets: (logits.argmax(1) == targets).float()), "InputError",
+                                "has no gradient in the logits"),
+    "reward that raises": Wrong(lambda: ask(reward=raising), "InputError",
+                                r"reward __main__:raising failed on logits \(4, 4\) and targets \(4,\) \(KeyError: "
+                                r".*; expected a function \(logits, targets\) -> \[B\]; try it by itself.* <- KeyError"),
+    "reward NaN": Wrong(lambda: ask(reward=lambda logits, targets: logits[:, 0] * torch.nan), "ModelError",
+                        r"the rewards with every channel of 4 image\(s\) are not finite .*, first '0', '1', '2'; expected finite numbers; "
+                        "check the reward"),
+    "images of other channels": Wrong(lambda: ask(images=torch.rand(2, 4, 8, 8)), "ModelError",
+                                      r"Plain failed on images of shape \(2, 4, 8, 8\), torch.float32, cpu \(RuntimeError: Given groups=1.*"
+                                      r"; expected images as the model takes them; check their channels.* <- RuntimeError"),
+    "images that are no batch": Wrong(lambda: ask(images=torch.rand(3, 8, 8)), "ModelError", r"failed on images of shape \(2, 8, 8\)"),
+    "images of numpy": Wrong(lambda: ask(images=images(4).numpy()), "InputError", IMAGES.format(r"ndarray \(4, 3, 8, 8\) float32")),
+    "images of bytes": Wrong(lambda: ask(images=(255 * images(4)).byte()), "InputError",
+                             IMAGES.format(r"Tensor \(4, 3, 8, 8\) torch.uint8")),
+    "images of numpy for classes": Wrong(lambda: ask_classes(images=images(4).numpy()), "InputError", IMAGES.format("ndarray .*")),
+    "a score function that raises": Wrong(lambda: ask(score=lambda output: output["logits"]), "ModelError",
+                                          "Plain failed on images of shape"),
+    "no score with nothing": Wrong(lambda: of(seeded(Normed)), "ModelError",
+                                   r"the scores with every channel dropped of 3 image\(s\) are not finite \(NaN or infinite\), first "
+                                   r"'0', '1', '2'; expected finite numbers; drop channels to another fill, such as fill='mean'"),
+    "no score with nothing, at a level": Wrong(lambda: of(seeded(Normed), level=0.5, areas="smallest"), "ModelError",
+                                               "every channel dropped"),
+    "an activation that is NaN": Wrong(lambda: of(seeded(Hidden), keys=["a", "b", "c"]), "ModelError",
+                                       r"the activations at layer 'mix' of 1 image\(s\) are not finite \(NaN or infinite\), first 'b'; "
+                                       "expected finite numbers; check the preprocessing .* or leave out such an image"),
+    "no score with nothing, of a class": Wrong(
+        lambda: ca.per_class(seeded(Normed), images(3), "mix", targets=[1, 1, 1], areas=(1,), engine="injection", names=["a", "b"],
+                             found=dataclasses.replace(of(seeded(Normed), fill=1.0, areas=(1,), targets=[1, 1, 1]),
+                                                       settings=of_settings())), "ModelError",
+        r"the scores with every channel dropped of \d class\(s\) are not finite .*, first 'b'"),
+    "an activation that is NaN, of a class": Wrong(
+        lambda: ca.per_class(seeded(Hidden), images(3), "mix", targets=[1, 1, 1], areas=(1,), engine="injection"), "ModelError",
+        "the activations at layer 'mix' of 1 image"),
+    "keys that are numbers": Wrong(lambda: ask(keys=[1, 2, 3, 4]), "InputError", r"key 1 is int; expected text; pass \[str\(key\)"),
+    "keys in one text": Wrong(lambda: ask(keys="abcd"), "InputError", "one text as keys for 4 images; expected a list of texts, one each"),
+    "keys too few": Wrong(lambda: ask(keys=["a"]), "InputError", "1 as keys for 4 images; expected a list of texts, one each; leave"),
+    "targets None for classes": Wrong(lambda: ask_classes(targets=None), "InputError",
+                                      "targets=None; expected the class of each image, for answers are one a class; pass labels"),
+    "targets with a fraction for classes": Wrong(lambda: ask_classes(targets=[0.5, 1, 2, 2]), "InputError", TARGETS.format(r"\(4,\)")),
+    "found of fewer images": Wrong(lambda: ask_classes(found=found()[:2]), "InputError",
+                                   FOUND.format("found is 2 rows for 4 images; expected an ImageAttribution with one row an image")),
+    "found of another kind": Wrong(lambda: ask_classes(found=ask_classes()), "InputError",
+                                   FOUND.format("found is ClassAttribution for 4 .*")),
+    "found for other targets": Wrong(lambda: ask_classes(found=found(targets=[1, 1, 2, 3])), "InputError",
+                                     FOUND.format("found is about class 3 in row 3, but its target is 2; expected the same targets")),
+    "found of other images": Wrong(lambda: ask_classes(found=found(images=100 * images(4, seed=5))), "InputError",
+                                   FOUND.format(r"found is of another image in row \d \(probability .*\); expected the same images")),
+    "found at another layer": Wrong(lambda: ask_classes(found=ca.per_image(seeded(Plain), images(4), "conv", areas=(1,),
+                                                                           targets=[1, 1, 2, 2])), "InputError",
+                                    FOUND.format("found has layer='conv', but layer='mix' is asked; expected the same question")),
+    "found with another reward": Wrong(lambda: ask_classes(found=found(reward="contrastive")), "InputError",
+                                       FOUND.format("found has reward='contrastive', but reward='logit' is asked; expected the same .*")),
+    "found of another model": Wrong(lambda: ask_classes(found=ca.per_image(seeded(Plain, 3), images(4), "mix", areas=(1,),
+                                                                           targets=[1, 1, 2, 2])), "InputError",
+                                    FOUND.format("found has model_sha256='.*', but model_sha256='.*' is asked; expected the .*")),
+}
+
+
+def of_settings() -> Any:
+    """Of the question with the fill that gives no score: what answers to it would say."""
+    return dataclasses.replace(of(seeded(Normed), fill=1.0, areas=(1,)).settings, fill="zero", fill_sha256="")
+
+
+def told(call: Callable[[], object]) -> tuple[str, str]:
+    """The kind of error and its message, with its cause behind an arrow."""
+    try:
+        call()
+    except Exception as error:
+        cause = f" <- {type(error.__cause__).__name__}" if error.__cause__ is not None else ""
+        return type(error).__name__, f"{error}{cause}"
+    return "", "no error"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(json.dumps({name: told(case.call) for name, case in CASES.items()}))
