@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from chanattr.records import ClassAttribution, ImageAttribution
-from chanattr.store.index import Answers, Index, block_rows, gather
+from chanattr.store.index import Answers, Index
 from chanattr.store.layout import TEXT, Column, Head, columns, energy_column
+from chanattr.store.source import block_rows, gather
 from chanattr.store.thumbnails import read_thumbnail
 
 

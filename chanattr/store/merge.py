@@ -19,10 +19,11 @@ from chanattr.errors import StoreError
 from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution
 from chanattr.store import check
 from chanattr.store.digest import content_sha256
-from chanattr.store.index import BLOCK, Answers, Index, block_rows, gather, load
+from chanattr.store.index import Answers, Index, load
 from chanattr.store.layout import FORMAT, FORMAT_VERSION, TEXT, Column, ImageTable, columns, energy_column
 from chanattr.store.parts import Place, cannot_write, put_head, sync_folder
 from chanattr.store.reader import is_complete
+from chanattr.store.source import BLOCK, block_rows, gather
 from chanattr.store.thumbnails import read_thumbnail
 
 CHUNK_BYTES = 2**20

@@ -9,7 +9,7 @@ import numpy as np
 
 from chanattr.errors import StoreError
 from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution
-from chanattr.store.index import Index, check_bytes, check_same, gather, gather_energy
+from chanattr.store.index import Index, check_bytes, check_same, gather_energy
 from chanattr.store.layout import (
     UNKNOWN_SHA256,
     Column,
@@ -22,6 +22,7 @@ from chanattr.store.layout import (
     head_of,
 )
 from chanattr.store.parts import ImageRows, build_part
+from chanattr.store.source import gather
 
 Known = dict[str, tuple[bytes, int]]  # sha256 and label by key
 

@@ -12,8 +12,8 @@ import pytest
 from chanattr.records import ImageAttribution, array_axes, equal
 from chanattr.settings import Settings
 from chanattr.store import open_run
-from chanattr.store.index import block_rows
 from chanattr.store.layout import columns, encode, escape, head_of
+from chanattr.store.source import block_rows
 from tests.store.make import AREAS, CHANNELS, GRID, classes, images, table, write_all
 
 xarray = pytest.importorskip("xarray")

@@ -1,0 +1,146 @@
+"""The HDF5 files that a run lies in, and columns read out of them: only the rows and chunks that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from chanattr.store import check
+from chanattr.store.layout import TEXT, Column, Head
+from chanattr.store.parts import PartName, opened, read_part
+
+Items = dict[str, Any]  # the objects of a group by name
+BLOCK = 1024  # rows read or written at once; a multiple of every chunk's
+
+
+class Source:
+    """One HDF5 file of a run, the merged one or a part, checked when it is first opened.
+
+    The merged file stays open; a part is read whole each time.
+    """
+
+    def __init__(self, path: Path, part: PartName | None = None) -> None:
+        self.path, self.part = path, part
+        self.size = 0  # bytes, once opened
+        self._file: h5py.File | None = None
+        if part is None:
+            with check.readable(path):
+                # With HDF5's default locking: another choice fails where this process has the file open by other means.
+                self._file = h5py.File(path, "r")
+                self.size = path.stat().st_size
+
+    @contextmanager
+    def open(self) -> Iterator[h5py.File]:
+        """The file, with everything that h5py may raise turned into a StoreError."""
+        with check.readable(self.path):
+            if self.part is None:
+                yield self._file
+            else:
+                data = read_part(self.part)
+                self.size = len(data)
+                with opened(data) as root:
+                    yield root
+
+    def close(self) -> None:
+        """Closes the merged file."""
+        if self._file is not None:
+            self._file.close()
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Rows of a source.
+
+    Attributes:
+        source, group: where.
+        rows: rows of the run (or class numbers), increasing, i8 [R].
+        places: the same in the source's datasets, i8 [R].
+    """
+
+    source: Source
+    group: str
+    rows: np.ndarray
+    places: np.ndarray
+
+    def find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where in `rows` those of this piece stand, and their places in the source."""
+        if not len(rows) or not len(self.rows) or rows.max() < self.rows[0] or rows.min() > self.rows[-1]:
+            return np.zeros(0, int), np.zeros(0, int)
+        near = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        where = np.flatnonzero(self.rows[near] == rows)
+        return where, self.places[near[where]]
+
+
+def read_array(group: Items, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A small dataset of a known type and shape.
+
+    Raises:
+        ValueError: another type or shape.
+    """
+    item = group[name]
+    if item.dtype.str != dtype or item.shape != shape:
+        raise ValueError(f"{item.name} is {item.dtype} {item.shape}, not {dtype} {shape}")
+    return np.asarray(item[...])
+
+
+def read_places(item: h5py.Dataset, rows: int) -> np.ndarray:
+    """Different row numbers below `rows`.
+
+    Raises:
+        ValueError: they are not.
+    """
+    places = np.asarray(item[...]).astype(np.int64)
+    if places.ndim != 1 or len(np.unique(places)) < len(places) or (len(places) and not 0 <= places.min() <= places.max() < rows):
+        raise ValueError(f"{item.name} does not hold different rows from 0 to {rows - 1}")
+    return places
+
+
+def gather(head: Head, pieces: Sequence[Piece], wanted: Sequence[Column], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns as stored for some rows, in the order given, by dataset name; rows that no piece has are filled in.
+
+    Args:
+        head: of the answers.
+        pieces: later ones replace earlier ones.
+        wanted: the columns.
+        rows: i8 [R].
+    """
+    found = {column.name: _missing(head, column, len(rows)) for column in wanted}
+    for piece in pieces:
+        where, places = piece.find(rows)
+        if len(where):
+            with piece.source.open() as root:
+                for column in wanted:
+                    found[column.name][where] = read_rows(root[piece.group][column.name], places)
+    return found
+
+
+def block_rows(wanted: Sequence[Column], head: Head) -> int:
+    """Rows of a block: `BLOCK`, or fewer where rows are large (64 MB at most)."""
+    size = sum(int(np.prod(head.shape(column, 1))) * (1 if column.dtype == TEXT else np.dtype(column.dtype).itemsize) for column in wanted)
+    step = BLOCK
+    while step > 1 and step * size > 64 * 2**20:
+        step //= 2
+    return step
+
+
+def _missing(head: Head, column: Column, rows: int) -> np.ndarray:
+    return np.full(head.shape(column, rows), column.missing, object if column.dtype == TEXT else column.dtype)
+
+
+def read_rows(item: h5py.Dataset, places: np.ndarray) -> np.ndarray:
+    """Some rows of a dataset in the order given; only the chunks that they lie in are read."""
+    view = item.asstr() if h5py.check_string_dtype(item.dtype) else item
+    if len(places) == places[-1] - places[0] + 1 and np.all(np.diff(places) == 1):
+        return np.asarray(view[int(places[0]):int(places[-1]) + 1])
+    step = item.chunks[0] if item.chunks else max(1, len(item))
+    found = np.empty((len(places), *item.shape[1:]), object if view is not item else item.dtype)
+    for block in np.unique(places // step):
+        mine = places // step == block
+        found[mine] = view[int(block * step):int((block + 1) * step)][places[mine] - block * step]
+    return found
