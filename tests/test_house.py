@@ -27,7 +27,7 @@ FORBIDDEN = [
     ("store/layout.py", "from chanattr.search import exact", "what is stored or drawn never imports torch", "chanattr.store.layout"),
     ("search/family.py", "import chanattr.store.reader", "the flow: arrows only to the left",
      "chanattr.search.family -> chanattr.store.reader"),
-    ("images.py", "import chanattr.runs.plan", "the flow: arrows only to the left", "chanattr.images -> chanattr.runs.plan"),
+    ("images/find.py", "import chanattr.runs.plan", "the flow: arrows only to the left", "chanattr.images.find -> chanattr.runs.plan"),
     ("cli/text.py", "import h5py", "h5py is used by the store alone", "chanattr.cli.text -> h5py"),
     ("runs/plan.py", "import plotly", "plotly is used by the figures alone", "chanattr.runs.plan -> plotly"),
     ("network/hooks.py", "import torchvision", "a GPU server needs torch and numpy only", "chanattr.network.hooks -> torchvision"),

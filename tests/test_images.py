@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 import chanattr as ca
-from chanattr import images
 from chanattr.images import class_of, demo_folder, example_image, find_images, image_loader, open_image
 
 NAMES = ("tench", "red fox", "crane", "crane", "pug")
@@ -350,7 +349,7 @@ def test_thumbnails_have_short_side_128_and_come_with_the_first_only(tmp_path: P
     first = next(iter(loader)).thumbnails[0]
     assert first.dtype == np.uint8
     assert np.unique(first.reshape(-1, 3), axis=0).tolist() == [[1, 2, 3]]
-    monkeypatch.setattr(images, "THUMBNAILS", 3)
+    monkeypatch.setattr("chanattr.images.loader.THUMBNAILS", 3)
     for _ in range(2):
         assert [len(batch.thumbnails) for batch in loader] == [2, 1, 0]
 

@@ -88,7 +88,7 @@ def test_it_opens_beside_other_readers_in_the_same_process(path: Path) -> None:
 
 
 def test_blocks_join_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chanattr.store.index.BLOCK", 4)
+    monkeypatch.setattr("chanattr.store.source.BLOCK", 4)
     with open_run(tmp_path / "run.h5", "a") as run:
         for start in (0, 3, 10, 17):
             run.write(images(start, start + 3, kept=18))

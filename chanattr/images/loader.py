@@ -1,0 +1,176 @@
+"""Batches of picture files as a model takes them, with keys, labels, file digests and thumbnails."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from PIL import Image
+from torch import Tensor
+
+from chanattr import embedded
+from chanattr.errors import ImageError, InputError
+from chanattr.images.find import Found, PathLike, find_images
+from chanattr.images.read import decode, open_image, read_bytes, thumbnail_of
+
+THUMBNAILS = 500
+
+Preprocess = Callable[[Image.Image], Tensor]
+
+
+class Batch(NamedTuple):
+    """Images side by side; starts as ``(images, labels, keys)``, which is all that a loader of your own must give.
+
+    Attributes:
+        images: as the model takes them.
+        labels: class indices; -1 unknown.
+        keys: one an image.
+        sha256: of the files' bytes.
+        thumbnails: u1 [y, x, 3] each, short side 128 pixels, for the first images of a pass only: so fewer than there are keys, or none.
+    """
+
+    images: Float[Tensor, "B 3 H W"]
+    labels: Int64[np.ndarray, " B"]
+    keys: tuple[str, ...]
+    sha256: UInt8[np.ndarray, "B 32"]
+    thumbnails: tuple[np.ndarray, ...]
+
+
+class ImageLoader:
+    """Batches of picture files, in the order of their keys; may be gone through any number of times.
+
+    A file that cannot be read is left out of its batch and noted once in `bad`.
+
+    Attributes:
+        keys: of every file found, the unreadable ones too, which are known only once a pass met them.
+        labels: i8, one a key; -1 unknown.
+        bad: (path, reason) of the files that could not be read so far.
+    """
+
+    def __init__(self, found: Sequence[Found], preprocess: Preprocess, batch_size: int) -> None:
+        self._found = tuple(found)
+        self._preprocess = preprocess
+        self._batch_size = batch_size
+        self.keys = tuple(one.key for one in found)
+        self.labels = np.array([one.label for one in found], np.int64)
+        self.bad: list[tuple[str, str]] = []
+        self._noted: set[str] = set()
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self._found) // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        thumbnails = 0
+        for start in range(0, len(self._found), self._batch_size):
+            rows = [row for one in self._found[start:start + self._batch_size] if (row := self._read(one, thumbnails < THUMBNAILS))]
+            if rows:
+                batch = _batch(rows, THUMBNAILS - thumbnails)
+                thumbnails += len(batch.thumbnails)
+                yield batch
+
+    def example(self) -> Float[Tensor, "B 3 H W"]:
+        """The first two images that can be read (one, if there is but one).
+
+        Raises:
+            ImageError: none can be read.
+        """
+        images: list[Tensor] = []
+        for one in self._found:
+            if row := self._read(one, False):
+                images.append(row.image)
+            if len(images) == 2:
+                break
+        if not images:
+            path, reason = self.bad[0]
+            raise ImageError(f"none of the {len(self.keys)} images can be read; expected at least one; the first, {path}: {reason}")
+        return torch.stack(images)
+
+    def _read(self, one: Found, thumbnail: bool) -> _Row | None:
+        try:
+            data = read_bytes(one.path)
+            picture = decode(data, one.path)
+        except ImageError as error:
+            if one.key not in self._noted:
+                self._noted.add(one.key)
+                self.bad.append((str(one.path), str(error).removeprefix(f"{one.path} ")))
+            return None
+        return _Row(image=self._preprocess(picture), found=one, sha256=hashlib.sha256(data).digest(),
+                    thumbnail=thumbnail_of(picture) if thumbnail else None)
+
+
+class _Row(NamedTuple):
+    image: Tensor
+    found: Found
+    sha256: bytes
+    thumbnail: np.ndarray | None
+
+
+def image_loader(paths: PathLike | Sequence[PathLike], preprocess: Preprocess, *, class_names: Sequence[str] = (),
+                 wordnet_ids: Sequence[str] = (), batch_size: int = 16, root: PathLike | None = None,
+                 limit_per_class: int | None = None) -> ImageLoader:
+    """A loader over picture files.
+
+    Args:
+        paths: files, folders and globs; see `find_images` for how they become keys and labels.
+        preprocess: an RGB picture to the float tensor [3, H, W] that the model takes, all of one size; ``load_model(...).preprocess``.
+        class_names: of the model, in its order.
+        wordnet_ids: of the model, in its order.
+        batch_size: images a batch.
+        root: what keys are relative to; None: the folder given, or the common parent of several paths.
+        limit_per_class: takes this many images of each class, the first by key; images without a label count as one class.
+
+    Raises:
+        InputError: nothing is found, a class folder names no class, a file is given twice, or a number is below 1.
+
+    Example:
+        >>> import chanattr as ca
+        >>> from chanattr.images import demo_folder
+        >>> model = ca.load_model("embedded")
+        >>> loader = ca.image_loader(demo_folder(), model.preprocess, class_names=model.class_names, limit_per_class=2)
+        >>> loader.keys[0], int(loader.labels[0]), len(loader)
+        ('130_flamingo/flamingo_image_0001.jpg', 130, 1)
+    """
+    for name, number in {"batch_size": batch_size, "limit_per_class": limit_per_class}.items():
+        if number is not None and number < 1:
+            raise InputError(f"{name} is {number}; expected a whole number from 1; leave it out for the usual")
+    found = find_images(paths, class_names=class_names, wordnet_ids=wordnet_ids, root=root)
+    return ImageLoader(_limited(found, limit_per_class), preprocess, batch_size)
+
+
+def demo_folder() -> Path:
+    """The shipped pictures: 6 class folders of 20."""
+    return embedded.path("demo")
+
+
+def example_image(preprocess: Preprocess) -> Float[Tensor, "B 3 H W"]:
+    """Two shipped pictures of different classes, as a model takes them."""
+    folders = sorted(path for path in demo_folder().iterdir() if path.is_dir())[:2]
+    return torch.stack([preprocess(open_image(min(folder.glob("*.jpg")))) for folder in folders])
+
+
+def _limited(found: Sequence[Found], limit: int | None) -> list[Found]:
+    if limit is None:
+        return list(found)
+    taken: dict[int, int] = {}
+    kept = []
+    for one in found:
+        taken[one.label] = taken.get(one.label, 0) + 1
+        if taken[one.label] <= limit:
+            kept.append(one)
+    return kept
+
+
+def _batch(rows: Sequence[_Row], thumbnails: int) -> Batch:
+    shapes = {tuple(row.image.shape) for row in rows}
+    if len(shapes) > 1:
+        raise InputError(f"preprocess gave images of shapes {sorted(shapes)[:3]}; expected one shape for all; let it crop to one size")
+    return Batch(images=torch.stack([row.image for row in rows]), labels=np.array([row.found.label for row in rows], np.int64),
+                 keys=tuple(row.found.key for row in rows),
+                 sha256=np.frombuffer(b"".join(row.sha256 for row in rows), np.uint8).reshape(-1, 32),
+                 thumbnails=tuple(row.thumbnail for row in rows[:max(0, thumbnails)] if row.thumbnail is not None))
