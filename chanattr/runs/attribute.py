@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +16,27 @@ from torch import Tensor, nn
 
 from chanattr.attribution.image import SHARD, mean_fill, mean_of
 from chanattr.attribution.question import Areas, Asked
-from chanattr.errors import InputError, StoreError
+from chanattr.errors import InputError, ModelError
+from chanattr.network.names import kind
 from chanattr.network.outputs import device_of
-from chanattr.network.tail import stems
+from chanattr.network.tail import Tail
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
-from chanattr.runs.classes import attribute_classes
-from chanattr.runs.plan import Plan, Ready, Task, make_ready
+from chanattr.runs.checks import (
+    ASKED,
+    Targets,
+    check_counts,
+    check_file,
+    check_label,
+    check_labels,
+    check_named,
+    check_question,
+    check_targets,
+    first_images,
+    known_labels,
+)
+from chanattr.runs.classes import Note, attribute_classes
+from chanattr.runs.plan import Plan, Ready, Task, by_layer, make_ready
 from chanattr.runs.pool import results
 from chanattr.runs.shards import Shard, as_shard, shards
 from chanattr.search.objective import Reward
@@ -38,6 +54,7 @@ class RunSummary:
         classes: classes searched now, by layer.
         engines: how masked activations were scored, by layer.
         seconds: of the whole call.
+        bad: (key, reason) of the images whose scores are not finite; they are not in the file.
     """
 
     images: int
@@ -45,6 +62,7 @@ class RunSummary:
     classes: dict[str, int] = field(default_factory=dict)
     engines: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    bad: tuple[tuple[str, str], ...] = ()
 
 
 def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequence[str], *,
@@ -59,12 +77,13 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
     """Channel sets for every image and every labelled class at several layers, streamed into a run file.
 
     Each finished shard is durable before the next begins; keys that the file holds are skipped. Shards follow the loader's order and
-    `shard_size`, so a run that was stopped and resumed ends with the same content as one that was not.
+    `shard_size`, so a run that was stopped and resumed ends with the same content as one that was not. Images whose scores are not finite
+    are left out and named in `RunSummary.bad`.
 
     Args:
         run: open for writing (``ca.open_run(path, "a")``).
         model: left exactly as found.
-        loader: any iterable of ``(images, labels, keys)``; iterated again for classes and for the fill "mean".
+        loader: any iterable of ``(images, labels, keys)`` that can be gone through again (classes, the fill "mean"): no generator.
         layers: dotted names.
         targets: "predicted" (default), "label", or one class for all.
         areas: as in `per_image`, or ``{layer: areas}``.
@@ -82,31 +101,36 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
     Raises:
         InputError: an argument cannot be used.
         StoreError: the file holds answers to another question, or cannot be written.
-        LayerError, ModelError: as in `per_image`.
+        LayerError: as in `per_image`.
+        ModelError: as in `per_image`; NaN only if no image gives an answer.
     """
     started = time.monotonic()
+    check_counts(shard_size=(shard_size, 1), workers=(workers, 0), folds=(folds, 0),
+                 batch_size=(1 if batch_size is None else batch_size, 1))
+    check_named(reward=reward, score=score)
+    check_label(label)
     asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed, model=name,
                   preprocessing=preprocessing, batch_size=batch_size)
-    example = _example(loader).to(device_of(model))
+    example = first_images(loader).to(device_of(model))
     plan = Plan.of(model, example, layers, asked, areas=areas, fill=fill, engine=engine, channel_axis=channel_axis)
+    class_areas = by_layer(areas if class_areas is None else class_areas, plan.layers)
     ready = make_ready(plan)
+    check_file(run, plan, label, shard_size, resume)
+    number = check_targets(ready, targets)
+    known = number if classes or targets == "label" else sys.maxsize  # labels that are only noted may be any
+    check_labels(*known_labels(loader), known)
     ready = _with_means(ready, run, loader, label)
-    _check_question(ready, run, label)
-    _describe(run, ready.plan, class_names, label, shard_size, resume)
-    done, skipped = _images(run, ready, loader, label, targets=targets, shard_size=shard_size, workers=workers, progress=progress)
+    check_question(ready, run, label, targets, class_areas if classes else None, folds)
+    note = functools.partial(_note, run, ready.plan, label, targets, class_names, shard_size)
+    done, skipped, bad = _images(run, ready, loader, label, note, targets=targets, classes=known, shard_size=shard_size, workers=workers,
+                                 progress=progress)
     counts: dict[str, int] = {}
     if classes:
-        counts = attribute_classes(run, ready, loader, label, areas=areas if class_areas is None else class_areas, folds=folds,
-                                   names=class_names, shard_size=shard_size, progress=progress)
-    return RunSummary(images=done, skipped=skipped, classes=counts, seconds=time.monotonic() - started,
+        counts = attribute_classes(run, ready, loader, label, note, areas=class_areas, folds=folds, names=class_names,
+                                   shard_size=shard_size, progress=progress)
+    note(finished=True)
+    return RunSummary(images=done, skipped=skipped, classes=counts, seconds=time.monotonic() - started, bad=bad,
                       engines={layer: tail.engine for layer, tail in ready.tails.items()})
-
-
-def _example(loader: Iterable[Any]) -> Tensor:
-    """One or two images of the loader, to look at the model with."""
-    for batch in loader:
-        return as_shard(batch).images[:2]
-    raise InputError("the loader is empty; expected at least one batch of (images, labels, keys); check the paths that it reads")
 
 
 def _with_means(ready: Ready, run: Run, loader: Iterable[Any], label: str) -> Ready:
@@ -120,61 +144,79 @@ def _with_means(ready: Ready, run: Run, loader: Iterable[Any], label: str) -> Re
             fills[layer] = mean_of(values)
         else:
             device = device_of(ready.plan.model)
-            fills[layer] = mean_fill(ready.tails[layer], (as_shard(batch).images.to(device) for batch in loader))
+            batches = (as_shard(batch).images.to(device) for batch in loader)
+            fill = mean_fill(ready.tails[layer], batches)
+            if not fill.values.isfinite().all():  # some image has no finite scores: it is not searched, and has no part in the mean
+                fill = mean_fill(ready.tails[layer], _finite(ready.tails[layer], loader, device))
+            fills[layer] = fill
     return dataclasses.replace(ready, plan=dataclasses.replace(ready.plan, fills=fills))
 
 
-def _check_question(ready: Ready, run: Run, label: str) -> None:
-    """Refuses to go on under a label that holds answers to another question, before any work.
+def _finite(tail: Tail, loader: Iterable[Any], device: torch.device) -> Iterator[Tensor]:
+    """The images of a loader whose scores and activations are finite.
 
     Raises:
-        StoreError: so; names the first field that differs.
+        ModelError: there is none.
     """
-    held = [layer for layer in ready.plan.layers if run.finished(layer, label)]
-    kept = stems({layer: ready.tails[layer] for layer in held}, ready.plan.example)
-    for layer in held:
-        fill = ready.fill(layer, kept[layer].activation)
-        asked = ready.question(layer, fill, areas=ready.plan.areas[layer]).settings
-        stored = run.per_image(layer, label, rows=slice(0, 0)).settings
-        for name, now, then in asked.differences(stored):
-            raise StoreError(f"{run.path} holds answers at {layer} under the label {label!r} with {name}={then!r}, but {name}={now!r} is "
-                             "asked; expected the same question to go on; ask it as before, or give this one another label")
+    count = 0
+    for batch in loader:
+        images = as_shard(batch).images.to(device)
+        stem = tail.stem(images)
+        good = stem.logits.isfinite().all(1) & stem.activation.flatten(1).isfinite().all(1)
+        count += int(good.sum())
+        if good.any():
+            yield images[good]
+    if not count:
+        raise ModelError(f"no image gives finite activations at layer {tail.layer.name!r}; expected at least one, for fill='mean'; check "
+                         "the preprocessing and the precision of the model")
 
 
-def _describe(run: Run, plan: Plan, class_names: Sequence[str], label: str, shard_size: int, resume: bool) -> None:
-    """Writes what the file is about, and refuses to go on from another shard size or, unless resuming, at all."""
-    stored = run.attributes.get("shard_size")
-    if stored is not None and int(stored) != shard_size:
-        raise InputError(f"shard_size={shard_size}, but this file was made with {stored}; expected the same, so that a resumed run repeats "
-                         f"an unbroken one; leave it out, or pass {stored}")
-    held = [layer for layer in plan.layers if label in run.labels(layer)]
-    if held and not resume:
-        raise InputError(f"the file already has answers at {', '.join(held)} under the label {label!r}, and resume=False; expected none; "
-                         "write to another file, or under another label")
-    run.set_attributes(model=plan.asked.model or type(plan.model).__name__, model_sha256=plan.digest, shard_size=shard_size,
-                       preprocessing=plan.asked.preprocessing, class_names=list(class_names))
+def _note(run: Run, plan: Plan, label: str, targets: Targets, class_names: Sequence[str], shard_size: int, *, finished: bool) -> None:
+    """Writes what the file is about, and whether this call has come to its end; nothing where that is known already.
+
+    Called with the first answers, not before: a call that comes to none leaves no file.
+    """
+    asked = run.attributes.get(ASKED, {})
+    for layer in plan.layers:
+        if not finished or label in run.labels(layer):
+            asked.setdefault(layer, {})[label] = {"targets": targets if isinstance(targets, str) else int(targets), "finished": finished}
+    run.set_attributes(model=plan.asked.model or kind(plan.model), model_sha256=plan.digest, shard_size=shard_size,
+                       preprocessing=plan.asked.preprocessing, class_names=list(class_names), asked=asked)
 
 
-def _images(run: Run, ready: Ready, loader: Iterable[Any], label: str, *, targets: str | int, shard_size: int, workers: int,
-            progress: Progress) -> tuple[int, int]:
-    """Searches what is not there yet; gives the images searched and those skipped."""
-    finished = {layer: run.finished(layer, label) if label in run.labels(layer) else set() for layer in ready.plan.layers}
+def _images(run: Run, ready: Ready, loader: Iterable[Any], label: str, note: Note, *, targets: Targets, classes: int, shard_size: int,
+            workers: int, progress: Progress) -> tuple[int, int, tuple[tuple[str, str], ...]]:
+    """Searches what is not there yet; gives the images searched, the number skipped, and those without finite scores.
+
+    Raises:
+        ModelError: the file has no answer, and no image gives one.
+    """
+    finished = {layer: run.finished(layer, label) for layer in ready.plan.layers}
     total = len(loader.keys) * len(finished) if hasattr(loader, "keys") else 0
     searched: set[str] = set()
     seen: set[str] = set()
+    bad: dict[str, str] = {}
     with advance(progress, total, "images x layers") as tell:
-        tasks = _tasks(run, ready.plan.layers, loader, finished, targets, shard_size, seen, tell)
-        for task, record in results(ready, tasks, workers):
-            run.write(record, label=label, images=_table(task.shard, record))
-            searched.update(record.keys)
-            tell(len(record))
-    return len(searched), len(seen - searched)
+        tasks = _tasks(run, ready.plan.layers, loader, finished, targets, classes, shard_size, seen, tell)
+        for task, (record, failed) in results(ready, tasks, workers):
+            for key, reason in failed:
+                bad.setdefault(key, reason)
+            if record is not None:
+                note(finished=False)
+                run.write(record, label=label, images=_table(task.shard, record))
+                searched.update(record.keys)
+            tell(len(failed) + (len(record) if record is not None else 0))
+    if bad and not searched and not any(finished.values()):
+        key, reason = next(iter(bad.items()))
+        raise ModelError(f"none of the {len(bad)} images gives an answer; expected at least one; the first, {key!r}: {reason}")
+    return len(searched), len(seen - searched - bad.keys()), tuple(bad.items())
 
 
-def _tasks(run: Run, layers: tuple[str, ...], loader: Iterable[Any], finished: dict[str, set[str]], targets: str | int,
+def _tasks(run: Run, layers: tuple[str, ...], loader: Iterable[Any], finished: dict[str, set[str]], targets: Targets, classes: int,
            shard_size: int, seen: set[str], tell: Callable[[int], None]) -> Iterator[Task]:
     """The shards' missing rows: one task for all layers that miss the same rows."""
     for shard in shards(loader, shard_size):
+        check_labels(shard.labels.tolist(), shard.keys, classes)
         missing: dict[tuple[int, ...], list[str]] = {}
         for layer in layers:
             rows = tuple(i for i, key in enumerate(shard.keys) if key not in finished[layer])
@@ -185,24 +227,24 @@ def _tasks(run: Run, layers: tuple[str, ...], loader: Iterable[Any], finished: d
                 part = shard.rows(rows)
                 yield Task(shard=part, layers=tuple(here), targets=_targets(part, targets), keep_energy=bool(part.thumbnails))
         seen.update(shard.keys)
-        tell(sum(len(shard.keys) - len(rows) for rows, here in missing.items() for _ in here))
+        if skipped := sum(len(shard.keys) - len(rows) for rows, here in missing.items() for _ in here):
+            tell(skipped)
 
 
-def _targets(shard: Shard, targets: str | int) -> list[int] | None:
+def _targets(shard: Shard, targets: Targets) -> list[int] | None:
     if targets == "predicted":
         return None
     if isinstance(targets, str):
-        if targets != "label":
-            raise InputError(f"targets={targets!r}; expected 'predicted', 'label' or a class number")
         bare = [key for key, label in zip(shard.keys, shard.labels, strict=True) if label < 0]
         if bare:
             raise InputError(f"targets='label', but {bare[0]!r} has no label; expected class folders; use targets='predicted'")
         return shard.labels.tolist()
-    return [targets] * len(shard.keys)
+    return [int(targets)] * len(shard.keys)
 
 
 def _table(shard: Shard, record: ImageAttribution) -> ImageTable:
-    """The per-image root data of a shard."""
-    return ImageTable(keys=shard.keys, sha256=shard.sha256, label=shard.labels.astype(np.int32), target=record.targets,
+    """The per-image root data of a shard's images that have a record."""
+    part = shard.rows([shard.keys.index(key) for key in record.keys])
+    return ImageTable(keys=part.keys, sha256=part.sha256, label=part.labels.astype(np.int32), target=record.targets,
                       prediction=record.predictions, probability=record.probability,
-                      thumbnails=dict(zip(shard.keys, shard.thumbnails, strict=False)))
+                      thumbnails=dict(zip(part.keys, part.thumbnails, strict=False)))

@@ -2,50 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from chanattr.attribution.classes import answer_class
 from chanattr.attribution.question import Areas
 from chanattr.network.outputs import device_of
-from chanattr.network.tail import Stem, join_stems, stems
+from chanattr.network.tail import Stem, join_stems, stems, take_stem
 from chanattr.progress import Progress, advance
-from chanattr.records import ClassAttribution, concatenate
-from chanattr.runs.plan import Ready, by_layer
+from chanattr.records import ClassAttribution
+from chanattr.runs.plan import Ready
 from chanattr.runs.shards import Shard, join, shards
 from chanattr.store import Run
 
 GROUP = 1024  # images gathered at once: what bounds the memory of the class pass
 
 
-def attribute_classes(run: Run, ready: Ready, loader: Iterable[Any], label: str, *, areas: Areas | Mapping[str, Areas], folds: int,
+class Note(Protocol):
+    """Notes in the file what it is about, and whether this call has come to its end."""
+
+    def __call__(self, *, finished: bool) -> None:
+        """Before the first answers False, at the end True."""
+
+
+def attribute_classes(run: Run, ready: Ready, loader: Iterable[Any], label: str, note: Note, *, areas: Mapping[str, Areas], folds: int,
                       names: Sequence[str], shard_size: int, progress: Progress) -> dict[str, int]:
-    """Joint sets and mean masks of every labelled class that the file has images of and no complete answer for.
+    """Joint sets and mean masks of every labelled class that has images in the file and no answer over all of them.
+
+    Each class is durable at each layer before the next begins.
 
     Returns:
-        Classes searched now, by layer.
+        Classes searched now, by layer; without those that lacked none.
     """
-    table = run.images()
-    members = {int(c): np.flatnonzero(table.label == c) for c in np.unique(table.label) if c >= 0}
-    layers = [layer for layer in ready.plan.layers if members and not _complete(run, layer, label, members)]
-    wanted = by_layer(areas, ready.plan.layers)
-    if not layers:
+    missing = _missing(run, ready.plan.layers, label)
+    counts: Counter[str] = Counter()
+    if not missing:
         return {}
-    found: dict[str, list[ClassAttribution]] = {layer: [] for layer in layers}
-    with advance(progress, len(members) * len(layers), "classes") as tell:
-        for group in _groups(members):
-            for target, shard in _gather(loader, table.keys, {c: members[c] for c in group}, shard_size):
+    with advance(progress, sum(map(len, missing.values())), "classes") as tell:
+        for target, shard in _gather(loader, {target: _union(lacking) for target, lacking in missing.items()}, shard_size):
+            here = _at_hand(run, label, target, missing[target], shard.keys)
+            kept = _stems(ready, list(here), shard, shard_size) if here else {}
+            for layer, rows in here.items():
+                stem = take_stem(kept[layer], torch.as_tensor(rows, device=kept[layer].logits.device))
                 name = names[target] if target < len(names) else ""
-                kept = _stems(ready, layers, shard, shard_size)
-                for layer in layers:
-                    found[layer].append(_one(run, ready, layer, label, kept[layer], shard.keys, target, name, wanted[layer], folds))
-                    tell(1)
+                record = _one(run, ready, layer, label, stem, [shard.keys[row] for row in rows], target, name, areas[layer], folds)
+                note(finished=False)
+                run.write(record, label=label)
+                counts[layer] += 1
+                tell(1)
+    return dict(counts)
+
+
+def _missing(run: Run, layers: Sequence[str], label: str) -> dict[int, dict[str, list[str]]]:
+    """By class: the layers that have no answer over all its images there, each with the keys of those images."""
+    table = run.images()
+    found: dict[int, dict[str, list[str]]] = {}
     for layer in layers:
-        run.write(concatenate(sorted(found[layer], key=lambda record: int(record.targets[0]))), label=label)
-    return {layer: len(found[layer]) for layer in layers}
+        done, held = run.finished(layer, label), _rows(run, layer, label)
+        members: dict[int, list[str]] = {}
+        for key, target in zip(table.keys, table.label.tolist(), strict=True):
+            if target >= 0 and key in done:
+                members.setdefault(target, []).append(key)
+        for target, keys in members.items():
+            if held.get(target, 0) != len(keys):
+                found.setdefault(target, {})[layer] = keys
+    return dict(sorted(found.items()))
+
+
+def _rows(run: Run, layer: str, label: str) -> dict[int, int]:
+    """Over how many images the file's class answers at a layer are."""
+    if not run.has_classes(layer, label):
+        return {}
+    record = run.per_class(layer, label)
+    return dict(zip(record.targets.tolist(), record.rows.tolist(), strict=True))
+
+
+def _union(lacking: Mapping[str, Sequence[str]]) -> list[str]:
+    return list(dict.fromkeys(key for keys in lacking.values() for key in keys))
+
+
+def _at_hand(run: Run, label: str, target: int, lacking: Mapping[str, Sequence[str]], keys: Sequence[str]) -> dict[str, list[int]]:
+    """For each layer the rows of a class's images that the loader gave; no layer where the file's answer is over as many already."""
+    found = {}
+    for layer, wanted in lacking.items():
+        known = set(wanted)
+        rows = [row for row, key in enumerate(keys) if key in known]
+        if len(rows) > _rows(run, layer, label).get(target, 0):
+            found[layer] = rows
+    return found
 
 
 def _one(run: Run, ready: Ready, layer: str, label: str, stem: Stem, keys: Sequence[str], target: int, name: str, areas: Areas,
@@ -69,33 +118,26 @@ def _cut(images: Tensor, size: int) -> list[Tensor]:
     return list(images.split(size))
 
 
-def _complete(run: Run, layer: str, label: str, members: Mapping[int, np.ndarray]) -> bool:
-    """Whether the file's class answers at a layer are over all images that it now holds."""
-    if not run.has_classes(layer, label):
-        return False
-    record = run.per_class(layer, label)
-    return dict(zip(record.targets.tolist(), record.rows.tolist(), strict=True)) == {c: len(rows) for c, rows in members.items()}
-
-
-def _groups(members: Mapping[int, np.ndarray]) -> list[list[int]]:
+def _groups(members: Mapping[int, Sequence[str]]) -> list[dict[int, Sequence[str]]]:
     """Classes in groups of at most `GROUP` images (a larger class alone)."""
-    groups: list[list[int]] = []
+    groups: list[dict[int, Sequence[str]]] = []
     room = 0
-    for target, rows in members.items():
-        if not groups or room < len(rows):
-            groups.append([])
+    for target, keys in members.items():
+        if not groups or room < len(keys):
+            groups.append({})
             room = GROUP
-        groups[-1].append(target)
-        room -= len(rows)
+        groups[-1][target] = keys
+        room -= len(keys)
     return groups
 
 
-def _gather(loader: Iterable[Any], keys: Sequence[str], members: Mapping[int, np.ndarray], size: int) -> list[tuple[int, Shard]]:
-    """The images of each class, from one pass over the loader, in the file's order."""
-    owner = {keys[row]: target for target, rows in members.items() for row in rows}
-    parts: dict[int, list[Shard]] = {target: [] for target in members}
-    for shard in shards(loader, size):
-        for target in {owner[key] for key in shard.keys if key in owner}:
-            rows = [i for i, key in enumerate(shard.keys) if owner.get(key) == target]
-            parts[target].append(shard.rows(rows))
-    return [(target, join(part)) for target, part in parts.items() if part]
+def _gather(loader: Iterable[Any], members: Mapping[int, Sequence[str]], size: int) -> Iterator[tuple[int, Shard]]:
+    """The images of each class in the loader's order; one pass over the loader a group of classes."""
+    for group in _groups(members):
+        owner = {key: target for target, keys in group.items() for key in keys}
+        parts: dict[int, list[Shard]] = {target: [] for target in group}
+        for shard in shards(loader, size):
+            for target in {owner[key] for key in shard.keys if key in owner}:
+                rows = [i for i, key in enumerate(shard.keys) if owner.get(key) == target]
+                parts[target].append(shard.rows(rows))
+        yield from ((target, join(part)) for target, part in parts.items() if part)

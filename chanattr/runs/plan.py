@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from chanattr.attribution.image import answer
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
-from chanattr.errors import InputError
+from chanattr.errors import InputError, ModelError
 from chanattr.network.outputs import device_of
-from chanattr.network.tail import Tail, bind, stems
+from chanattr.network.tail import Stem, Tail, bind, stems, take_stem
 from chanattr.network.weights import model_sha256
-from chanattr.records import ImageAttribution
+from chanattr.records import ImageAttribution, concatenate
 from chanattr.runs.shards import Shard
+from chanattr.settings import check_areas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,16 +81,15 @@ class Ready:
 
     plan: Plan
     tails: Mapping[str, Tail]
-    questions: dict[tuple[str, int], Question] = field(default_factory=dict)
+    questions: dict[tuple[str, int, tuple[int, ...]], Question] = field(default_factory=dict)
 
     def question(self, layer: str, fill: Fill, *, areas: Areas, folds: int = 0) -> Question:
         """The complete question at a layer, made once."""
-        known = self.questions.get((layer, folds))
-        if known is None:
+        key = (layer, folds, check_areas(areas, self.tails[layer].layer.channels))
+        if key not in self.questions:
             asked = dataclasses.replace(self.plan.asked, areas=areas, folds=folds)
-            known = make_question(asked, self.plan.model, self.tails[layer].layer, fill, digest=self.plan.digest)
-            self.questions[layer, folds] = known
-        return known
+            self.questions[key] = make_question(asked, self.plan.model, self.tails[layer].layer, fill, digest=self.plan.digest)
+        return self.questions[key]
 
     def fill(self, layer: str, activation: Tensor) -> Fill:
         """The layer's fill for a shard's activations."""
@@ -112,14 +113,43 @@ class Task:
     keep_energy: bool
 
 
-def search_shard(ready: Ready, task: Task) -> Iterator[ImageAttribution]:
-    """The records of a shard, layer by layer; the network's stem runs once for all of them."""
+class Searched(NamedTuple):
+    """What a task gives at one layer.
+
+    Attributes:
+        record: of the images whose scores are finite; None where there is none.
+        bad: (key, reason) of the others.
+    """
+
+    record: ImageAttribution | None
+    bad: tuple[tuple[str, str], ...]
+
+
+def search_shard(ready: Ready, task: Task) -> Iterator[Searched]:
+    """What a shard gives, layer by layer; the network's stem runs once for all of them."""
     device = device_of(ready.plan.model)
     kept = stems({layer: ready.tails[layer] for layer in task.layers}, task.shard.images.to(device))
     for layer in task.layers:
-        stem = kept[layer]
-        fill = ready.fill(layer, stem.activation)
-        question = ready.question(layer, fill, areas=ready.plan.areas[layer])
-        yield answer(question, ready.tails[layer], stem, keys=task.shard.keys, targets=task.targets, fill=fill,
-                     keep_energy=task.keep_energy)
+        yield _search_rows(ready, task, layer, kept[layer], range(len(task.shard.keys)))
 
+
+def _search_rows(ready: Ready, task: Task, layer: str, stem: Stem, rows: Sequence[int]) -> Searched:
+    """Some rows of a shard side by side, without those whose scores are not finite."""
+    index = torch.as_tensor(rows, device=stem.logits.device)
+    fill = ready.fill(layer, stem.activation)
+    question = ready.question(layer, fill, areas=ready.plan.areas[layer])
+    keys = [task.shard.keys[row] for row in rows]
+    targets = None if task.targets is None else [task.targets[row] for row in rows]
+    try:
+        return Searched(answer(question, ready.tails[layer], take_stem(stem, index), keys=keys, targets=targets, fill=fill.of(index),
+                               keep_energy=task.keep_energy), ())
+    except ModelError as error:
+        if len(rows) == 1:
+            return Searched(None, ((keys[0], str(error)),))
+    finite = stem.logits[index].isfinite().all(1).tolist()
+    good = [row for row, fine in zip(rows, finite, strict=True) if fine]
+    together = [good] if 0 < len(good) < len(rows) else []  # the others are still searched side by side
+    alone = [[row] for row in rows if not together or row not in good]
+    parts = [_search_rows(ready, task, layer, stem, group) for group in (*together, *alone)]
+    records = [part.record for part in parts if part.record is not None]
+    return Searched(concatenate(records) if records else None, tuple(pair for part in parts for pair in part.bad))

@@ -12,14 +12,13 @@ from concurrent.futures.process import BrokenProcessPool
 import torch
 
 from chanattr.errors import ChanattrError, ModelError
-from chanattr.records import ImageAttribution
-from chanattr.runs.plan import Plan, Ready, Task, make_ready, search_shard
+from chanattr.runs.plan import Plan, Ready, Searched, Task, make_ready, search_shard
 
 _READY: list[Ready] = []  # one a worker process, set by its initializer
 
 
-def results(ready: Ready, tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, ImageAttribution]]:
-    """Each task with its records, one a layer, as they come.
+def results(ready: Ready, tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Searched]]:
+    """Each task with what it gives, one a layer, as they come.
 
     Args:
         ready: this process's own.
@@ -31,19 +30,19 @@ def results(ready: Ready, tasks: Iterable[Task], workers: int) -> Iterator[tuple
     """
     if not workers:
         for task in tasks:
-            for record in search_shard(ready, task):
-                yield task, record
+            for searched in search_shard(ready, task):
+                yield task, searched
         return
     threads = max(1, (os.cpu_count() or 1) // workers)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(ready.plan, threads)) as pool:
-        for task, records in _in_order(pool, tasks, ahead=2 * workers):
-            for record in records:
-                yield task, record
+        for task, found in _in_order(pool, tasks, ahead=2 * workers):
+            for searched in found:
+                yield task, searched
 
 
-def _in_order(pool: ProcessPoolExecutor, tasks: Iterable[Task], ahead: int) -> Iterator[tuple[Task, list[ImageAttribution]]]:
-    waiting: deque[tuple[Task, Future[list[ImageAttribution]]]] = deque()
+def _in_order(pool: ProcessPoolExecutor, tasks: Iterable[Task], ahead: int) -> Iterator[tuple[Task, list[Searched]]]:
+    waiting: deque[tuple[Task, Future[list[Searched]]]] = deque()
     try:
         for task in tasks:
             waiting.append((task, pool.submit(_search, task)))
@@ -66,7 +65,7 @@ def _start(plan: Plan, threads: int) -> None:
     _READY.append(make_ready(plan))
 
 
-def _search(task: Task) -> list[ImageAttribution]:
+def _search(task: Task) -> list[Searched]:
     if not _READY:
         raise ChanattrError("a worker has no model; expected its start to have made one; report this")
     return list(search_shard(_READY[0], task))

@@ -71,8 +71,15 @@ def as_shard(batch: Any) -> Shard:
     if not isinstance(batch, (tuple, list)) or len(batch) < 3:
         raise InputError(f"the loader gave {type(batch).__name__}; expected (images, labels, keys) a batch; "
                          "wrap your loader so that it also yields a name for each image, or use ca.image_loader")
-    images, labels, keys = batch[:3]
-    labels = np.full(len(images), -1) if labels is None else np.asarray(labels, dtype=np.int64)
+    images, given, keys = batch[:3]
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"the loader gave images of type {kind}; expected a floating tensor as the model takes it; "
+                         "convert them (torch.from_numpy, .float()) and normalise them")
+    labels = np.full(len(images), -1) if given is None else np.asarray(given)
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"the loader gave labels {given!r}; expected whole numbers, -1 where unknown, or None; give numbers")
+    labels = labels.astype(np.int64)
     if len(labels) != len(images) or len(keys) != len(images):
         raise InputError(f"the loader gave {len(images)} images, {len(labels)} labels and {len(keys)} keys in one batch; expected one each")
     sha256 = batch[3] if len(batch) > 3 else np.stack([_digest(image) for image in images])

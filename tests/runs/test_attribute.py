@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +13,7 @@ from torch import Tensor
 import chanattr as ca
 from chanattr.records import equal
 from tests.models import Plain, images, seeded
-
-COUNT = 10
-LABELS = [0, 1, 2, 0, 1, 2, 0, 1, 2, 3]
-SHORT = ca.ExactSearch(relaxed_steps=3, binary_steps=4, refine_steps=2)
-
-
-class Loader:
-    """Ten images in batches of any size."""
-
-    def __init__(self, batch: int = 4, *, count: int = COUNT, keys: list[str] | None = None, seed: int = 1) -> None:
-        self.images, self.batch, self.count = images(COUNT, seed=seed), batch, count
-        self.keys = keys or [f"folder/{i}.png" for i in range(count)]
-
-    def __iter__(self) -> Iterator[tuple[Tensor, list[int], list[str]]]:
-        for first in range(0, self.count, self.batch):
-            rows = slice(first, min(first + self.batch, self.count))
-            yield self.images[rows], LABELS[rows], self.keys[rows]
-
-
-def run_all(path: Path, loader: Any = None, **options: Any) -> ca.runs.RunSummary:  # type: ignore[name-defined]
-    given: dict[str, Any] = {"areas": (1, 3, 6), "search": SHORT, "shard_size": 4, "progress": False, "engine": "injection"} | options
-    with ca.open_run(path, "a") as run:
-        return ca.attribute(run, given.pop("model", None) or seeded(Plain), loader or Loader(),
-                            given.pop("layers", ["mix", "conv"]), **given)
-
-
-def content(path: Path) -> str:
-    with ca.open_run(path) as run:
-        return str(run.content_sha256())
+from tests.runs.loaders import COUNT, LABELS, SHORT, Loader, content, run_all
 
 
 def test_a_run_holds_what_per_image_and_per_class_give(tmp_path: Path) -> None:
@@ -117,23 +88,6 @@ def test_new_images_and_layers_may_be_added(tmp_path: Path, whole: Path) -> None
             assert grown.per_class(layer).rows.tolist() == [3, 3, 3, 1]
 
 
-@pytest.mark.parametrize(("changed", "message"), [
-    ({"reward": "contrastive"}, "reward='logit', but reward='contrastive' is asked"),
-    ({"areas": (1, 2)}, r"areas=\[1, 3, 6\], but areas=\[1, 2\]"),
-    ({"seed": 3}, "seed=0, but seed=3"),
-    ({"search": ca.ExactSearch(binary_steps=5)}, "search=.*'binary_steps': 4.* but search=.*'binary_steps': 5"),
-    ({"level": 0.5}, "level='original', but level=0.5"),
-    ({"fill": "mean"}, "fill='zero', but fill='mean'"),
-    ({"preprocessing": "other"}, "preprocessing='', but preprocessing='other'"),
-])
-def test_another_question_for_the_same_layer_is_refused_naming_the_field(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
-    run_all(tmp_path / "run.h5", layers=["mix"], classes=False)
-    before = content(tmp_path / "run.h5")
-    with pytest.raises(ca.StoreError, match=message):
-        run_all(tmp_path / "run.h5", layers=["mix"], classes=False, **changed)
-    assert content(tmp_path / "run.h5") == before
-
-
 def test_another_question_goes_beside_it_under_its_own_label(tmp_path: Path) -> None:
     run_all(tmp_path / "run.h5", layers=["mix"])
     run_all(tmp_path / "run.h5", layers=["mix"], reward="contrastive", label="contrastive")
@@ -143,55 +97,11 @@ def test_another_question_goes_beside_it_under_its_own_label(tmp_path: Path) -> 
         assert run.per_image("mix").settings.reward == "logit"
 
 
-def test_another_model_in_the_same_file_is_refused(tmp_path: Path) -> None:
-    run_all(tmp_path / "run.h5")
-    with pytest.raises(ca.StoreError, match=r"model"):
-        run_all(tmp_path / "run.h5", model=seeded(Plain, 1))
-
-
-def test_another_shard_size_is_refused(tmp_path: Path) -> None:
-    run_all(tmp_path / "run.h5")
-    with pytest.raises(ca.InputError, match="shard_size=8, but this file was made with 4"):
-        run_all(tmp_path / "run.h5", shard_size=8)
-
-
-def test_no_resume_refuses_a_file_with_answers(tmp_path: Path) -> None:
-    run_all(tmp_path / "run.h5", resume=False)
-    with pytest.raises(ca.InputError, match="already has answers at mix, conv"):
-        run_all(tmp_path / "run.h5", resume=False)
-
-
-def test_a_known_key_with_other_bytes_is_refused(tmp_path: Path) -> None:
-    run_all(tmp_path / "run.h5")
-    with pytest.raises(ca.StoreError, match=r"folder/0\.png"):
-        run_all(tmp_path / "run.h5", Loader(seed=2))
-
-
-def test_a_key_that_comes_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ca.InputError, match=r"'folder/0\.png' twice"):
-        run_all(tmp_path / "run.h5", Loader(keys=["folder/0.png"] * COUNT))
-
-
-@pytest.mark.parametrize(("loader", "message"), [
-    ([], "loader is empty"),
-    ([torch.zeros(2, 3, 8, 8)], "expected .images, labels, keys. a batch"),
-    ([(torch.zeros(2, 3, 8, 8), [1], ["a", "b"])], "gave 2 images, 1 labels and 2 keys"),
-])
-def test_what_is_no_loader_is_refused(tmp_path: Path, loader: list[Any], message: str) -> None:
-    with pytest.raises(ca.InputError, match=message):
-        run_all(tmp_path / "run.h5", loader or iter(()))
-
-
 @pytest.mark.parametrize(("targets", "expected"), [("label", LABELS), (2, [2] * COUNT)])
 def test_targets_by_label_or_one_for_all(tmp_path: Path, targets: str | int, expected: list[int]) -> None:
     run_all(tmp_path / "run.h5", layers=["mix"], targets=targets, classes=False)
     with ca.open_run(tmp_path / "run.h5") as run:
         assert run.per_image("mix").targets.tolist() == expected
-
-
-def test_labels_are_needed_where_they_are_the_targets(tmp_path: Path) -> None:
-    with pytest.raises(ca.InputError, match="'a' has no label"):
-        run_all(tmp_path / "run.h5", [(images(1), None, ["a"])], targets="label")
 
 
 def test_mean_fill_is_one_for_the_whole_run_and_is_kept_when_resumed(tmp_path: Path) -> None:
@@ -219,10 +129,125 @@ def test_workers_give_the_same_content(tmp_path: Path, whole: Path) -> None:
     assert content(tmp_path / "pool.h5") == content(whole)
 
 
-def test_bad_scores_keep_what_is_finished(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_without_finite_scores_are_left_out_and_named(tmp_path: Path, workers: int) -> None:
     loader = Loader()
-    loader.images[6] = torch.nan
-    with pytest.raises(ca.ModelError, match=r"not finite.*folder/6.png"):
-        run_all(tmp_path / "run.h5", loader)
+    loader.images[[0, 6]] = torch.nan
+    for _ in range(2):
+        summary = run_all(tmp_path / "run.h5", loader, fill="mean", workers=workers)
+        assert [key for key, _ in summary.bad] == ["folder/0.png", "folder/6.png"]
+        assert all("not finite" in reason for _, reason in summary.bad)
+    assert (summary.images, summary.skipped, summary.classes) == (0, COUNT - 2, {})
+    good = [i for i in range(COUNT) if i not in (0, 6)]
     with ca.open_run(tmp_path / "run.h5") as run:
-        assert len(run.finished("mix")) == 4
+        assert run.keys == tuple(f"folder/{i}.png" for i in good)
+        assert run.per_class("mix").rows.tolist() == [1, 3, 3, 1]
+        assert np.isfinite(run.per_image("mix").fill_values).all()
+        assert run.summary()["complete"]
+        stored = run.per_image("mix")
+    alone = ca.per_image(seeded(Plain), loader.images[good], "mix", areas=(1, 3, 6), search=SHORT, keys=stored.keys, engine="injection",
+                         fill=stored.fill_values)
+    np.testing.assert_array_equal(stored.smallest_area, alone.smallest_area)
+    np.testing.assert_allclose(stored.scores, alone.scores, rtol=1e-5)
+    with pytest.raises(ca.ModelError, match="not finite"):
+        ca.per_image(seeded(Plain), loader.images, "mix", areas=(1,), search=SHORT)
+
+
+def rooty(logits: Tensor, targets: Tensor) -> Tensor:
+    """NaN for a masked image whose logit falls far."""
+    return logits.gather(1, targets[:, None])[:, 0].where(logits.amax(1) < 100, torch.nan)
+
+
+def test_an_image_whose_masked_scores_are_not_finite_is_searched_by_none(tmp_path: Path) -> None:
+    loader = Loader()
+    loader.images[6] *= 1e6
+    summary = run_all(tmp_path / "run.h5", loader, reward=rooty)
+    assert [key for key, _ in summary.bad] == ["folder/6.png"]
+    with ca.open_run(tmp_path / "run.h5") as run:
+        assert run.keys == tuple(f"folder/{i}.png" for i in range(COUNT) if i != 6)
+        assert run.per_class("mix").rows.tolist() == [2, 3, 3, 1]
+
+
+def test_a_run_whose_images_all_lack_finite_scores_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
+    loader = Loader()
+    loader.images[:] = torch.nan
+    with pytest.raises(ca.ModelError, match=r"none of the 10 images gives an answer.*first, 'folder/0.png'.*not finite"):
+        run_all(tmp_path / "run.h5", loader)
+    with pytest.raises(ca.ModelError, match="no image gives finite activations at layer 'mix'"):
+        run_all(tmp_path / "run.h5", loader, fill="mean")
+    assert not (tmp_path / "run.h5").exists()
+
+
+@pytest.mark.parametrize("after", [1, 3, 7])
+def test_a_run_stopped_among_the_classes_keeps_each_that_was_done(tmp_path: Path, whole: Path, after: int) -> None:
+    """Two layers of four classes."""
+    def stop(done: int, total: int) -> None:
+        if (done, total) == (after, 8):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all(tmp_path / "broken.h5", progress=stop)
+    with ca.open_run(tmp_path / "broken.h5") as run:
+        kept = [len(run.per_class(layer)) if run.has_classes(layer) else 0 for layer in ("mix", "conv")]
+        assert sum(kept) == after
+        assert not run.summary()["complete"]
+    summary = run_all(tmp_path / "broken.h5")
+    assert sum(summary.classes.values()) == 8 - after
+    assert content(tmp_path / "broken.h5") == content(whole)
+
+
+def test_a_class_is_durable_as_soon_as_it_is_found(tmp_path: Path) -> None:
+    seen = []
+
+    def look(done: int, total: int) -> None:
+        if total == 4:
+            with ca.open_run(tmp_path / "run.h5") as beside:
+                seen.append(len(beside.per_class("mix")))
+
+    run_all(tmp_path / "run.h5", layers=["mix"], progress=look)
+    assert seen == [1, 2, 3, 4]
+
+
+def test_only_classes_with_new_images_are_searched_again(tmp_path: Path) -> None:
+    run_all(tmp_path / "run.h5", Loader(count=9), layers=["mix"])
+    assert run_all(tmp_path / "run.h5", layers=["mix"]).classes == {"mix": 1}  # the tenth image is of a class of its own
+    some = [(images(COUNT)[:1], LABELS[:1], Loader().keys[:1]), (images(1, seed=5), [0], ["new"])]
+    for _ in range(2):  # the loader has not the other images of class 0: what is there is over more
+        assert run_all(tmp_path / "run.h5", some, layers=["mix"]).classes == {}
+    with ca.open_run(tmp_path / "run.h5") as run:
+        assert run.per_class("mix").rows.tolist() == [3, 3, 3, 1]
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_classes_have_areas_of_their_own(tmp_path: Path, folds: int) -> None:
+    run_all(tmp_path / "run.h5", layers=["mix"], class_areas=(2,), folds=folds)
+    with ca.open_run(tmp_path / "run.h5") as run:
+        assert run.per_image("mix").areas.tolist() == [1, 3, 6]
+        assert run.per_class("mix").areas.tolist() == [2]
+        assert run.per_class("mix").settings.folds == folds
+
+
+def test_a_run_is_complete_when_its_call_came_to_its_end(tmp_path: Path) -> None:
+    def complete() -> bool:
+        with ca.open_run(tmp_path / "run.h5") as run:
+            return bool(run.summary()["complete"])
+
+    def stop_at(place: int) -> Any:
+        def stop(done: int, total: int) -> None:
+            if done == place:
+                raise KeyboardInterrupt
+        return stop
+
+    for place in (2, 4):
+        with pytest.raises(KeyboardInterrupt):
+            run_all(tmp_path / "run.h5", layers=["mix"], progress=stop_at(place))
+        assert not complete()  # though every image in the file has an answer
+    run_all(tmp_path / "run.h5", layers=["mix"])
+    assert complete()
+    with pytest.raises(KeyboardInterrupt):
+        run_all(tmp_path / "run.h5", layers=["mix"], reward="contrastive", label="other", progress=stop_at(COUNT))
+    assert not complete()
+    run_all(tmp_path / "run.h5", layers=["mix"])
+    assert not complete()  # the other label still is not
+    run_all(tmp_path / "run.h5", layers=["mix"], reward="contrastive", label="other")
+    assert complete()

@@ -1,0 +1,174 @@
+"""What is asked of a run, held against the model, the loader and the file before any work."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from chanattr.attribution.question import Areas
+from chanattr.errors import InputError, StoreError
+from chanattr.network.tail import stems
+from chanattr.runs.plan import Plan, Ready
+from chanattr.runs.shards import as_shard
+from chanattr.settings import Settings
+from chanattr.store import Run
+
+Targets = str | int
+ASKED = "asked"  # the run attribute {layer: {label: {"targets": ..., "finished": ...}}}
+
+
+def check_counts(**counts: tuple[object, int]) -> None:
+    """Refuses what is no whole number from a least value on.
+
+    Raises:
+        InputError: so; names the argument.
+    """
+    for name, (value, least) in counts.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise InputError(f"{name}={value!r}; expected a whole number from {least}; leave it out for the usual")
+
+
+def check_named(**callables: object) -> None:
+    """Refuses callables that their stored name would not tell apart from others.
+
+    Raises:
+        InputError: a lambda, a function inside a function, a method, or a callable object such as a partial.
+    """
+    for argument, given in callables.items():
+        if given is None or isinstance(given, str):
+            continue
+        name = getattr(given, "__qualname__", "")
+        if not name or "<" in name or inspect.ismethod(given):
+            raise InputError(f"{argument}={given!r} has no name of its own, and a run file tells questions apart by module:function; "
+                             "expected a function at the top of a module; write it there with def, and pass that")
+
+
+def check_label(label: object) -> None:
+    """Refuses what no answers can lie under.
+
+    Raises:
+        InputError: no text, or an empty one.
+    """
+    if not isinstance(label, str) or not label:
+        raise InputError(f"label={label!r}; expected a name under which the answers lie in the file; leave it out for 'exact'")
+
+
+def first_images(loader: Iterable[Any]) -> Tensor:
+    """One or two images of a loader, to look at the model with.
+
+    Raises:
+        InputError: it can be gone through only once, holds nothing, or gives something else than batches.
+    """
+    if iter(loader) is loader:
+        raise InputError(f"loader is {type(loader).__name__}, which can be gone through only once; expected batches that can be gone "
+                         "through again, for classes and when resuming; pass a DataLoader, or a list of the batches")
+    for batch in loader:
+        return as_shard(batch).images[:2]
+    raise InputError("the loader is empty; expected at least one batch of (images, labels, keys); check the paths that it reads")
+
+
+def check_file(run: Run, plan: Plan, label: str, shard_size: int, resume: bool) -> None:
+    """Refuses a file that was made from another model or with another shard size or, unless resuming, that has answers.
+
+    Raises:
+        StoreError, InputError: so.
+    """
+    model = run.attributes.get("model_sha256")
+    if run.layers and model and model != plan.digest:
+        name = run.attributes.get("model") or "a model"
+        raise StoreError(f"other model in the same file: {run.path} holds answers of {name} with weights {model[:12]}, these "
+                         f"are of weights {plan.digest[:12]}; expected one model a file; write to another file")
+    stored = run.attributes.get("shard_size")
+    if stored is not None and int(stored) != shard_size:
+        raise InputError(f"shard_size={shard_size}, but this file was made with {stored}; expected the same, so that a resumed run repeats "
+                         f"an unbroken one; leave it out, or pass {stored}")
+    held = [layer for layer in plan.layers if label in run.labels(layer)]
+    if held and not resume:
+        raise InputError(f"the file already has answers at {', '.join(held)} under the label {label!r}, and resume=False; expected none; "
+                         "write to another file, or under another label")
+
+
+def check_question(ready: Ready, run: Run, label: str, targets: Targets, class_areas: Mapping[str, Areas] | None, folds: int) -> None:
+    """Refuses to go on under a label that holds answers to another question.
+
+    Args:
+        ready: with all fills known.
+        run, label, targets: as asked.
+        class_areas: by layer; None where no classes are asked for.
+        folds: of the classes.
+
+    Raises:
+        InputError: a setting cannot be used.
+        StoreError: the stored question is another; names the first field that differs.
+    """
+    kept = stems(dict(ready.tails), ready.plan.example)
+    asked = run.attributes.get(ASKED, {})
+    for layer in ready.plan.layers:
+        fill = ready.fill(layer, kept[layer].activation)
+        mine = ready.question(layer, fill, areas=ready.plan.areas[layer]).settings
+        if run.finished(layer, label):
+            held = run.per_image(layer, label, rows=slice(0, 0)).settings
+            before = asked.get(layer, {}).get(label, {}).get("targets", targets)
+            _refuse(run, layer, label, [*mine.differences(held), *([("targets", targets, before)] if targets != before else [])])
+        if class_areas is not None:
+            joint = ready.question(layer, fill, areas=class_areas[layer], folds=folds).settings
+            if run.has_classes(layer, label):
+                _refuse(run, layer, label, _of_classes(joint, run.per_class(layer, label).settings))
+
+
+def _of_classes(asked: Settings, held: Settings) -> list[tuple[str, Any, Any]]:
+    """Differences by the names that a caller gave them."""
+    return [("class_areas" if name == "areas" else name, now, then) for name, now, then in asked.differences(held)]
+
+
+def _refuse(run: Run, layer: str, label: str, differences: Sequence[tuple[str, Any, Any]]) -> None:
+    for name, now, then in differences:
+        raise StoreError(f"{run.path} holds answers at {layer} under the label {label!r} with {name}={then!r}, but {name}={now!r} is "
+                         "asked; expected the same question to go on; ask it as before, or give this one another label")
+
+
+def check_targets(ready: Ready, targets: Targets) -> int:
+    """Refuses targets that no image could have.
+
+    Returns:
+        The number of classes that the model tells apart.
+
+    Raises:
+        InputError: neither 'predicted', nor 'label', nor a class of the model.
+    """
+    tail = next(iter(ready.tails.values()))
+    classes = int(tail.stem(ready.plan.example).logits.shape[1])
+    if isinstance(targets, str):
+        if targets not in ("predicted", "label"):
+            raise InputError(f"targets={targets!r}; expected 'predicted', 'label' or a class number")
+    elif isinstance(targets, bool) or not isinstance(targets, (int, np.integer)):
+        raise InputError(f"targets={targets!r}; expected 'predicted', 'label' or one class number for all images")
+    elif not 0 <= targets < classes:
+        raise InputError(f"target {targets} for a model with {classes} classes; expected 0 to {classes - 1}")
+    return classes
+
+
+def check_labels(labels: Iterable[int], keys: Iterable[str], classes: int) -> None:
+    """Refuses classes that the model does not have.
+
+    Raises:
+        InputError: so; names the first image.
+    """
+    for key, number in zip(keys, labels, strict=True):
+        if number >= classes:
+            raise InputError(f"image {key!r} has the class {number}, but the model has {classes} classes; expected 0 to {classes - 1}, "
+                             "or -1 for none; name its folder NNN_name by the model's own numbers, or leave the image out")
+
+
+def known_labels(loader: Iterable[Any]) -> tuple[Sequence[int], Sequence[str]]:
+    """Labels and keys of all images where a loader tells them without reading images; none where it does not."""
+    if hasattr(loader, "keys") and hasattr(loader, "labels"):
+        return loader.labels, loader.keys
+    if not isinstance(loader, (list, tuple)):
+        return (), ()
+    parts = [as_shard(batch) for batch in loader]
+    return [int(label) for part in parts for label in part.labels], [key for part in parts for key in part.keys]
