@@ -139,9 +139,16 @@ def _about(index: Index, layer: str, label: str) -> dict[str, Any]:
 
 
 def is_complete(index: Index) -> bool:
-    """Whether there are answers, and every image has one at every layer and label."""
+    """Whether there are answers, every image has one at every layer and label, and no run that wrote some was stopped before its end."""
     images = index.answers[ImageAttribution].values()
-    return bool(index.keys) and bool(images) and all(len(answers.done) == len(index.keys) for answers in images)
+    every = bool(index.keys) and bool(images) and all(len(answers.done) == len(index.keys) for answers in images)
+    return every and not _unfinished(index.attributes.get("asked"))
+
+
+def _unfinished(asked: Any) -> bool:
+    """Whether the attribute ``{layer: {label: {"finished": ...}}}``, which a run keeps, says so; a file may hold anything there."""
+    labels = [label for layer in asked.values() if isinstance(layer, dict) for label in layer.values()] if isinstance(asked, dict) else []
+    return any(isinstance(label, dict) and label.get("finished") is False for label in labels)
 
 
 def verify(whole: Index, alone: Index) -> str:

@@ -307,7 +307,7 @@ def _check_path(place: Place, mode: str) -> None:
         raise StoreError(f"{place.file} lies in a folder that does not exist; expected an existing folder; make {place.file.parent} first")
     if mode == "r" and not place.file.exists() and not list_parts(place.parts):
         raise StoreError(f"no run at {place.file}: neither the file nor parts of it; expected a file that 'chanattr attribute' wrote; "
-                         "check the path, or open it with mode 'a' to make a new one")
+                         "check the path, or make one with that command or in mode 'a'")
 
 
 def _load(place: Place) -> Index:

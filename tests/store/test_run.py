@@ -350,6 +350,18 @@ def test_attributes_are_durable_copies_and_json(path: Path) -> None:
         assert not run.summary()["complete"]
 
 
+@pytest.mark.parametrize(("asked", "complete"), [
+    ({LAYER: {"exact": {"finished": True}}}, True), ({LAYER: {"exact": {"finished": True}, "b": {"finished": False}}}, False),
+    ({}, True), ("text", True), ({LAYER: [1]}, True), ({LAYER: {"exact": 3}}, True)])
+def test_a_run_that_was_stopped_before_its_end_is_not_complete(path: Path, asked: object, complete: bool) -> None:
+    with open_run(path, "a") as run:
+        run.write(images())
+        run.set_attributes(asked=asked)
+        assert run.summary()["complete"] is complete
+    with h5py.File(path) as file:
+        assert file.attrs["complete"] == complete
+
+
 def test_class_rows_replace_earlier_ones(path: Path) -> None:
     with open_run(path, "a") as run:
         run.write(classes((0, 1, 2)))
