@@ -11,8 +11,9 @@ import numpy as np
 from chanattr.errors import StoreError
 from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.store.digest import content_sha256
-from chanattr.store.index import Answers, Index, gather, gather_energy
+from chanattr.store.index import Answers, Index, gather_energy
 from chanattr.store.layout import FORMAT_VERSION, Column, ImageTable, columns, decode
+from chanattr.store.source import gather
 from chanattr.store.thumbnails import read_thumbnail
 
 Keys = int | slice | str | Sequence[int] | Sequence[str] | np.ndarray | None

@@ -18,11 +18,12 @@ from chanattr.errors import StoreError
 from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.store import lock, reader, writer
 from chanattr.store.digest import content_sha256
-from chanattr.store.index import Index, Source, add, load
+from chanattr.store.index import Index, add, load
 from chanattr.store.layout import ImageTable
 from chanattr.store.merge import merge
 from chanattr.store.parts import PartGone, Place, build_part, list_parts, remove_parts, write_part
 from chanattr.store.reader import Keys
+from chanattr.store.source import Source
 from chanattr.store.thumbnails import read_thumbnail
 
 TRIES = 5  # a reader whose parts are merged away under it looks again
