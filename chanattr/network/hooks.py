@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from chanattr.errors import InputError, LayerError
-from chanattr.network.layout import axis_of
+from chanattr.network.layout import axis_for_mask
 from chanattr.network.names import find, unwrapped
 from chanattr.network.outputs import replace_tensor
 
@@ -53,12 +53,14 @@ def eager() -> Iterator[None]:
 
 
 @contextmanager
-def watch(modules: Mapping[str, nn.Module], note: Callable[[str, Any], None]) -> Iterator[None]:
-    """Inside, ``note(name, output)`` is called at every call of the modules."""
+def watch(modules: Mapping[str, nn.Module], note: Callable[[str, Any, Any], None]) -> Iterator[None]:
+    """Inside, ``note(name, inputs, output)`` is called at every call of the modules; inputs are ``(positional, by keyword)``."""
     with ExitStack() as stack:
         for name, module in modules.items():
-            hook = module.register_forward_hook(lambda _m, _i, output, name=name: note(name, output))
-            stack.callback(hook.remove)
+            def hook(_module: nn.Module, positional: Any, keywords: Any, output: Any, name: str = name) -> None:
+                note(name, (positional, keywords), output)
+
+            stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         stack.enter_context(eager())
         yield
 
@@ -108,7 +110,7 @@ def inject(model: nn.Module, layer: str, mask: Tensor | np.ndarray | Sequence[fl
 
     Raises:
         LayerError: no such layer; at the forward pass, it fires more than once without ``@n``.
-        InputError: at the forward pass, the mask does not fit the activation.
+        InputError: at the forward pass, the mask does not fit the activation, or nothing tells its channel axis.
 
     Example:
         >>> import torch, chanattr as ca
@@ -118,11 +120,11 @@ def inject(model: nn.Module, layer: str, mask: Tensor | np.ndarray | Sequence[fl
         0.0
     """
     module = find(model, layer).module
-    given = torch.as_tensor(mask)
-    filled = torch.as_tensor(fill)
+    given, filled = torch.as_tensor(mask), torch.as_tensor(fill)
+    size = next((values.shape[-1] for values in (given, filled) if values.ndim), None)
 
     def masked(activation: Tensor) -> Tensor:
-        axis = axis_of(module, tuple(activation.shape), channel_axis)
+        axis = axis_for_mask(module, tuple(activation.shape), size, channel_axis, layer)
         return apply_mask(activation, given, filled, axis, layer)
 
     with change(model, layer, masked):

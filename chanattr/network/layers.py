@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from chanattr.errors import LayerError
-from chanattr.network.hooks import frozen, watch
-from chanattr.network.layout import axis_of, grid_of
+from chanattr.network.layout import given_axis, grid_of
 from chanattr.network.names import Place, check_calls, find, kind, named
-from chanattr.network.outputs import Inputs, batch_size_of, call, first_tensor
+from chanattr.network.observe import Sight, look
+from chanattr.network.outputs import Inputs, batch_size_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +51,16 @@ def layers(model: nn.Module, example: Inputs) -> tuple[Layer, ...]:
         ['', '0']
     """
     modules = named(model)
-    shapes = _observe(model, modules, example)
-    return tuple(_layer(name, module, shapes[name], None) for name, module in modules.items())
+    seen = look(model, example, modules)
+    return tuple(_layer(name, module, seen[name], None) for name, module in modules.items())
 
 
 def describe(model: nn.Module, example: Inputs, name: str, *, channel_axis: int | None = None) -> Layer:
     """One layer, checked to be one that a mask can be put on; its name is canonical.
 
     Raises:
-        LayerError: no such layer, it never fires, it fires more than once without ``@n``, or no channel axis is found.
+        LayerError: no such layer, it never fires, it fires more than once without ``@n``, or nothing tells its channel axis.
+        InputError: the axis given is not one of the activation's.
     """
     return describe_all(model, example, [name], channel_axis=channel_axis)[0]
 
@@ -68,8 +68,8 @@ def describe(model: nn.Module, example: Inputs, name: str, *, channel_axis: int 
 def describe_all(model: nn.Module, example: Inputs, names: Sequence[str], *, channel_axis: int | None = None) -> tuple[Layer, ...]:
     """Several layers, as `describe` gives them, from one forward pass."""
     places = [find(model, name) for name in names]
-    shapes = _observe(model, {place.name: place.module for place in places}, example)
-    return tuple(_masked_layer(place, shapes[place.name], batch_size_of(example), channel_axis) for place in places)
+    seen = look(model, example, [] if channel_axis is not None else [place.name for place in places])
+    return tuple(_masked_layer(place, seen[place.name], batch_size_of(example), channel_axis) for place in places)
 
 
 def canonical(model: nn.Module, example: Inputs, names: Sequence[str]) -> tuple[str, ...]:
@@ -92,39 +92,26 @@ def canonical(model: nn.Module, example: Inputs, names: Sequence[str]) -> tuple[
     return tuple(layer.name for layer in describe_all(model, example, names))
 
 
-def _masked_layer(place: Place, shapes: Sequence[tuple[int, ...]], images: int, channel_axis: int | None) -> Layer:
-    """The layer of a place whose shapes are known.
+def _masked_layer(place: Place, sights: Sequence[Sight], images: int, channel_axis: int | None) -> Layer:
+    """The layer of a place whose calls were looked at.
 
     Raises:
         LayerError: as `describe`.
     """
-    check_calls(place.name, place.call, len(shapes))
-    layer = _layer(place.name, place.module, shapes[max(0, place.call - 1):], channel_axis)
-    layer = dataclasses.replace(layer, calls=len(shapes), name=f"{place.name}@{place.call}" if len(shapes) > 1 else place.name)
+    check_calls(place.name, place.call, len(sights))
+    layer = _layer(place.name, place.module, sights[max(0, place.call - 1):], channel_axis)
+    layer = dataclasses.replace(layer, calls=len(sights), name=f"{place.name}@{place.call}" if len(sights) > 1 else place.name)
     if layer.channel_axis < 0:
-        raise LayerError(f"layer {layer.name!r} gives shape {layer.shape}; expected images and channels, [N, K, h, w], [N, h, w, K], "
-                         "[N, L, K] or [N, K]; choose another layer, or pass channel_axis=")
+        raise LayerError(f"layer {layer.name!r} gives shape {layer.shape}, and nothing tells which axis has the channels; expected "
+                         "[N, K, h, w], [N, h, w, K], [N, L, K] or [N, K]; choose another layer, or pass channel_axis=")
     if layer.shape[0] != images:
         raise LayerError(f"layer {layer.name!r} gives {layer.shape[0]} rows for {images} images (shape {layer.shape}); expected "
                          "the images along its first axis; choose another layer")
     return layer
 
 
-def _observe(model: nn.Module, modules: Mapping[str, nn.Module], example: Inputs) -> dict[str, list[tuple[int, ...]]]:
-    """Shapes of every call of some modules in one forward pass."""
-    shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in modules}
-
-    def note(name: str, output: object) -> None:
-        tensor = first_tensor(output)
-        shapes[name].append(tuple(tensor.shape) if tensor is not None else ())
-
-    with frozen(model), watch(modules, note), torch.no_grad():
-        call(model, example)
-    return shapes
-
-
-def _layer(name: str, module: nn.Module, shapes: Sequence[tuple[int, ...]], channel_axis: int | None) -> Layer:
-    shape = shapes[0] if shapes else ()
-    axis = axis_of(module, shape, channel_axis)
-    return Layer(name=name, type=kind(module), calls=len(shapes), shape=shape, channel_axis=axis,
-                 channels=shape[axis] if axis > 0 else 0, grid=grid_of(shape, axis))
+def _layer(name: str, module: nn.Module, sights: Sequence[Sight], channel_axis: int | None) -> Layer:
+    sight = sights[0] if sights else Sight((), -1)
+    axis = sight.axis if channel_axis is None or not sight.shape else given_axis(sight.shape, channel_axis)
+    return Layer(name=name, type=kind(module), calls=len(sights), shape=sight.shape, channel_axis=axis,
+                 channels=sight.shape[axis] if axis > 0 else 0, grid=grid_of(sight.shape, axis))

@@ -1,41 +1,116 @@
-"""Where an activation has its channels, and its grid."""
+"""Where an activation has its channels, and its grid: what modules, sizes and masks tell."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from chanattr.errors import InputError
+
+FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.modules.pooling._MaxPoolNd,
+         nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd,
+         nn.modules.pooling._LPPoolNd, nn.Upsample, nn.PixelShuffle, nn.LocalResponseNorm, nn.Dropout2d, nn.Dropout3d)
+LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm)
+OUTPUT_SIZES = ("out_channels", "out_features", "num_features", "num_channels", "normalized_shape")
+INPUT_SIZES = ("in_channels", "in_features", "num_features", "num_channels", "normalized_shape")
+POINTWISE = ("torch.nn.modules.activation", "torch.nn.modules.dropout")
 
 
-def axis_of(module: nn.Module, shape: tuple[int, ...], given: int | None) -> int:
-    """The channel axis of a module's output: the one given (negative counts from the end), or as found; -1 where there is none."""
-    if given is None or not shape:
-        return channel_axis(module, shape)
-    return given % len(shape)
+def given_axis(shape: tuple[int, ...], given: int) -> int:
+    """The channel axis that a caller gives, counted from the front (negative counts from the end).
+
+    Raises:
+        InputError: not one of the axes after the images'.
+    """
+    axis = given + len(shape) if given < 0 else given
+    if not 0 < axis < len(shape):
+        raise InputError(f"channel_axis={given} for an activation of shape {shape}; expected 1 to {len(shape) - 1} (or counted from the "
+                         "end): axis 0 is the images'")
+    return axis
 
 
-def channel_axis(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """1 for [N, K] and [N, K, h, w], the last for [N, L, K] and [N, h, w, K]; -1 where there is no telling."""
-    if len(shape) == 2:
-        return 1
-    if len(shape) == 3:
-        return 2
-    if len(shape) == 4:
-        return 3 if _channels_last(module, shape) else 1
-    return -1
+def told(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """The channel axis of a module's output as the module itself tells; -1 where it does not."""
+    return _by_kind(module, shape, OUTPUT_SIZES)
 
 
-def _channels_last(module: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether [N, ?, ?, ?] has its channels last: by the last module inside that tells, else by which two sizes are equal."""
-    for inner in reversed(list(module.modules())):
-        if isinstance(inner, (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d)):
-            weight = getattr(inner, "weight", None)
-            if not isinstance(weight, Tensor) or len(weight) != shape[3] or len(weight) == shape[1]:
-                return False
-        if isinstance(inner, (nn.Linear, nn.LayerNorm)):
-            size = inner.out_features if isinstance(inner, nn.Linear) else inner.normalized_shape[-1]
-            if size in (shape[1], shape[3]):
-                return size == shape[3] and (size != shape[1] or shape[2] != shape[3])
-    return shape[1] == shape[2] != shape[3]
+def taken(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """The channel axis of a module's input as the module itself tells; -1 where it does not."""
+    return _by_kind(module, shape, INPUT_SIZES)
+
+
+def _by_kind(module: nn.Module, shape: tuple[int, ...], sizes: tuple[str, ...]) -> int:
+    """By what kind of module it is; its own count of channels decides where it is no module of torch itself."""
+    if len(shape) < 3 or not isinstance(module, FIRST + LAST):
+        return 1 if len(shape) == 2 else -1
+    usual = 1 if isinstance(module, FIRST) else len(shape) - 1
+    size = _size(module, sizes)
+    fitting = [axis for axis in (1, len(shape) - 1) if shape[axis] == size]
+    if len(fitting) == 1:
+        return fitting[0]
+    return usual if type(module).__module__.startswith("torch.nn.") and (fitting or size is None) else -1
+
+
+def _size(module: nn.Module, names: tuple[str, ...]) -> int | None:
+    found = next((getattr(module, name) for name in names if hasattr(module, name)), None)
+    return int(found[-1]) if isinstance(found, (tuple, torch.Size)) else found
+
+
+def keeps_layout(module: nn.Module) -> bool:
+    """Whether an output of the input's shape has its channels where the input has them."""
+    kind = type(module)
+    return kind.__module__ in POINTWISE or kind is nn.Identity or kind.__name__ in ("StochasticDepth", "DropPath")
+
+
+def clues(module: nn.Module, shape: tuple[int, ...], square: bool) -> set[int]:
+    """Channel axes that are likely: by the last module inside that tells, and by which two sizes are equal.
+
+    Args:
+        module: of the layer.
+        shape: of its output, [N, ...] with four axes or more.
+        square: whether the images are, so that two equal sizes are height and width.
+    """
+    found = {next((axis for inner in reversed(list(module.modules())) if (axis := _by_size(inner, shape)) >= 0), -1)}
+    if square and len(shape) == 4:
+        found |= {3 if shape[1] == shape[2] != shape[3] else 1 if shape[2] == shape[3] != shape[1] else -1}
+    return found - {-1, 0}
+
+
+def _by_size(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """The one axis, first or last, that has as many channels as the module gives; 0 for none or both; -1 where the module has no count."""
+    if not isinstance(module, FIRST + LAST) or (size := _size(module, OUTPUT_SIZES)) is None:
+        return -1
+    fitting = [axis for axis in (1, len(shape) - 1) if shape[axis] == size]
+    return fitting[0] if len(fitting) == 1 else -1
+
+
+def axis_for_mask(module: nn.Module, shape: tuple[int, ...], size: int | None, given: int | None, layer: str) -> int:
+    """The channel axis of an activation that a mask is put on, where only the module and the mask can tell.
+
+    Args:
+        module: of the layer.
+        shape: of its output.
+        size: of the mask and the fill; None for single numbers.
+        given: by the caller.
+        layer: for messages.
+
+    Raises:
+        InputError: the axis given is none, or there is no telling.
+    """
+    if given is not None:
+        return given_axis(shape, given)
+    axis = told(module, shape)
+    if axis > 0 or len(shape) == 3:
+        return axis if axis > 0 else 2
+    if size is None:
+        return min(1, len(shape) - 1)  # the same number for every channel
+    likely = clues(module, shape, square=True) if len(shape) > 3 else set()
+    fitting = {axis for axis in (1, len(shape) - 1) if shape[axis] == size} if len(shape) > 3 else set()
+    left = likely & fitting if likely and fitting else likely | fitting
+    if len(left) != 1:
+        raise InputError(f"layer {layer!r} gives shape {shape}, and neither it nor a mask of {size} tells which axis has the channels; "
+                         "expected [N, K], [N, L, K], [N, K, h, w] or [N, h, w, K]; pass channel_axis=")
+    return left.pop()
 
 
 def grid_of(shape: tuple[int, ...], axis: int) -> tuple[int, int]:

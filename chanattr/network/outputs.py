@@ -25,7 +25,7 @@ def first_tensor(output: Any) -> Tensor | None:
     """The first tensor in an output (tensor, tuple, list, mapping or dataclass; None inside is passed over), or None."""
     if isinstance(output, Tensor):
         return output
-    for _, part in _parts(output):
+    for _, part in parts_of(output):
         found = first_tensor(part)
         if found is not None:
             return found
@@ -36,7 +36,7 @@ def replace_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """The same output with its first tensor changed."""
     if isinstance(output, Tensor):
         return change(output)
-    for name, part in _parts(output):
+    for name, part in parts_of(output):
         if first_tensor(part) is not None:
             return _with_part(output, name, replace_tensor(part, change))
     raise ModelError(f"a layer gave {type(output).__name__} without a tensor in it; expected a tensor, or a tuple, list, mapping or "
@@ -81,10 +81,10 @@ def _tensors(output: Any, name: str) -> list[tuple[str, Tensor]]:
     """Every tensor in an output, with the way to it."""
     if isinstance(output, Tensor):
         return [(name, output)]
-    return [found for key, part in _parts(output) for found in _tensors(part, f"{name}[{key!r}]")]
+    return [found for key, part in parts_of(output) for found in _tensors(part, f"{name}[{key!r}]")]
 
 
-def _parts(output: Any) -> list[tuple[Any, Any]]:
+def parts_of(output: Any) -> list[tuple[Any, Any]]:
     if isinstance(output, (tuple, list)):
         return list(enumerate(output))
     if isinstance(output, Mapping):

@@ -1,0 +1,161 @@
+"""What forward passes show of every module: the shapes it gives, and from its neighbours and other image sizes its channel axis."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from chanattr.network.hooks import frozen, watch
+from chanattr.network.layout import clues, keeps_layout, taken, told
+from chanattr.network.names import named
+from chanattr.network.outputs import Inputs, call, first_tensor, replace_tensor
+
+
+class Sight(NamedTuple):
+    """One call of a module: the shape of (the first tensor in) its output, and the channel axis; -1 where nothing tells."""
+
+    shape: tuple[int, ...]
+    axis: int
+
+
+class Value(NamedTuple):
+    """A tensor that passed: its number, the same wherever the same tensor is seen, and its shape."""
+
+    number: int
+    shape: tuple[int, ...]
+
+
+class Call(NamedTuple):
+    """One call of a module, by plain name: the first tensor in its inputs and in its output."""
+
+    name: str
+    given: Value | None
+    output: Value | None
+
+
+def look(model: nn.Module, example: Inputs, wanted: Collection[str]) -> dict[str, list[Sight]]:
+    """Every call of every module, by plain name.
+
+    The axis is taken from what the module is, or which modules made or take the same tensor (a convolution, a linear layer); else from
+    what is inside it, where the sizes agree; else from a pass with images of twice the size, in which only the channels stay as many.
+
+    Args:
+        model: left as found.
+        example: the model's input for one or two images.
+        wanted: names of modules whose axis is worth that second pass.
+    """
+    modules = named(model)
+    calls: list[Call] = []
+    _run(model, modules, example, calls)
+    flow = _axes_by_flow(modules, calls)
+    square = _is_square(first_tensor(example))
+    seen: dict[str, list[Sight]] = {name: [] for name in modules}
+    for name, _, output in calls:
+        seen[name].append(Sight(output.shape, _axis(modules[name], output, flow, square)) if output is not None else Sight((), -1))
+    if any(sight.axis < 0 and len(sight.shape) == 4 for name in wanted for sight in seen[name]):
+        _fill_in(seen, _watched_at_twice_the_size(model, modules, example))
+    if not square:
+        _fill_in_clues(seen, modules)
+    return seen
+
+
+def _axis(module: nn.Module, output: Value, flow: Mapping[int, int], square: bool) -> int:
+    """By the flow; else by likelihoods that agree, where two equal sizes mean something; else of tokens the last."""
+    if len(output.shape) < 3:
+        return 1 if len(output.shape) == 2 else -1
+    if output.number in flow:
+        return flow[output.number]
+    if len(output.shape) == 3:
+        return 2
+    likely = clues(module, output.shape, square) if square else set()
+    return likely.pop() if len(likely) == 1 else -1
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def _run(model: nn.Module, modules: Mapping[str, nn.Module], example: Inputs, calls: list[Call]) -> None:
+    """One forward pass, its calls noted as they come: what came before an error is kept."""
+    numbers: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # ids of tensors that are gone are given again
+    count = 0
+
+    def value(found: Tensor | None) -> Value | None:
+        nonlocal count
+        if found is None:
+            return None
+        if found not in numbers:
+            numbers[found] = count = count + 1
+        return Value(numbers[found], tuple(found.shape))
+
+    def note(name: str, inputs: Any, output: Any) -> None:
+        calls.append(Call(name, value(first_tensor(inputs)), value(first_tensor(output))))
+
+    with frozen(model), watch(modules, note):
+        call(model, example)
+
+
+def _axes_by_flow(modules: Mapping[str, nn.Module], calls: list[Call]) -> dict[int, int]:
+    """The channel axis of tensors by number: what their makers and takers tell, if these agree, passed on through pointwise modules."""
+    votes: defaultdict[int, set[int]] = defaultdict(set)
+    joined = []
+    for name, given, output in calls:
+        module = modules[name]
+        for found, axis in ((given, taken), (output, told)):
+            if found is not None and (place := axis(module, found.shape)) > 0:
+                votes[found.number].add(place)
+        if given is not None and output is not None and given.shape == output.shape and keeps_layout(module):
+            joined.append((given.number, output.number))
+    for pairs in (joined, joined[::-1]):  # along a chain, and back
+        for one, other in pairs:
+            votes[one] |= votes[other]
+            votes[other] |= votes[one]
+    return {number: next(iter(axes)) for number, axes in votes.items() if len(axes) == 1}
+
+
+def _is_square(images: Tensor | None) -> bool:
+    return images is not None and images.ndim == 4 and len({images.shape[axis] for axis in _spatial(images)}) == 1
+
+
+def _spatial(images: Tensor) -> tuple[int, int]:
+    """The axes of height and width of images."""
+    return (1, 2) if images.shape[3] in (1, 3, 4) and images.shape[1] not in (1, 3, 4) else (2, 3)
+
+
+def _watched_at_twice_the_size(model: nn.Module, modules: Mapping[str, nn.Module], example: Inputs) -> list[Call]:
+    """The calls for images twice as high and wide; as far as the model comes, where it takes one size only."""
+    calls: list[Call] = []
+    images = first_tensor(example)
+    if images is None or images.ndim != 4 or not images.is_floating_point():
+        return calls
+    high, wide = _spatial(images)
+    larger = replace_tensor(example, lambda x: x.repeat_interleave(2, high).repeat_interleave(2, wide))
+    try:
+        _run(model, modules, larger, calls)
+    except Exception:  # whatever the model's code raises at a size that it is not made for
+        return calls
+    return calls
+
+
+def _fill_in(seen: dict[str, list[Sight]], larger: list[Call]) -> None:
+    """Axes that are not known, from the one axis that did not grow."""
+    shapes: defaultdict[str, list[tuple[int, ...]]] = defaultdict(list)
+    for name, _, output in larger:
+        shapes[name].append(output.shape if output is not None else ())
+    for name, sights in seen.items():
+        for number, (sight, other) in enumerate(zip(sights, shapes[name], strict=False)):
+            same = [axis for axis in range(1, len(sight.shape)) if sight.shape[axis:axis + 1] == other[axis:axis + 1]]
+            if sight.axis < 0 and len(sight.shape) == len(other) == 4 and same in ([1], [3]):
+                sights[number] = sight._replace(axis=same[0])
+
+
+def _fill_in_clues(seen: dict[str, list[Sight]], modules: Mapping[str, nn.Module]) -> None:
+    """Axes that are not known even so, from what is inside the module: of images that are not square, the last thing to go by."""
+    for name, sights in seen.items():
+        for number, sight in enumerate(sights):
+            likely = clues(modules[name], sight.shape, square=False) if sight.axis < 0 and len(sight.shape) > 3 else set()
+            if len(likely) == 1:
+                sights[number] = sight._replace(axis=likely.pop())
