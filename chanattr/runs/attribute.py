@@ -36,7 +36,7 @@ from chanattr.runs.checks import (
     known_labels,
 )
 from chanattr.runs.classes import Note, attribute_classes
-from chanattr.runs.plan import Plan, Ready, Task, by_layer, make_ready
+from chanattr.runs.plan import Plan, Ready, Task, make_ready
 from chanattr.runs.pool import results
 from chanattr.runs.shards import Shard, as_shard, shards
 from chanattr.search.objective import Reward
@@ -84,7 +84,7 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
         run: open for writing (``ca.open_run(path, "a")``).
         model: left exactly as found.
         loader: any iterable of ``(images, labels, keys)`` that can be gone through again (classes, the fill "mean"): no generator.
-        layers: dotted names.
+        layers: dotted names; a file holds each under its one name, without a wrapper's words and with ``@n`` only where it fires twice.
         targets: "predicted" (default), "label", or one class for all.
         areas: as in `per_image`, or ``{layer: areas}``.
         search, reward, game, fill, level, refine, score, channel_axis, seed, batch_size, engine: as in `per_image`.
@@ -109,11 +109,11 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
                  batch_size=(1 if batch_size is None else batch_size, 1))
     check_named(reward=reward, score=score)
     check_label(label)
-    asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed, model=name,
+    asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed, model=name or kind(model),
                   preprocessing=preprocessing, batch_size=batch_size)
     example = first_images(loader).to(device_of(model))
     plan = Plan.of(model, example, layers, asked, areas=areas, fill=fill, engine=engine, channel_axis=channel_axis)
-    class_areas = by_layer(areas if class_areas is None else class_areas, plan.layers)
+    class_areas = plan.by_layer(areas if class_areas is None else class_areas)
     ready = make_ready(plan)
     check_file(run, plan, label, shard_size, resume)
     number = check_targets(ready, targets)
@@ -180,7 +180,7 @@ def _note(run: Run, plan: Plan, label: str, targets: Targets, class_names: Seque
     for layer in plan.layers:
         if not finished or label in run.labels(layer):
             asked.setdefault(layer, {})[label] = {"targets": targets if isinstance(targets, str) else int(targets), "finished": finished}
-    run.set_attributes(model=plan.asked.model or kind(plan.model), model_sha256=plan.digest, shard_size=shard_size,
+    run.set_attributes(model=plan.asked.model, model_sha256=plan.digest, shard_size=shard_size,
                        preprocessing=plan.asked.preprocessing, class_names=list(class_names), asked=asked)
 
 

@@ -14,6 +14,7 @@ from chanattr.attribution.image import answer
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.errors import InputError, ModelError
+from chanattr.network.layers import describe_all
 from chanattr.network.outputs import device_of
 from chanattr.network.tail import Stem, Tail, bind, stems, take_stem
 from chanattr.network.weights import model_sha256
@@ -29,7 +30,7 @@ class Plan:
     Attributes:
         model: the network.
         example: a batch of one or two images.
-        layers: dotted names.
+        layers: by the one name that each has in a file.
         asked: the question without areas.
         areas: by layer.
         fills: by layer; "mean" is resolved before shards are searched.
@@ -50,29 +51,49 @@ class Plan:
     @classmethod
     def of(cls, model: nn.Module, example: Tensor, layers: Sequence[str], asked: Asked, *, areas: Areas | Mapping[str, Areas],
            fill: Any, engine: str, channel_axis: int | None) -> Plan:
-        """A plan from a caller's arguments.
+        """A plan from a caller's arguments; layers and areas go by the layers' one name.
 
         Raises:
-            InputError: no layer, one twice, or areas for a layer that is not in the run.
+            InputError: no layer, one twice (also by another of its names), or areas for a layer that is not in the run.
+            LayerError: as `describe`.
         """
-        if isinstance(layers, str) or not layers or len(set(layers)) != len(layers):
-            raise InputError(f"layers={layers!r}; expected a list of different layer names, at least one")
-        return cls(model=model, example=example, layers=tuple(layers), asked=asked, areas=by_layer(areas, layers),
-                   fills=dict.fromkeys(layers, fill), engine=engine, channel_axis=channel_axis, digest=model_sha256(model))
+        if isinstance(layers, str) or not layers:
+            raise InputError(f"layers={layers!r}; expected a list of layer names, at least one; put a single name in a list")
+        names = one_names(model, example, layers, channel_axis)
+        plan = cls(model=model, example=example, layers=tuple(names), asked=asked, areas={}, fills=dict.fromkeys(names, fill),
+                   engine=engine, channel_axis=channel_axis, digest=model_sha256(model))
+        return dataclasses.replace(plan, areas=plan.by_layer(areas))
+
+    def by_layer(self, areas: Areas | Mapping[str, Areas]) -> dict[str, Areas]:
+        """Areas for every layer: one answer for all, or a mapping that names some (the others take the default).
+
+        Raises:
+            InputError: the mapping names a layer that is not in the run.
+        """
+        if not isinstance(areas, Mapping):
+            return dict.fromkeys(self.layers, areas)
+        written = one_names(self.model, self.example, list(areas), self.channel_axis)
+        unknown = [given for name, given in written.items() if name not in self.layers]
+        if unknown:
+            raise InputError(f"areas name the layer {unknown[0]!r}, which is not in this run; expected some of {', '.join(self.layers)}; "
+                             "correct the name, or add the layer")
+        return {layer: areas[written[layer]] if layer in written else None for layer in self.layers}
 
 
-def by_layer(areas: Areas | Mapping[str, Areas], layers: Sequence[str]) -> dict[str, Areas]:
-    """Areas for every layer: one answer for all, or a mapping that names some (the others take the default).
+def one_names(model: nn.Module, example: Tensor, given: Sequence[str], channel_axis: int | None) -> dict[str, str]:
+    """What a caller wrote, by the one name that each layer has in a file.
 
     Raises:
-        InputError: the mapping names a layer that is not in the run.
+        InputError: two of them are one layer.
+        LayerError: as `describe`.
     """
-    if not isinstance(areas, Mapping):
-        return dict.fromkeys(layers, areas)
-    unknown = [name for name in areas if name not in layers]
-    if unknown:
-        raise InputError(f"areas name the layer {unknown[0]!r}, which is not in this run; expected some of {', '.join(layers)}")
-    return {layer: areas.get(layer) for layer in layers}
+    names: dict[str, str] = {}
+    for written, layer in zip(given, describe_all(model, example, list(given), channel_axis=channel_axis), strict=True):
+        if layer.name in names:
+            raise InputError(f"{names[layer.name]!r} and {written!r} are one layer, {layer.name!r}; expected different layers; "
+                             "take one of them away")
+        names[layer.name] = written
+    return names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,6 +123,15 @@ def test_areas_by_layer(tmp_path: Path) -> None:
         run_all(tmp_path / "other.h5", areas={"norm": (2,)})
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_layer_has_one_name_in_a_file(tmp_path: Path, whole: Path, wrapped: bool) -> None:
+    model = torch.nn.DataParallel(seeded(Plain)) if wrapped else seeded(Plain)
+    for layers in (["module.mix", "conv@1"], ["mix@1", "module.conv"]):
+        summary = run_all(tmp_path / "run.h5", model=model, layers=layers, areas={layers[1]: (1, 3, 6), layers[0]: (1, 3, 6)})
+    assert summary.images == 0
+    assert content(tmp_path / "run.h5") == content(whole)
+
+
 def test_workers_give_the_same_content(tmp_path: Path, whole: Path) -> None:
     summary = run_all(tmp_path / "pool.h5", workers=2)
     assert summary.images == COUNT
