@@ -18,7 +18,8 @@ from torch import Tensor, fx, nn
 
 from chanattr.errors import LayerError
 from chanattr.network.hooks import change
-from chanattr.network.outputs import logits_of
+from chanattr.network.inputs import outline, tensors_of, with_tensors
+from chanattr.network.outputs import Inputs, call, logits_of
 
 
 @torch.library.custom_op("chanattr::tap", mutates_args=(), schema="(Tensor activation, int number) -> Tensor")
@@ -61,26 +62,28 @@ class Graphs:
     """One export of a model, cut at several layers.
 
     Attributes:
-        stem: ``stem(images) -> (logits, activation of each layer ..., side ...)``.
+        stem: ``stem(*tensors of the inputs) -> (logits, activation of each layer ..., side ...)``.
         cuts: one a layer.
+        form: outline of the inputs that it was exported for.
     """
 
     stem: fx.GraphModule
     cuts: tuple[Cut, ...]
+    form: str
 
 
 class _ToLogits(nn.Module):
-    """A model with its output turned into logits, so that the graph ends there."""
+    """A model of the tensors in its inputs, with its output turned into logits: the graph begins and ends there."""
 
-    def __init__(self, model: nn.Module, score: Callable[[Any], Tensor] | None) -> None:
+    def __init__(self, model: nn.Module, example: Inputs, score: Callable[[Any], Tensor] | None) -> None:
         super().__init__()
-        self.model, self.score = model, score
+        self.model, self.example, self.score = model, example, score
 
-    def forward(self, images: Tensor) -> Tensor:
-        return logits_of(self.model(images), self.score)
+    def forward(self, tensors: list[Tensor]) -> Tensor:
+        return logits_of(call(self.model, with_tensors(self.example, tensors)), self.score)
 
 
-def export_and_cut(model: nn.Module, example: Tensor, layers: Sequence[str], score: Callable[[Any], Tensor] | None) -> Graphs:
+def export_and_cut(model: nn.Module, example: Inputs, layers: Sequence[str], score: Callable[[Any], Tensor] | None) -> Graphs:
     """The stem and the tails of a model, which is in eval mode and frozen.
 
     Args:
@@ -100,13 +103,12 @@ def export_and_cut(model: nn.Module, example: Tensor, layers: Sequence[str], sco
     if missing:
         raise LayerError(f"from layer {missing[0]!r} no path leads to the score; expected one whose activation the logits depend on; "
                          "choose another layer")
-    images = next(node for node in graph.nodes if node.op == "placeholder")
-    cutter = _Cutter(graph_module, images)
+    cutter = _Cutter(graph_module, [node for node in graph.nodes if node.op == "placeholder"])
     found = [cutter.cut(taps[number], layer) for number, layer in enumerate(layers)]
     sides = list(dict.fromkeys(node for _, nodes in found for node in nodes))
     stem = _stem(graph_module, [taps[number] for number in range(len(layers))], sides)
     cuts = tuple(Cut(tail=tail, sides=tuple((sides.index(node), cutter.rows(node)) for node in nodes)) for tail, nodes in found)
-    return Graphs(stem=stem, cuts=cuts)
+    return Graphs(stem=stem, cuts=cuts, form=outline(example))
 
 
 @contextmanager
@@ -123,15 +125,15 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _export(model: nn.Module, example: Tensor, layers: Sequence[str], score: Callable[[Any], Tensor] | None) -> fx.GraphModule:
-    wrapped = _ToLogits(model, score).eval()
+def _export(model: nn.Module, example: Inputs, layers: Sequence[str], score: Callable[[Any], Tensor] | None) -> fx.GraphModule:
+    wrapped, tensors = _ToLogits(model, example, score).eval(), tensors_of(example)
     with ExitStack() as stack:
         for number, layer in enumerate(layers):
             stack.enter_context(change(model, layer, functools.partial(tap, number=number)))
         stack.enter_context(_quiet())
         try:
             batch = torch.export.Dim("batch", min=2)
-            program = torch.export.export(wrapped, (example,), strict=False, dynamic_shapes=({0: batch},))
+            program = torch.export.export(wrapped, (tensors,), strict=False, dynamic_shapes=([{0: batch}] * len(tensors),))
             program = program.run_decompositions({})  # functional: nothing after the cut overwrites what is kept
             return _unguarded(program)
         except LayerError:
@@ -154,10 +156,10 @@ def _first_line(error: Exception) -> str:
 class _Cutter:
     """Cuts tails out of one exported graph, remembering what depends on the images."""
 
-    def __init__(self, graph_module: fx.GraphModule, images: fx.Node) -> None:
-        self.graph_module, self.images = graph_module, images
-        self.data = _reachable(images)
-        self.batch = images.meta["val"].shape[0]
+    def __init__(self, graph_module: fx.GraphModule, inputs: Sequence[fx.Node]) -> None:
+        self.graph_module = graph_module
+        self.data = set().union(*map(_reachable, inputs))
+        self.batch = inputs[0].meta["val"].shape[0]
 
     def cut(self, start: fx.Node, layer: str) -> tuple[fx.GraphModule, list[fx.Node]]:
         """The tail after a tap, and the nodes that it needs beside the activation."""

@@ -38,7 +38,7 @@ def replace_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return change(output)
     for name, part in parts_of(output):
         if first_tensor(part) is not None:
-            return _with_part(output, name, replace_tensor(part, change))
+            return with_part(output, name, replace_tensor(part, change))
     raise ModelError(f"a layer gave {type(output).__name__} without a tensor in it; expected a tensor, or a tuple, list, mapping or "
                      "dataclass that holds one; choose another layer")
 
@@ -85,6 +85,7 @@ def _tensors(output: Any, name: str) -> list[tuple[str, Tensor]]:
 
 
 def parts_of(output: Any) -> list[tuple[Any, Any]]:
+    """What a tuple, list, mapping or dataclass holds, each with its place or name; nothing for anything else."""
     if isinstance(output, (tuple, list)):
         return list(enumerate(output))
     if isinstance(output, Mapping):
@@ -94,7 +95,8 @@ def parts_of(output: Any) -> list[tuple[Any, Any]]:
     return []
 
 
-def _with_part(output: Any, name: Any, part: Any) -> Any:
+def with_part(output: Any, name: Any, part: Any) -> Any:
+    """The same tuple, list, mapping or dataclass with another part at one place or name."""
     if isinstance(output, tuple):
         values = [part if i == name else value for i, value in enumerate(output)]
         return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)

@@ -9,14 +9,15 @@ from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from chanattr.errors import InputError, LayerError, ModelError
 from chanattr.network.export import Graphs, Unsupported, export_and_cut
 from chanattr.network.hooks import apply_mask, capture, frozen, inject
+from chanattr.network.inputs import at_least_two, join_rows, outline, take_rows, tensors_of
 from chanattr.network.layers import Layer, describe_all
 from chanattr.network.names import kind
-from chanattr.network.outputs import call, logits_of
+from chanattr.network.outputs import Inputs, batch_size_of, call, logits_of
 
 LOG = logging.getLogger(__name__)
 ENGINES = ("auto", "tail", "injection")
@@ -37,7 +38,7 @@ class Stem:
     logits: Tensor
     activation: Tensor
     sides: tuple[Tensor, ...]
-    images: Tensor
+    images: Inputs
 
 
 class Tail(Protocol):
@@ -61,7 +62,7 @@ class Tail(Protocol):
     def reason(self) -> str:
         """Why not by the tail."""
 
-    def stem(self, images: Tensor) -> Stem:
+    def stem(self, images: Inputs) -> Stem:
         """Runs the whole network once and keeps what the tail needs."""
 
     def logits(self, stem: Stem, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], fill: float | Tensor = 0.0) -> Float[Tensor, "M C"]:
@@ -78,9 +79,9 @@ class ExportedTail:
     engine: str = "tail (export)"
     reason: str = ""
 
-    def stem(self, images: Tensor) -> Stem:
+    def stem(self, images: Inputs) -> Stem:
         """Runs the exported network once."""
-        return self.take(_run_stem(self.graphs.stem, images))
+        return self.take(_run_stem(self.graphs, images))
 
     def take(self, outputs: Sequence[Tensor]) -> Stem:
         """This layer's part of what the common stem gave."""
@@ -110,7 +111,7 @@ class InjectedTail:
     reason: str = ""
 
     @torch.inference_mode(False)
-    def stem(self, images: Tensor) -> Stem:
+    def stem(self, images: Inputs) -> Stem:
         """Runs the network once and keeps the images."""
         with frozen(self.model), capture(self.model, [self.layer.name]) as seen, torch.no_grad():
             logits = logits_of(call(self.model, images), self.score)
@@ -120,24 +121,25 @@ class InjectedTail:
         """The whole network's logits."""
         values = _fill_at(fill, rows)
         with frozen(self.model), inject(self.model, self.layer.name, masks, fill=values, channel_axis=self.layer.channel_axis):
-            return logits_of(call(self.model, stem.images[rows]), self.score)
+            return logits_of(call(self.model, take_rows(stem.images, rows)), self.score)
 
 
 @torch.inference_mode(False)
-def bind(model: nn.Module, example: Tensor, names: Sequence[str], *, engine: str = "auto",
+def bind(model: nn.Module, example: Inputs, names: Sequence[str], *, engine: str = "auto",
          score: Callable[[Any], Tensor] | None = None, channel_axis: int | None = None) -> dict[str, Tail]:
     """The tails of some layers, all from one export, each checked against injection on random masks.
 
     Args:
         model: left as found.
-        example: one or two images as the model takes them.
+        example: one or two images as the model takes them: a tensor, or a tuple (positional) or mapping (by keyword) with one row an
+            image in every tensor.
         names: dotted layer names; each tail is found under its name as it is given here, and its layer has the canonical one.
         engine: "auto", "tail" (an error where it cannot be had) or "injection".
         score: turns the model's output into logits.
         channel_axis: of the layers' outputs, where it is not found rightly.
 
     Raises:
-        InputError: no such engine.
+        InputError: no such engine, or tensors of different lengths in the example.
         LayerError: a layer cannot be masked, or does not reach the score.
         ModelError: the model gives no logits, or was built in inference mode; with engine="tail", no tail.
     """
@@ -153,7 +155,7 @@ def bind(model: nn.Module, example: Tensor, names: Sequence[str], *, engine: str
         return {name: _reaching(tail, example) for name, tail in plain.items()}
     try:
         with frozen(model):
-            graphs = export_and_cut(model, _two(example), [layer.name for layer in layers], score)
+            graphs = export_and_cut(model, at_least_two(example), [layer.name for layer in layers], score)
     except Unsupported as error:
         if engine == "tail":
             raise ModelError(f"no tail can be cut from {kind(model)} ({error}); expected a model that torch.export takes; "
@@ -165,7 +167,7 @@ def bind(model: nn.Module, example: Tensor, names: Sequence[str], *, engine: str
     return {name: _checked(exported[name], plain[name], example, engine) for name in names}
 
 
-def stems(tails: Mapping[str, Tail], images: Tensor) -> dict[str, Stem]:
+def stems(tails: Mapping[str, Tail], images: Inputs) -> dict[str, Stem]:
     """What is kept of some images at several layers; one pass for all tails of one export."""
     outputs: dict[int, tuple[Tensor, ...]] = {}
     found = {}
@@ -173,7 +175,7 @@ def stems(tails: Mapping[str, Tail], images: Tensor) -> dict[str, Stem]:
         if isinstance(tail, ExportedTail):
             key = id(tail.graphs)
             if key not in outputs:
-                outputs[key] = _run_stem(tail.graphs.stem, images)
+                outputs[key] = _run_stem(tail.graphs, images)
             found[name] = tail.take(outputs[key])
         else:
             found[name] = tail.stem(images)
@@ -184,13 +186,13 @@ def join_stems(parts: Sequence[Stem]) -> Stem:
     """Stems of one layer one after another."""
     return Stem(logits=torch.cat([p.logits for p in parts]), activation=torch.cat([p.activation for p in parts]),
                 sides=tuple(torch.cat(side) for side in zip(*(p.sides for p in parts), strict=True)),
-                images=torch.cat([p.images for p in parts]))
+                images=join_rows([p.images for p in parts]))
 
 
 def take_stem(stem: Stem, rows: Int[Tensor, "R"]) -> Stem:
     """Some images of a stem."""
     return Stem(logits=stem.logits[rows], activation=stem.activation[rows], sides=tuple(side[rows] for side in stem.sides),
-                images=stem.images[rows])
+                images=take_rows(stem.images, rows))
 
 
 def _masked(activation: Tensor, masks: Tensor, rows: Tensor, fill: float | Tensor, layer: Layer) -> Tensor:
@@ -206,19 +208,18 @@ def _fill_at(fill: float | Tensor, rows: Tensor) -> Tensor:
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def _run_stem(graph: fx.GraphModule, images: Tensor) -> tuple[Tensor, ...]:
+def _run_stem(graphs: Graphs, images: Inputs) -> tuple[Tensor, ...]:
     """The stem's outputs; a single image is run as two, for the graph is made for batches."""
-    outputs = graph(_two(images))
-    if len(images) > 1:
+    if outline(images) != graphs.form:
+        raise InputError(f"images come as {outline(images)}, but the tail was cut for {graphs.form}; expected the same form; "
+                         "give images and example alike")
+    outputs = graphs.stem(*tensors_of(at_least_two(images)))
+    if batch_size_of(images) > 1:
         return tuple(outputs)
     return tuple(output[: len(output) // 2] for output in outputs)
 
 
-def _two(images: Tensor) -> Tensor:
-    return images if len(images) > 1 else images.expand(2, *images.shape[1:]).contiguous()
-
-
-def _checked(tail: ExportedTail, plain: InjectedTail, example: Tensor, engine: str) -> Tail:
+def _checked(tail: ExportedTail, plain: InjectedTail, example: Inputs, engine: str) -> Tail:
     """The tail, if it agrees with injection on random masks; else injection, with the reason."""
     difference, allowed = _disagreement(tail, plain, example)
     if difference <= allowed:
@@ -231,16 +232,17 @@ def _checked(tail: ExportedTail, plain: InjectedTail, example: Tensor, engine: s
 
 
 @torch.no_grad()
-def _disagreement(tail: ExportedTail, plain: InjectedTail, example: Tensor) -> tuple[float, float]:
+def _disagreement(tail: ExportedTail, plain: InjectedTail, example: Inputs) -> tuple[float, float]:
     """The largest difference of logits over random masks of all densities, as a share of their scale; and how much there may be.
 
     Half precision rounds by more than the limit, and may round otherwise in another batch.
     """
     generator = torch.Generator().manual_seed(0)
-    count = 3 * len(example)
+    images, device = batch_size_of(example), tensors_of(example)[0].device
+    count = 3 * images
     density = torch.rand(count, 1, generator=generator)
-    masks = (torch.rand(count, tail.layer.channels, generator=generator) < density).float().to(example.device)
-    rows = torch.arange(count, device=example.device) % len(example)
+    masks = (torch.rand(count, tail.layer.channels, generator=generator) < density).float().to(device)
+    rows = torch.arange(count, device=device) % images
     stem = tail.stem(example)
     fast, slow = tail.logits(stem, masks, rows).float(), plain.logits(plain.stem(example), masks, rows).float()
     allowed = max(AGREEMENT, *(4 * torch.finfo(t.dtype).eps for t in (stem.activation, stem.logits) if t.is_floating_point()))
@@ -251,15 +253,15 @@ def _disagreement(tail: ExportedTail, plain: InjectedTail, example: Tensor) -> t
     return float((fast - slow)[finite].abs().amax() / scale) if finite.any() else 0.0, allowed
 
 
-def _reaching(tail: InjectedTail, example: Tensor) -> InjectedTail:
+def _reaching(tail: InjectedTail, example: Inputs) -> InjectedTail:
     """The tail, if the logits depend on its layer.
 
     Raises:
         LayerError: they do not.
     """
     stem = tail.stem(example)
-    rows = torch.arange(len(example), device=example.device)
-    masks = torch.ones(len(example), tail.layer.channels, device=example.device, requires_grad=True)
+    rows = torch.arange(len(stem.logits), device=stem.logits.device)
+    masks = torch.ones(len(rows), tail.layer.channels, device=rows.device, requires_grad=True)
     with torch.enable_grad():
         logits = tail.logits(stem, masks, rows)
         slope = torch.autograd.grad(logits.sum(), masks, allow_unused=True)[0] if logits.requires_grad else None
