@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from chanattr.attribution.image import answer
+from chanattr.attribution.inputs import check_model
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.errors import InputError, ModelError
@@ -56,9 +57,11 @@ class Plan:
         Raises:
             InputError: no layer, one twice (also by another of its names), or areas for a layer that is not in the run.
             LayerError: as `describe`.
+            ModelError: the model fails on the example.
         """
         if isinstance(layers, str) or not layers:
             raise InputError(f"layers={layers!r}; expected a list of layer names, at least one; put a single name in a list")
+        check_model(model, example, asked.score)
         names = one_names(model, example, layers, channel_axis)
         plan = cls(model=model, example=example, layers=tuple(names), asked=asked, areas={}, fills=dict.fromkeys(names, fill),
                    engine=engine, channel_axis=channel_axis, digest=model_sha256(model))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import chanattr as ca
 from chanattr.attribution.question import Asked
@@ -60,3 +61,9 @@ def test_answers_at_hand_may_have_the_mean_fill() -> None:
     own = ca.per_image(model, x, "mix", targets=targets, areas=(1,), fill="mean")
     found = ca.per_class(model, x, "mix", targets=targets, areas=(1,), fill="mean", found=own)
     assert found.settings.fill == "mean"
+
+
+def test_a_run_says_what_its_model_was_given(tmp_path: Path) -> None:
+    batch = (torch.rand(2, 4, 8, 8), None, ["a", "b"])
+    with ca.open_run(tmp_path / "run.h5", "a") as run, pytest.raises(ca.ModelError, match=r"Plain failed on images of shape \(2, 4, 8, 8\)"):
+        ca.attribute(run, seeded(Plain), [batch], ["mix"], progress=False)
