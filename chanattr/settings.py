@@ -49,7 +49,7 @@ class ExactSearch:
     """The default search: the area is held exactly at every step.
 
     A relaxed phase anneals the area from K down to the one asked while projecting on the capped simplex
-    ``{0 <= m <= 1, sum m = area}``; a binary phase then takes gradients at binary masks and keeps the best seen.
+    ``{0 <= m <= 1, sum m = area}``; a binary phase then exchanges members of the set for worthier others and keeps the best seen.
     Fields left None take the family's values (`chanattr.search.family`); the resolved values are stored.
 
     Attributes:
@@ -57,8 +57,10 @@ class ExactSearch:
         binary_steps: evaluations of the binary phase, at least 1.
         anneal: share of the relaxed phase over which the area falls from K, in [0, 1].
         relaxed_rate: step of the relaxed phase, in mask units per standard deviation of the gradient, above 0.
-        binary_rate: step of the binary phase, same unit.
-        momentum: of the normalised gradient, in [0, 1).
+        momentum: of the relaxed phase, in [0, 1).
+        memory: share of the slopes seen so far that still counts after one more step, in [0, 1).
+        exchange: share of the set (or of what is outside, where that is less) exchanged at the first binary step; it falls linearly.
+        exploration: noise on the channels' worth at the first binary step, in its standard deviations, 0 or more; it falls linearly.
         refine_steps: binary-phase evaluations of one bisection step of a*, 1 to 10.
     """
 
@@ -66,8 +68,10 @@ class ExactSearch:
     binary_steps: int | Unset = _within(STEPS)
     anneal: float | Unset = _within(SHARE)
     relaxed_rate: float | Unset = _within(RATE)
-    binary_rate: float | Unset = _within(RATE)
     momentum: float | Unset = _within(Range(0, 1, without="high"))
+    memory: float | Unset = _within(Range(0, 1, without="high"))
+    exchange: float | Unset = _within(SHARE)
+    exploration: float | Unset = _within(Range(0))
     refine_steps: int | Unset = _within(Range(1, 10, whole=True))
     name: str = dataclasses.field(default="exact", init=False)
 

@@ -12,7 +12,8 @@ import pytest
 import chanattr as ca
 from chanattr.settings import PAPER_AREAS, Range, Settings, area_grid, check_areas, check_number, check_search, paper_areas
 
-SEARCH = ca.ExactSearch(relaxed_steps=10, binary_steps=30, anneal=0.5, relaxed_rate=0.3, binary_rate=0.1, momentum=0.9, refine_steps=10)
+SEARCH = ca.ExactSearch(relaxed_steps=15, binary_steps=25, anneal=0.5, relaxed_rate=0.3, momentum=0.5, memory=0.8, exchange=0.5,
+                        exploration=0.4, refine_steps=10)
 PENALTY = ca.PenaltySearch(steps=300, learning_rate=0.01, penalty=1500.0, ramp=150, momentum=0.9, dampening=0.0, start=0.5,
                            reduction="mean")
 PLAIN = Settings(layer="features.10", areas=(1, 3, 9), search=SEARCH)
@@ -22,7 +23,7 @@ FULL = Settings(layer="blocks.3@2", areas=(5,), search=PENALTY, reward="rewards:
 # sha256 of `to_json`: what files in the world are matched by. A change here means that no stored run can be resumed:
 #     python -c "from tests.test_settings import PLAIN, FULL; print(PLAIN.digest(), FULL.digest())"
 GOLDEN = {
-    "plain": (PLAIN, "cbceeef4493a61db4a6824e0fbdbe7f0c47e4f1349133016cf83b27693b862dd"),
+    "plain": (PLAIN, "1344a9e87262fc85fdb2d297598f036b7ba92426d6876a0ff770d3017720c87a"),
     "full": (FULL, "0ba850f6096179e7394643e404ef7d9232fda9abd10d3274c554f87117a0ad35"),
 }
 
@@ -36,8 +37,9 @@ def test_the_digest_is_stable(name: str) -> None:
 def test_the_text_behind_the_digest() -> None:
     assert PLAIN.to_json() == (
         '{"areas":[1,3,9],"fill":"zero","fill_sha256":"","folds":0,"game":"preserve","layer":"features.10","level":"original","model":"",'
-        '"model_sha256":"","preprocessing":"","refine":true,"reward":"logit","score":"","search":{"anneal":0.5,"binary_rate":0.1,'
-        '"binary_steps":30,"momentum":0.9,"name":"exact","refine_steps":10,"relaxed_rate":0.3,"relaxed_steps":10},"seed":0}')
+        '"model_sha256":"","preprocessing":"","refine":true,"reward":"logit","score":"","search":{"anneal":0.5,'
+        '"binary_steps":25,"exchange":0.5,"exploration":0.4,"memory":0.8,"momentum":0.5,"name":"exact","refine_steps":10,'
+        '"relaxed_rate":0.3,"relaxed_steps":15},"seed":0}')
 
 
 @pytest.mark.parametrize("settings", [PLAIN, FULL, dataclasses.replace(PLAIN, areas=())])
@@ -164,7 +166,8 @@ def test_no_areas_at_all_are_refused() -> None:
 
 RANGES = {
     "ExactSearch": {"relaxed_steps": "a whole number from 0", "binary_steps": "a whole number from 1", "anneal": "a number from 0 to 1",
-                    "relaxed_rate": "a number above 0", "binary_rate": "a number above 0", "momentum": "a number from 0, below 1",
+                    "relaxed_rate": "a number above 0", "momentum": "a number from 0, below 1", "memory": "a number from 0, below 1",
+                    "exchange": "a number from 0 to 1", "exploration": "a number from 0",
                     "refine_steps": "a whole number from 1 to 10"},
     "PenaltySearch": {"steps": "a whole number from 1", "learning_rate": "a number above 0", "penalty": "a number from 0",
                       "ramp": "a whole number from 0", "momentum": "a number from 0, below 1", "dampening": "a number from 0 to 1",

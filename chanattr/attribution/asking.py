@@ -85,7 +85,7 @@ def search_pairs(asking: Asking, areas: Int[Tensor, "P"], rows: Int[Tensor, "P"]
     settings = asking.question.settings
     score = play(asking.score, settings.game)
     if isinstance(settings.search, ExactSearch):
-        return exact(score, asking.question.family, areas, rows, settings.search)
+        return exact(score, asking.question.family, areas, rows, settings.search, seed=settings.seed)
     return penalty(score, asking.question.family, areas, rows, settings.search)
 
 
@@ -104,7 +104,7 @@ def find_smallest(asking: Asking, grid: Int[Tensor, "A"], masks: Bool[Tensor, "R
         return found
     steps = settings.search if isinstance(settings.search, ExactSearch) else family.resolve(ExactSearch())
     score = play(asking.score, settings.game)
-    better = refine(found, grid, score, family, steps, lambda trial, row: reaches_level(asking, trial, row))
+    better = refine(found, grid, score, family, steps, lambda trial, row: reaches_level(asking, trial, row), seed=settings.seed)
     return better._replace(evaluations=images_per_evaluation(settings.game) * better.evaluations)
 
 

@@ -13,6 +13,7 @@ from chanattr.attribution.inputs import checked_reward
 from chanattr.attribution.score import Fill
 from chanattr.errors import InputError
 from chanattr.network.layers import Layer
+from chanattr.network.names import kind
 from chanattr.network.weights import model_sha256
 from chanattr.search.family import Channels
 from chanattr.search.objective import Reward, level_of, reward_function
@@ -100,7 +101,7 @@ def make_question(asked: Asked, model: nn.Module, layer: Layer, fill: Fill, *, d
         layer=layer.name, areas=check_areas(asked.areas, layer.channels), search=search, reward=callable_name(asked.reward),
         game=asked.game, fill=fill.name, fill_sha256=fill.sha256, level=_level(asked.level, asked.game),
         refine=exact if asked.refine is None else asked.refine, folds=asked.folds, seed=asked.seed,
-        score=callable_name(asked.score) if asked.score is not None else "", model=asked.model or type(model).__name__,
+        score=callable_name(asked.score) if asked.score is not None else "", model=asked.model or kind(model),
         model_sha256=digest or model_sha256(model), preprocessing=asked.preprocessing)
     reward = reward_function(asked.reward)
     return Question(settings=settings, family=family, batch_size=int(asked.batch_size or default_batch_size(model)),

@@ -122,7 +122,8 @@ def _is_square(images: Tensor | None) -> bool:
 
 def _spatial(images: Tensor) -> tuple[int, int]:
     """The axes of height and width of images."""
-    return (1, 2) if images.shape[3] in (1, 3, 4) and images.shape[1] not in (1, 3, 4) else (2, 3)
+    last = images.shape[3] in (1, 3, 4) and min(images.shape[1:3]) > 4
+    return (1, 2) if last else (2, 3)
 
 
 def _watched_at_twice_the_size(model: nn.Module, modules: Mapping[str, nn.Module], example: Inputs) -> list[Call]:

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from chanattr.search.family import Family
 from chanattr.search.objective import Score
+from chanattr.search.worth import Seen, standardised
 from chanattr.settings import ExactSearch
+
+FORWARDS = 3  # that cost as much as one evaluation with its gradient
 
 
 class Found(NamedTuple):
@@ -22,12 +25,14 @@ class Found(NamedTuple):
 
 
 def exact(score: Score, family: Family, areas: Int[Tensor, "P"], rows: Int[Tensor, "P"], settings: ExactSearch, *,
-          start: Float[Tensor, "P K"] | None = None, steps: int | None = None) -> Found:
+          start: Float[Tensor, "P K"] | None = None, steps: int | None = None, seed: int = 0) -> Found:
     """The best mask found of each pair's exact area.
 
-    Projected gradient ascent: the gradient is divided by its standard deviation over a mask, smoothed by momentum, and the
-    step falls linearly to 0. Without `start` a relaxed phase anneals the area from everything down to the one asked; then
-    gradients are taken at binary masks, and the best binary mask seen is kept (its score comes with each evaluation).
+    Where all masks of an area can be scored with the evaluations at hand, they are, and the answer is the best there is. Elsewhere a
+    relaxed phase follows the slopes by projected ascent while the area is annealed from everything down to the one asked; then masks are
+    binary, and at each step the least worthy members are exchanged for worthier others: many at first, one at the end. What a channel is
+    worth is told by the slopes seen with it in *and* with it out (`chanattr.search.worth`), with some noise at first. The best binary mask
+    seen is kept (its score comes with each evaluation).
 
     Args:
         score: what is maximised.
@@ -35,8 +40,9 @@ def exact(score: Score, family: Family, areas: Int[Tensor, "P"], rows: Int[Tenso
         areas: exact area of each pair.
         rows: image or class of each pair.
         settings: resolved by ``family.resolve``.
-        start: masks to start from, of areas at or above those asked; the first gradient is taken at them.
+        start: masks to start from, of areas at or above those asked; the first slopes are taken at them.
         steps: evaluations after a `start`, in place of ``settings.binary_steps``.
+        seed: of the noise, which is the same for every pair: no answer depends on what is searched beside it.
 
     Returns:
         Binary masks of exactly `areas`, the rewards seen, and the evaluations spent on each pair.
@@ -45,59 +51,99 @@ def exact(score: Score, family: Family, areas: Int[Tensor, "P"], rows: Int[Tenso
     """
     settings = family.resolve(settings)
     steps = settings.binary_steps if steps is None else steps
-    spent = steps
+    relaxed = settings.relaxed_steps if start is None else 0
+    found = Found(torch.zeros(len(areas), family.size, dtype=torch.bool, device=areas.device),
+                  torch.zeros(len(areas), device=areas.device), torch.full(areas.shape, float(relaxed + steps), device=areas.device))
+    few = torch.zeros_like(areas, dtype=torch.bool)
+    for area in areas.unique().tolist():
+        masks = family.every(area, FORWARDS * (relaxed + steps)).to(areas.device)
+        if len(masks):
+            here = areas == area
+            few |= here
+            _put(found, here, _count(score, masks, rows[here]))
+    if (~few).any():
+        warm = None if start is None else start[~few]
+        _put(found, ~few, _search(score, family, areas[~few], rows[~few], settings, warm, steps, seed))
+    return found
+
+
+def _put(found: Found, where: Bool[Tensor, "P"], part: Found) -> None:
+    for whole, values in zip(found, part, strict=True):
+        whole[where] = values.to(whole.dtype)
+
+
+def _count(score: Score, masks: Bool[Tensor, "S K"], rows: Int[Tensor, "R"]) -> Found:
+    """The best of all masks for each row; among equals the first."""
+    tried = masks.float().repeat(len(rows), 1)
+    rewards = score(tried, rows.repeat_interleave(len(masks)), False).reward.view(len(rows), len(masks))
+    best = rewards.argmax(1)
+    spent = torch.full(rows.shape, len(masks) / FORWARDS, device=rows.device)
+    return Found(masks[best], rewards.gather(1, best[:, None])[:, 0], spent)
+
+
+def _search(score: Score, family: Family, areas: Tensor, rows: Tensor, settings: ExactSearch, start: Tensor | None, steps: int,
+            seed: int) -> Found:
     if start is None:
-        values = _relaxed(score, family, areas, rows, settings)
-        spent += settings.relaxed_steps
+        spent = settings.relaxed_steps + steps
+        masks, seen = _relaxed(score, family, areas, rows, settings)
+        left = 1.0
     else:
-        values = _warm(score, family, areas, rows, start, settings)
+        spent = steps
+        masks, seen = _cut(score, family, areas, rows, start, settings)
         steps -= 1
-    masks, rewards = _binary(score, family, areas, rows, values, steps, settings)
+        left = min(1.0, steps / settings.binary_steps)  # a warm start enters the schedule where this many steps are left
+    masks, rewards = _exchanges(score, areas, rows, masks, seen, steps, left, settings, seed)
     return Found(masks, rewards, torch.full(areas.shape, float(spent), device=areas.device))
 
 
-def _relaxed(score: Score, family: Family, areas: Tensor, rows: Tensor, settings: ExactSearch) -> Tensor:
+def _relaxed(score: Score, family: Family, areas: Tensor, rows: Tensor, settings: ExactSearch) -> tuple[Tensor, Seen]:
+    """Projected ascent from everything down to the area asked."""
     values = family.start(len(areas), device=areas.device, dtype=torch.float32)
-    speed = torch.zeros_like(values)
+    speed, seen = torch.zeros_like(values), Seen.nothing(values)
     full = values.sum(1)
     for step in range(settings.relaxed_steps):
         progress = step / settings.relaxed_steps
-        gradient = score(values, rows, True).gradient
-        speed = _follow(family, speed, gradient, progress, settings.momentum)
+        seen = seen.add(values, standardised(score(values, rows, True).gradient), settings.memory)
+        speed = settings.momentum * speed + standardised(family.smooth_gradient(seen.worth(), progress))
         left = 1 - min(1.0, (step + 1) / max(1.0, settings.anneal * settings.relaxed_steps))
         area = areas * (full / areas) ** left  # geometric: from everything to the area asked
         values = family.project(values + settings.relaxed_rate * (1 - progress) * speed, area)
-    return values
+    return family.binary(family.project(values, areas), areas), seen
 
 
-def _warm(score: Score, family: Family, areas: Tensor, rows: Tensor, start: Tensor, settings: ExactSearch) -> Tensor:
-    """The start moved one step along its own gradient, so that the cut to a smaller area is not by channel number."""
-    gradient = score(start, rows, True).gradient
-    speed = _follow(family, torch.zeros_like(start), gradient, 0.0, settings.momentum)
-    return family.project(start + settings.binary_rate * speed, areas)
+def _cut(score: Score, family: Family, areas: Tensor, rows: Tensor, start: Tensor, settings: ExactSearch) -> tuple[Tensor, Seen]:
+    """The members of the start that its own slopes call worthiest: a cut to a smaller area is not by channel number."""
+    slopes = standardised(score(start, rows, True).gradient)
+    last = slopes.amin(1, keepdim=True) - 1  # below every member
+    return family.binary(torch.where(start > 0, slopes, last), areas), Seen.nothing(start).add(start, slopes, settings.memory)
 
 
-def _binary(score: Score, family: Family, areas: Tensor, rows: Tensor, values: Tensor, steps: int,
-            settings: ExactSearch) -> tuple[Tensor, Tensor]:
-    values = family.project(values, areas)
-    speed = torch.zeros_like(values)
-    best = family.binary(values, areas)
-    best_reward = torch.full(areas.shape, -torch.inf, device=values.device)
+def _exchanges(score: Score, areas: Tensor, rows: Tensor, masks: Tensor, seen: Seen, steps: int, left: float, settings: ExactSearch,
+               seed: int) -> tuple[Tensor, Tensor]:
+    """The best of the binary masks met on a walk of ever smaller exchanges."""
+    generator = torch.Generator().manual_seed(seed)
+    room = torch.minimum(areas, masks.shape[1] - areas)
+    best, best_reward = masks, torch.full(areas.shape, -torch.inf, device=areas.device)
     for step in range(steps):
-        progress = step / steps
-        masks = family.binary(values, areas)
-        scored = score(masks.to(values.dtype), rows, True)
+        scored = score(masks.float(), rows, True)
         better = scored.reward > best_reward
         best = torch.where(better[:, None], masks, best)
         best_reward = torch.where(better, scored.reward, best_reward)
-        speed = _follow(family, speed, scored.gradient, progress, settings.momentum)
-        values = family.project(values + settings.binary_rate * (1 - progress) * speed, areas)
+        if step == steps - 1:
+            break
+        seen = seen.add(masks.float(), standardised(scored.gradient), settings.memory)
+        share = left * (1 - (step + 1) / steps)
+        noise = settings.exploration * share * torch.randn(masks.shape[1], generator=generator).to(masks.device)
+        count = (settings.exchange * share * room).round().clamp(min=1)
+        masks = exchanged(masks, standardised(seen.worth()) + noise, count)
     return best, best_reward
 
 
-def _follow(family: Family, speed: Tensor, gradient: Tensor, progress: float, momentum: float) -> Tensor:
-    """The momentum of the normalised gradient: its unit is one standard deviation over the mask's parameters."""
-    gradient = family.smooth_gradient(gradient, progress)
-    scale = gradient.flatten(1).std(1, correction=0)
-    tiny = torch.finfo(gradient.dtype).tiny
-    return momentum * speed + gradient / scale.clamp(min=tiny)[:, None]
+def exchanged(masks: Bool[Tensor, "P K"], worth: Float[Tensor, "P K"], counts: Float[Tensor, "P"]) -> Bool[Tensor, "P K"]:
+    """The masks with at most `counts` of the least worthy members exchanged for as many worthier others; ties stay as they are."""
+    members = torch.where(masks, worth, torch.inf).sort(dim=1, stable=True)
+    others = torch.where(masks, -torch.inf, worth).sort(dim=1, descending=True, stable=True)
+    place = torch.arange(masks.shape[1], device=masks.device)
+    gains = (others.values > members.values) & (place < counts[:, None])
+    nobody = torch.zeros_like(masks)
+    return (masks & ~nobody.scatter(1, members.indices, gains)) | nobody.scatter(1, others.indices, gains)

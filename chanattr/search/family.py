@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +36,9 @@ class Family(Protocol):
 
     def finish(self, values: Tensor, areas: Tensor) -> Tensor:
         """The masks that are reported."""
+
+    def every(self, area: int, most: int) -> Tensor:
+        """All binary masks of an area, if they are at most `most`; none otherwise."""
 
     def resolve(self, search: AnySearch) -> AnySearch:
         """The search with every field left None set to this family's value."""
@@ -68,13 +73,20 @@ class Channels:
         """The binary masks: what is reported for channels is always a set."""
         return self.binary(values, areas)
 
+    def every(self, area: int, most: int) -> Bool[Tensor, "S K"]:
+        """All sets of `area` channels in lexicographic order, if they are at most `most`; none otherwise."""
+        if math.comb(self.size, area) > most:
+            return torch.zeros(0, self.size, dtype=torch.bool)
+        members = torch.tensor(list(itertools.combinations(range(self.size), area)))
+        return torch.zeros(len(members), self.size, dtype=torch.bool).scatter(1, members, True)
+
     def resolve(self, search: AnySearch) -> AnySearch:
         """The search with the channel family's values for fields left None."""
         return resolve(search, CHANNEL_EXACT if isinstance(search, ExactSearch) else CHANNEL_PENALTY)
 
 
-CHANNEL_EXACT = ExactSearch(relaxed_steps=10, binary_steps=30, anneal=0.5, relaxed_rate=0.3, binary_rate=0.1,
-                            momentum=0.9, refine_steps=10)
+CHANNEL_EXACT = ExactSearch(relaxed_steps=15, binary_steps=25, anneal=0.5, relaxed_rate=0.3, momentum=0.5, memory=0.8, exchange=0.5,
+                            exploration=0.4, refine_steps=10)
 CHANNEL_PENALTY = PenaltySearch(steps=300, learning_rate=0.01, penalty=1500.0, ramp=150, momentum=0.9, dampening=0.0,
                                 start=0.5, reduction="mean")
 

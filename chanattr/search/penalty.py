@@ -52,7 +52,8 @@ def penalty(score: Score, family: Family, areas: Int[Tensor, "P"], rows: Int[Ten
     return Found(chosen, rewards, torch.full(areas.shape, settings.steps + 1 / 3, device=areas.device))
 
 
+@torch.inference_mode(False)
 def _penalty_gradient(masks: Tensor, areas: Tensor, reduction: str) -> Tensor:
     with torch.enable_grad():
-        leaf = masks.detach().requires_grad_()
+        leaf = masks.clone().requires_grad_()  # a clone: the masks may have been made in inference mode
         return torch.autograd.grad(area_penalty(leaf, areas, reduction).sum(), leaf)[0]

@@ -38,7 +38,8 @@ def on_grid(areas: Int[Tensor, "A"], masks: Bool[Tensor, "N A K"], reached: Bool
     return Smallest(area, mask & ~empty_reached[:, None], torch.zeros(len(masks), device=masks.device))
 
 
-def refine(found: Smallest, areas: Int[Tensor, "A"], score: Score, family: Family, settings: ExactSearch, judge: Judge) -> Smallest:
+def refine(found: Smallest, areas: Int[Tensor, "A"], score: Score, family: Family, settings: ExactSearch, judge: Judge, *,
+           seed: int = 0) -> Smallest:
     """a* bisected between the smallest reaching grid area and the largest grid area below it.
 
     The full set, which always reaches, is the upper end where no grid area does. Each step searches all rows side by side at their
@@ -51,6 +52,7 @@ def refine(found: Smallest, areas: Int[Tensor, "A"], score: Score, family: Famil
         family: the kind of mask.
         settings: resolved.
         judge: tells by the definition (float32) whether binary masks reach their rows' level.
+        seed: of the searches' noise.
     """
     settings = family.resolve(settings)
     full = torch.ones_like(found.mask)
@@ -63,7 +65,7 @@ def refine(found: Smallest, areas: Int[Tensor, "A"], score: Score, family: Famil
     spent = found.evaluations.clone()
     while len(rows := torch.nonzero(high - low > 1)[:, 0]):
         middle = (low[rows] + high[rows]) // 2
-        trial = exact(score, family, middle, rows, settings, start=mask[rows].float(), steps=settings.refine_steps)
+        trial = exact(score, family, middle, rows, settings, start=mask[rows].float(), steps=settings.refine_steps, seed=seed)
         reaches = judge(trial.masks, rows)
         mask[rows] = torch.where(reaches[:, None], trial.masks, mask[rows])
         high[rows] = torch.where(reaches, middle, high[rows])

@@ -179,12 +179,15 @@ def test_keys_are_row_numbers_and_duplicates_are_refused() -> None:
 
 
 def test_an_evaluation_is_a_forward_and_a_backward() -> None:
-    found = ca.per_image(seeded(Plain), images(2), "mix", areas=AREAS)
-    assert found.evaluations.tolist() == [3 * 40.0] * 2  # the full area is known
+    wide = seeded(lambda: Plain(channels=20))
+    found = ca.per_image(wide, images(2), "mix", areas=(5, 9, 20))
+    assert found.evaluations.tolist() == [2 * 40.0] * 2  # the full area is known
+    counted = ca.per_image(seeded(Plain), images(2), "mix", areas=AREAS)
+    assert counted.evaluations.tolist() == pytest.approx([(6 + 15 + 15) / 3] * 2)  # all sets of 1, 2 and 4 of 6 channels, forwards only
     paper = ca.per_image(seeded(Plain), images(2), "mix", areas=(2,), search=ca.PenaltySearch(steps=7))
     assert paper.evaluations.tolist() == pytest.approx([7 + 1 / 3] * 2)
-    dual = ca.per_image(seeded(Plain), images(2), "mix", areas=AREAS, game="dual")
-    assert dual.evaluations.tolist() == [2 * 3 * 40.0] * 2
+    dual = ca.per_image(wide, images(2), "mix", areas=(5, 9, 20), game="dual")
+    assert dual.evaluations.tolist() == [2 * 2 * 40.0] * 2
 
 
 @pytest.mark.parametrize("fill", ["zero", "mean", "spatial_mean", 0.7, list(np.linspace(-1, 1, 6))])
@@ -264,7 +267,7 @@ def test_contrastive_needs_two_classes() -> None:
 
 
 def test_the_resolved_search_is_stored() -> None:
-    found = ca.per_image(seeded(Plain), images(1), "mix", areas=(2,), search=ca.ExactSearch(binary_steps=5))
+    found = ca.per_image(seeded(lambda: Plain(channels=20)), images(1), "mix", areas=(5,), search=ca.ExactSearch(binary_steps=5))
     assert found.settings.search.binary_steps == 5
     assert None not in found.settings.as_dict()["search"].values()
     assert found.evaluations[0] == found.settings.search.relaxed_steps + 5

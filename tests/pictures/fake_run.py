@@ -17,8 +17,8 @@ COLOURS = ["#4f7d5b", "#d9a441", "#b03a48", "#6b4a32", "#e07b26", "#c81e1e"]
 
 
 def settings(layer: str, channels: int) -> Settings:
-    search = ExactSearch(relaxed_steps=60, binary_steps=40, anneal=0.6, relaxed_rate=0.1, binary_rate=0.1, momentum=0.9,
-                         refine_steps=10)
+    search = ExactSearch(relaxed_steps=60, binary_steps=40, anneal=0.6, relaxed_rate=0.1, momentum=0.9, memory=0.8, exchange=0.5,
+                         exploration=0.4, refine_steps=10)
     return Settings(layer=layer, areas=area_grid(channels), search=search, model="resnet18", folds=2,
                     preprocessing="resize 256, centre crop 224")
 
