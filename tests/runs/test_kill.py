@@ -38,7 +38,7 @@ def start(path):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         try:
-            main([*"attribute --layer mix --layer conv --areas 1,2,3,4,5,6".split(), model, images, "-o", path], standalone_mode=False)
+            main([*"attribute --layer mix --layer conv --areas 1,2,3".split(), model, images, "-o", path], standalone_mode=False)
         except BaseException:
             os._exit(1)
         os._exit(0)
@@ -46,7 +46,9 @@ def start(path):
 
 def held(path):
     with chanattr.store.open_run(path) as run:
-        return {layer: len(run.finished(layer)) for layer in run.layers}, run.content_sha256()
+        images = {layer: len(run.finished(layer)) for layer in run.layers}
+        classes = {f"classes of {layer}": len(run.per_class(layer)) for layer in run.layers if run.has_classes(layer)}
+        return images | classes, run.content_sha256()
 
 began = time.monotonic()
 assert os.waitstatus_to_exitcode(os.waitpid(start(whole), 0)[1]) == 0
@@ -55,7 +57,7 @@ expected = held(whole)[1]
 seen, killed, ends, moments = {}, 0, 0, []
 while killed < kills:
     child = start(broken)
-    time.sleep(random.uniform(0.3, 0.9) * length)
+    time.sleep(random.uniform(0.2, 0.95) * length)
     os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status == -signal.SIGKILL:
@@ -79,7 +81,7 @@ print(json.dumps({"killed": killed, "ends": ends + 1, "rows after each": moments
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_killed_at_random_moments(tmp_path: Path) -> None:
-    studio = make_studio(tmp_path, per_class=32)
+    studio = make_studio(tmp_path, per_class=24)
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", DRIVER, studio.model, str(studio.images), str(tmp_path / "whole.h5"),
                            str(tmp_path / "broken.h5"), str(KILLS)], capture_output=True, text=True, timeout=550,
                           env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
