@@ -24,7 +24,7 @@ def test_the_python_runs(tmp_path: Path) -> None:
 
 
 def test_the_commands_exist() -> None:
-    scripts = {word for word in re.findall(r"scripts/(\w+)", README)}
+    scripts = set(re.findall(r"scripts/(\w+)", README))
     assert {"demo", "test"} <= scripts
     assert all((ROOT / "scripts" / name).is_file() for name in scripts)
     named = set(re.findall(r"^chanattr (\w+)", README, re.M))
