@@ -65,6 +65,7 @@ class Run:
         self._known: writer.Known = {}
         self._changed: dict[str, None] = {}  # keys whose row of the image table is not durable yet, in order
         self._open: Index | None = None
+        self._torn = False  # a part is being written, and the index may know half of it
         _check_path(self._place, mode)
         self._lock = lock.take(self._place.lock) if mode == "a" else -1
         try:
@@ -102,12 +103,21 @@ class Run:
             return
         try:
             if self.mode == "a":
+                self._mend()
                 self._write_changed()
                 if self._index.last > self._index.merged:
                     merge(self._place, self._index, reader.image_table(self._index))
                     remove_parts(self._place, self._index.last)
         finally:
             self._release()
+
+    def _mend(self) -> None:
+        """Reads the index again where an interruption fell between a part and its place in the index: a merge would lose it."""
+        if self._torn and self._open is not None:
+            fresh = _load(self._place)
+            fresh.run_id, fresh.last = self._open.run_id, max(fresh.last, self._open.last)
+            self._open.close()
+            self._open, self._torn = fresh, False
 
     def _release(self) -> None:
         if self._open is not None:
@@ -285,6 +295,7 @@ class Run:
     def _writable(self) -> Index:
         if self.mode != "a":
             raise StoreError(f"{self.path} is open for reading; expected a run open for writing; use ca.open_run(path, 'a')")
+        self._mend()
         return self._index
 
     def _write_changed(self) -> None:
@@ -296,8 +307,10 @@ class Run:
     def _write(self, data: bytes) -> None:
         index = self._index
         index.last += 1  # also when the write fails: a number is never used twice
+        self._torn = True
         part = write_part(self._place, index.last, data)
         add(index, Source(part.path, part))
+        self._torn = False
 
 
 def _check_path(place: Place, mode: str) -> None:

@@ -17,6 +17,7 @@ import chanattr.store.merge
 from chanattr.errors import StoreError
 from chanattr.records import NOT_RUN, equal
 from chanattr.store import ImageTable, open_run
+from chanattr.store.index import Index, Source, add
 from tests.store.make import AREAS, CHANNELS, GRID, classes, images, keys, settings, sha256, table, write_all
 
 LAYER = "features.10"
@@ -348,6 +349,26 @@ def test_attributes_are_durable_copies_and_json(path: Path) -> None:
         assert run.attributes == {"class_names": names, "shard_size": 64}
         assert run.keys == ()
         assert not run.summary()["complete"]
+
+
+@pytest.mark.parametrize("moment", ["before", "amid", "after"])
+def test_an_interruption_between_a_part_and_the_index_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    def torn(index: Index, source: Source) -> None:
+        if moment == "amid":
+            index.add_image(keys(4, 5)[0], b"1" * 32, 1)
+        if moment == "after":
+            add(index, source)
+        raise KeyboardInterrupt
+
+    with open_run(path, "a") as run:
+        run.write(images(0, 3))
+        monkeypatch.setattr("chanattr.store.run.add", torn)
+        with pytest.raises(KeyboardInterrupt):
+            run.write(images(3, 6))
+    with open_run(path) as run:
+        assert equal(run.per_image(LAYER), images(0, 6))
+        run.check()
+    assert not path.with_name("run.h5.parts").exists() or not list(path.with_name("run.h5.parts").iterdir())
 
 
 @pytest.mark.parametrize(("asked", "complete"), [
