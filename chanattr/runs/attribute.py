@@ -7,6 +7,7 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -198,14 +199,15 @@ def _images(run: Run, ready: Ready, loader: Iterable[Any], label: str, note: Not
     bad: dict[str, str] = {}
     with advance(progress, total, "images x layers") as tell:
         tasks = _tasks(run, ready.plan.layers, loader, finished, targets, classes, shard_size, seen, tell)
-        for task, (record, failed) in results(ready, tasks, workers):
-            for key, reason in failed:
-                bad.setdefault(key, reason)
-            if record is not None:
-                note(finished=False)
-                run.write(record, label=label, images=_table(task.shard, record))
-                searched.update(record.keys)
-            tell(len(failed) + (len(record) if record is not None else 0))
+        with closing(results(ready, tasks, workers)) as found:  # closed at once when interrupted: workers must not go on meanwhile
+            for task, (record, failed) in found:
+                for key, reason in failed:
+                    bad.setdefault(key, reason)
+                if record is not None:
+                    note(finished=False)
+                    run.write(record, label=label, images=_table(task.shard, record))
+                    searched.update(record.keys)
+                tell(len(failed) + (len(record) if record is not None else 0))
     if bad and not searched and not any(finished.values()):
         key, reason = next(iter(bad.items()))
         raise ModelError(f"none of the {len(bad)} images gives an answer; expected at least one; the first, {key!r}: {reason}")

@@ -167,7 +167,7 @@ def check_labels(labels: Iterable[int], keys: Iterable[str], classes: int) -> No
 def known_labels(loader: Iterable[Any]) -> tuple[Sequence[int], Sequence[str]]:
     """Labels and keys of all images where a loader tells them without reading images; none where it does not."""
     if hasattr(loader, "keys") and hasattr(loader, "labels"):
-        return loader.labels, loader.keys
+        return [int(label) for label in loader.labels], list(loader.keys)
     if not isinstance(loader, (list, tuple)):
         return (), ()
     parts = [as_shard(batch) for batch in loader]

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
+import signal
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import wait
 
 import torch
+from tqdm.std import tqdm
 
 from chanattr.errors import ChanattrError, ModelError
 from chanattr.runs.plan import Plan, Ready, Searched, Task, make_ready, search_shard
 
+GRACE = 5  # seconds that a worker outlives a kill: by then the process that started it has ended it, and its pipes are not torn
 _READY: list[Ready] = []  # one a worker process, set by its initializer
 
 
-def results(ready: Ready, tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Searched]]:
+def results(ready: Ready, tasks: Iterable[Task], workers: int) -> Generator[tuple[Task, Searched], None, None]:
     """Each task with what it gives, one a layer, as they come.
 
     Args:
@@ -35,17 +42,24 @@ def results(ready: Ready, tasks: Iterable[Task], workers: int) -> Iterator[tuple
         return
     threads = max(1, (os.cpu_count() or 1) // workers)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(ready.plan, threads)) as pool:
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(ready.plan, threads))
+    try:
         for task, found in _in_order(pool, tasks, ahead=2 * workers):
             for searched in found:
                 yield task, searched
+    except BaseException:
+        _stop(pool)
+        raise
+    pool.shutdown()
 
 
 def _in_order(pool: ProcessPoolExecutor, tasks: Iterable[Task], ahead: int) -> Iterator[tuple[Task, list[Searched]]]:
     waiting: deque[tuple[Task, Future[list[Searched]]]] = deque()
     try:
         for task in tasks:
-            waiting.append((task, pool.submit(_search, task)))
+            with _deaf():
+                # Starts a worker, while there are less than may be. As bytes, or torch would open a file for every tensor to share it.
+                waiting.append((task, pool.submit(_search, pickle.dumps(task))))
             if len(waiting) >= ahead:
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -55,17 +69,51 @@ def _in_order(pool: ProcessPoolExecutor, tasks: Iterable[Task], ahead: int) -> I
     except BrokenProcessPool as error:
         raise ModelError("a worker process died (killed, or out of memory); expected it to finish its shard; all finished shards are "
                          "saved: start the same command again, with fewer workers if memory was short") from error
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """Ends the workers in the middle of their work, as an interruption ends it where there are none."""
+    for process in list((getattr(pool, "_processes", None) or {}).values()):  # before Python 3.14 the pool has no other way to its workers
+        process.kill()
+    pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes started in here do not hear of Ctrl-C and of a kill, which are sent to all: the one that started them ends them.
+
+    In this process both are only put off.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
     finally:
-        for _, future in waiting:
-            future.cancel()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(plan: Plan, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Timer(GRACE, os._exit, [1]).start())
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the pool ends its workers so when one of them died
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    tqdm.set_lock(threading.RLock())  # torch draws bars that nobody sees; their usual lock is a semaphore that a worker ended early leaks
     torch.set_num_threads(threads)
     _READY.append(make_ready(plan))
 
 
-def _search(task: Task) -> list[Searched]:
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _search(task: bytes) -> list[Searched]:
     if not _READY:
         raise ChanattrError("a worker has no model; expected its start to have made one; report this")
-    return list(search_shard(_READY[0], task))
+    return list(search_shard(_READY[0], pickle.loads(task)))
