@@ -20,23 +20,32 @@ from chanattr.store import open_run
 
 
 def run_attribute(options: dict[str, Any]) -> int:
-    """Runs the command; gives the number of images that could not be read."""
+    """Runs the command; gives the number of images that could not be used."""
+    question = question_of(options)
     loaded = load_model(options["model"], weights=options["weights"], device=device_of(options["device"]))
     loader = image_loader(list(options["images"]), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids)
-    layers = list(options["layers_"])
-    areas = {name: layer_areas(options["areas"], loaded, loader, name) for name in layers}
-    if options["search_"] not in SEARCHES:
-        raise InputError(f"--search {options['search_']}; expected {' or '.join(SEARCHES)}")
+    layers, axis = list(options["layers_"]), options["channel_axis"]
+    areas = {name: layer_areas(options["areas"], loaded, loader, name, axis) for name in layers}
     output: Path = options["output"]
     with open_run(output, "a") as run:
-        summary = attribute(
-            run, loaded.module, loader, layers, targets=targets_of(options["targets"]), areas=areas,
-            search=SEARCHES[options["search_"]](), reward=reward_of(options["reward"]), game=options["game"], fill=fill_of(options["fill"]),
-            level=level_of(options["level"]), refine=options["refine"], classes=options["classes"], label=options["label"],
-            score=loaded.score, seed=options["seed"], batch_size=options["batch_size"], workers=options["workers"], name=loaded.name,
-            preprocessing=loaded.preprocessing, class_names=loaded.class_names, resume=options["resume"])
+        summary = attribute(run, loaded.module, loader, layers, areas=areas, channel_axis=axis, score=loaded.score, name=loaded.name,
+                            preprocessing=loaded.preprocessing, class_names=loaded.class_names, **question)
     tell_summary(summary, output)
-    return tell_bad(loader)
+    return tell_bad(loader, summary)
+
+
+def question_of(options: dict[str, Any]) -> dict[str, Any]:
+    """What needs neither model nor images, as `attribute` takes it; wrong words are refused here, before anything is loaded.
+
+    Raises:
+        InputError: so; names the option.
+    """
+    if options["search_"] not in SEARCHES:
+        raise InputError(f"--search {options['search_']}; expected {' or '.join(SEARCHES)}; leave it out for exact")
+    same = ("game", "refine", "classes", "label", "seed", "batch_size", "workers", "resume")
+    return {name: options[name] for name in same} | {
+        "targets": targets_of(options["targets"]), "search": SEARCHES[options["search_"]](), "reward": reward_of(options["reward"]),
+        "fill": fill_of(options["fill"]), "level": level_of(options["level"])}
 
 
 def tell_summary(summary: RunSummary, output: Path) -> None:
@@ -47,13 +56,14 @@ def tell_summary(summary: RunSummary, output: Path) -> None:
         click.echo(f"  {layer}: {engine}")
 
 
-def tell_bad(loader: ImageLoader) -> int:
-    """Names the images that could not be read; gives their number."""
-    for path, reason in loader.bad:
-        click.echo(f"skipped {path}: {reason}", err=True)
-    if loader.bad:
-        click.echo(f"{len(loader.bad)} image(s) could not be read and are not in the file", err=True)
-    return len(loader.bad)
+def tell_bad(loader: ImageLoader, summary: RunSummary) -> int:
+    """Names the images that could not be read, or have no finite scores; gives their number."""
+    for name, reason in [*loader.bad, *summary.bad]:
+        click.echo(f"skipped {name}: {reason}", err=True)
+    for bad, what in ((loader.bad, "be read"), (summary.bad, "be searched")):
+        if bad:
+            click.echo(f"{len(bad)} image(s) could not {what} and are not in the file", err=True)
+    return len(loader.bad) + len(summary.bad)
 
 
 def device_of(name: str) -> str:
@@ -65,14 +75,14 @@ def device_of(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name)
+        torch.zeros(1, device=name).tolist()  # not every device of torch can compute: "meta" holds no numbers
     except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
+        first = (str(error).splitlines() or [""])[0]
         raise InputError(f"--device {name} cannot be used ({first}); expected a device of this machine; leave it out for 'auto'") from error
     return name
 
 
-def layer_areas(words: str, loaded: LoadedModel, loader: ImageLoader, layer: str) -> tuple[int, ...] | str:
+def layer_areas(words: str, loaded: LoadedModel, loader: ImageLoader, layer: str, axis: int | None) -> tuple[int, ...] | str:
     """Areas of one layer from words; counts over K are dropped with a notice.
 
     Raises:
@@ -80,7 +90,7 @@ def layer_areas(words: str, loaded: LoadedModel, loader: ImageLoader, layer: str
     """
     if words == "smallest":
         return words
-    channels = describe(loaded.module, loader.example().to(device_of_model(loaded.module)), layer).channels
+    channels = describe(loaded.module, loader.example().to(device_of_model(loaded.module)), layer, channel_axis=axis).channels
     if words in ("grid", "paper"):
         return {"grid": area_grid, "paper": paper_areas}[words](channels)
     try:
@@ -88,16 +98,25 @@ def layer_areas(words: str, loaded: LoadedModel, loader: ImageLoader, layer: str
     except ValueError:
         raise InputError(f"--areas {words}; expected 'grid', 'paper', 'smallest', or whole numbers of channels such as 1,5,20") from None
     fitting = tuple(count for count in counts if count <= channels)
+    if not fitting or min(fitting) < 1:
+        raise InputError(f"--areas {words} for {layer}, which has {channels} channels; expected whole numbers from 1 to {channels}; "
+                         "leave it out for a grid over all of them")
     if len(fitting) < len(counts):
         click.echo(f"{layer} has {channels} channels: areas over that are dropped", err=True)
-    if not fitting or min(fitting) < 1:
-        raise InputError(f"--areas {words} for {layer}; expected whole numbers from 1 to {channels}")
     return fitting
 
 
 def targets_of(words: str) -> str | int:
-    """'predicted', 'label' or a class number."""
-    return int(words) if words.isdigit() else words
+    """'predicted', 'label' or a class number.
+
+    Raises:
+        InputError: none of these.
+    """
+    if words in ("predicted", "label"):
+        return words
+    if not (words.isascii() and words.isdigit()):
+        raise InputError(f"--targets {words}; expected 'predicted', 'label' or a class number from 0; leave it out for 'predicted'")
+    return int(words)
 
 
 def level_of(words: str | None) -> str | float | None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from chanattr.cli.text import class_table
+from chanattr.cli.text import class_table, legend
+from chanattr.errors import InputError
 from chanattr.images import demo_folder, image_loader
 from chanattr.network.zoo import load_model
 from chanattr.pictures.report import report
@@ -14,20 +15,21 @@ from chanattr.runs import attribute
 from chanattr.store import Run, open_run
 
 LAYERS = ("features.10", "features.12")
+FULL_LAYERS = ("features.7", *LAYERS)
 AREAS = (2, 8, 24, 72, 160)
 CLASS_AREAS = (8, 24, 72)
 PER_CLASS = 4
 
 
 def run_demo(out: Path, *, full: bool, workers: int) -> None:
-    """Makes demo.h5 and demo.html in `out` and prints a table of classes."""
+    """Makes demo.h5 and demo.html in `out` (with `full` demo-full.h5 and .html, so that both may lie there); prints a table of classes."""
+    name = "demo-full" if full else "demo"
+    path, page = folder(out) / f"{name}.h5", out / f"{name}.html"
     loaded = load_model("embedded")
     loader = image_loader([str(demo_folder())], loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids,
                           limit_per_class=None if full else PER_CLASS)
-    layers = ("features.7", *LAYERS) if full else LAYERS
-    out.mkdir(parents=True, exist_ok=True)
-    path, page = out / "demo.h5", out / "demo.html"
-    click.echo(f"{loaded.name}: which channels of {' and '.join(layers)} does it need to see these {len(loader.keys)} images?")
+    layers = FULL_LAYERS if full else LAYERS
+    click.echo(f"{loaded.name}: which channels of {', '.join(layers)} does it need to see these {len(loader.keys)} images?")
     with open_run(path, "a") as run:
         attribute(run, loaded.module, loader, layers, areas=None if full else AREAS, class_areas=CLASS_AREAS, folds=2,
                   shard_size=8, workers=workers, name=loaded.name, preprocessing=loaded.preprocessing, class_names=loaded.class_names)
@@ -35,10 +37,24 @@ def run_demo(out: Path, *, full: bool, workers: int) -> None:
         for layer in layers:
             tell(run, layer)
         report(run, page)
+    click.echo(f"\n{legend()}")
     if not full:
         click.echo(f"\nLeft out to be quick: all but {PER_CLASS} images a class, all but {len(AREAS)} areas, and features.7 "
-                   "('chanattr demo --full' does them, in hours).")
+                   "('chanattr demo --full' does them, in hours, into files of its own).")
     click.echo(f"\n{path.resolve()}   the answers, for h5py, xarray or ca.open_run\n{page.resolve()}   the page: open it in a browser")
+
+
+def folder(out: Path) -> Path:
+    """The folder, made if it is not there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be made ({error.strerror}); expected a folder or a place for one; pass another") from error
+    return out
 
 
 def tell(run: Run, layer: str) -> None:

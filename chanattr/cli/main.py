@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,48 +9,32 @@ from typing import Any
 import click
 
 from chanattr import __version__
-from chanattr.errors import ChanattrError, InputError
+from chanattr.cli.command import EXIT_SOME_BAD, Group
+from chanattr.errors import InputError
 
-EXIT_SOME_BAD, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
-
-
-class Command(click.Group):
-    """A group whose errors are one line on stderr, and whose interruption says how to go on."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; `--debug` lets tracebacks through."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("\ninterrupted; finished work is saved. The same command goes on where this one stopped.", err=True)
-            ctx.exit(EXIT_INTERRUPTED)
-        except ChanattrError as error:
-            if ctx.params.get("debug"):
-                raise
-            click.echo(f"error: {' '.join(str(error).split())}", err=True)
-            ctx.exit(EXIT_ERROR)
+COUNT, AT_LEAST_ONE = click.IntRange(min=0), click.IntRange(min=1)
 
 
-@click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="chanattr")
-@click.option("--debug", is_flag=True, help="Show tracebacks and what the engine decides.")
-def main(debug: bool) -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Which channels of a layer does a PyTorch vision network need to see this?
 
     Start with 'chanattr demo'. Then: 'chanattr layers MODEL' to pick a layer, 'chanattr attribute MODEL IMAGES --layer L -o run.h5',
     'chanattr show run.h5' and 'chanattr report run.h5'.
 
-    Exit codes: 0 done, 1 done but some images could not be read, 2 error, 130 interrupted (finished work is saved).
+    Exit codes: 0 done, 1 done but some images could not be used, 2 error, 130 interrupted by Ctrl-C and 143 by a kill (finished work is
+    saved).
     """
-    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(name)s: %(message)s")
-    if debug:
-        os.environ.setdefault("CHANATTR_DEBUG", "1")
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @main.command()
 @click.option("--out", default="chanattr-demo", show_default=True, type=click.Path(path_type=Path), help="Folder of the results.")
-@click.option("--full", is_flag=True, help="All 120 images, all areas, held-out scores, and the layer features.7 too (hours).")
-@click.option("--workers", default=0, show_default=True, help="Processes; 0 works in this one.")
+@click.option("--full", is_flag=True, help="All 120 images, all areas, and the layer features.7 too (hours); into demo-full.h5.")
+@click.option("--workers", default=0, show_default=True, type=COUNT, help="Processes; 0 works in this one.")
 def demo(out: Path, full: bool, workers: int) -> None:
     """Attribute the shipped images on the shipped network: a run file, a page, and a table of classes."""
     from chanattr.cli.demo import run_demo
@@ -82,6 +64,7 @@ def layers(model: str, weights: str | None) -> None:
 @click.argument("images", nargs=-1, required=True)
 @click.option("--layer", "layers_", multiple=True, required=True, help="Dotted name; repeat for several. NAME@2 is the second call.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The run file (HDF5); an existing one is added to.")
+@click.option("--channel-axis", type=int, help="Of the layers' output, where it is not found rightly; -1 is the last.")
 @click.option("--areas", default="grid", show_default=True, help="'grid', 'paper', 'smallest' (a* only), or counts: 1,5,20.")
 @click.option("--targets", default="predicted", show_default=True, help="'predicted', 'label' (class folders), or a class number.")
 @click.option("--reward", default="logit", show_default=True, help="logit, contrastive, log_probability, or file.py:function.")
@@ -95,14 +78,14 @@ def layers(model: str, weights: str | None) -> None:
 @click.option("--refine/--no-refine", default=None, help="Bisect a* to the exact count. [default: yes for exact, no for penalty]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--weights", help="'random', or a file of weights.")
-@click.option("--batch-size", type=int, help="Masked images run at once. [default: fits the device]")
-@click.option("--workers", default=0, show_default=True, help="Processes; 0 works in this one.")
+@click.option("--batch-size", type=AT_LEAST_ONE, help="Masked images run at once. [default: fits the device]")
+@click.option("--workers", default=0, show_default=True, type=COUNT, help="Processes; 0 works in this one.")
 @click.option("--resume/--no-resume", default=True, help="Go on where the file stops, or refuse a file that has answers.")
 def attribute(**options: Any) -> None:
     """Find the channels that each of IMAGES, and each class, needs at some layers of MODEL.
 
     IMAGES are files, folders or globs; a folder of class folders (NNN_name, a class name, or a WordNet id) gives classes.
-    Images that cannot be read are named, counted, and end in exit code 1 after the rest is saved.
+    Images that cannot be read, or whose scores are not finite, are named, counted, and end in exit code 1 after the rest is saved.
     """
     from chanattr.cli.attribute import run_attribute
 

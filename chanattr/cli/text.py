@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,24 +10,41 @@ import numpy as np
 
 from chanattr.records import ClassAttribution, ImageAttribution
 
+TERMINAL = 80  # columns: what most terminals have
+TOP = 5  # channels shown of a class
+
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns as wide as their longest cell; numbers to the right, words to the left."""
+    """Columns as wide as their longest cell, closer together where they would not fit; numbers to the right, words to the left."""
     cells = [list(map(str, row)) for row in rows]
     widths = [max([len(title), *(len(row[i]) for row in cells)]) for i, title in enumerate(head)]
     numeric = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(head))]
+    gap = "  " if sum(widths) + 2 * len(widths) - 2 <= TERMINAL else " "
 
     def line(row: Sequence[str]) -> str:
-        return "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)).rstrip()
+        return gap.join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)).rstrip()
 
-    return "\n".join([line(list(head)), "  ".join("-" * w for w in widths), *map(line, cells)])
+    return "\n".join([line(list(head)), gap.join("-" * w for w in widths), *map(line, cells)])
 
 
 def layer_table(layers: Sequence[Any]) -> str:
     """The layers of a model."""
-    rows = [(layer.name or "(whole model)", layer.type, layer.calls, " x ".join(map(str, layer.shape)),
+    rows = [(layer.name or "(whole model)", layer.type, layer.calls, "x".join(map(str, layer.shape)),
              layer.channel_axis if layer.channel_axis >= 0 else "-", layer.channels or "-") for layer in layers]
-    return table(("layer", "type", "calls", "shape", "axis", "K"), rows) + f"\n{len(rows)} layers"
+    return table(("layer", "type", "calls", "shape", "axis", "K"), rows) + f"\n{count(len(rows), 'layer')}"
+
+
+def count(number: int, what: str) -> str:
+    """So many of something, in words."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def legend() -> str:
+    """What the columns of `class_table` are."""
+    words = ("a*: the fewest channels found that keep what the level asks, in the middle (median) of the class's images that reach it. "
+             "joint a*: the same for one set that all of them share. top channels: those that most of the images' a* sets hold. "
+             "right answers kept: of the images that the network names rightly, those that it still does with a* channels alone.")
+    return textwrap.fill(words, TERMINAL)
 
 
 def class_table(found: ImageAttribution, classes: ClassAttribution, labels: np.ndarray) -> str:
@@ -37,18 +55,26 @@ def class_table(found: ImageAttribution, classes: ClassAttribution, labels: np.n
         right = mine & (found.predictions == target)
         area = found.smallest_area[mine & (found.targets == target) & (found.smallest_area >= 0)]
         kept = int((found.smallest_top1 & right & (found.targets == target)).sum())
-        count = min(5, classes.mean_mask.shape[1])
-        top = " ".join(map(str, classes.channels(target, count, source="mean"))) if classes.images[row] else "-"
+        joint = int(classes.smallest_area[row])
         rows.append((classes.names[row] or target, int(mine.sum()), f"{np.median(area):.0f}" if len(area) else "-",
-                     int(classes.smallest_area[row]), top, f"{kept} of {int(right.sum())}"))
+                     joint if joint >= 0 else "-", top_channels(classes, row), f"{kept} of {int(right.sum())}"))
     return table(("class", "images", "a*", "joint a*", "top channels", "right answers kept"), rows)
+
+
+def top_channels(classes: ClassAttribution, row: int) -> str:
+    """The channels that most a* sets of a class's images hold; "-" where no set holds any."""
+    order = np.argsort(-classes.mean_mask[row], kind="stable")[:TOP]
+    return " ".join(str(channel) for channel in order if classes.mean_mask[row, channel] > 0) or "-"
 
 
 def run_text(run: Any) -> str:
     """What is in a run file, in words and a table a layer."""
     summary = run.summary()
     about = run.attributes
-    lines = [f"{summary.get('path', 'run')}: {about.get('model', '?')}, {len(run.keys)} images, {len(run.layers)} layers"]
+    state = "" if summary["complete"] else "; not complete: the command that wrote it goes on when started again"
+    size = f"{count(len(run.keys), 'image')}, {count(len(run.layers), 'layer')}"
+    lines = [f"{summary.get('path', 'run')}: {about.get('model', '?')}, {size}{state}"]
+    tables = False
     labels = run.images().label
     for layer in run.layers:
         for label in run.labels(layer):
@@ -56,14 +82,15 @@ def run_text(run: Any) -> str:
             lines += ["", _layer_line(layer, label, found)]
             if run.has_classes(layer, label):
                 lines.append(class_table(found, run.per_class(layer, label), labels))
-    return "\n".join(lines)
+                tables = True
+    return "\n".join([*lines, "", legend()] if tables else lines)
 
 
 def _layer_line(layer: str, label: str, found: ImageAttribution) -> str:
     reached = found.smallest_area[found.smallest_area >= 0]
     median = f"median a* {np.median(reached):.0f} of {found.masks.shape[2]} channels" if len(reached) else "no a*"
     asked = found.settings
-    return (f"{layer} ({label}): {len(found)} images, {median}; reward {asked.reward}, game {asked.game}, fill {asked.fill}, "
+    return (f"{layer} ({label}): {count(len(found), 'image')}, {median}; reward {asked.reward}, game {asked.game}, fill {asked.fill}, "
             f"level {asked.level}, search {asked.search.name}, {found.engine}")
 
 

@@ -11,6 +11,8 @@ from PIL import Image
 CLASSES = ("cat", "dog", "red fox", "owl")
 
 MODEL = '''
+import time
+
 import torch
 from torch import nn
 from torchvision.transforms import v2
@@ -44,6 +46,37 @@ def other():
 
 def broken():
     return make(float("nan"))
+
+
+class Slow(Plain):
+    """Takes its time, so that it can be interrupted."""
+
+    def forward(self, x):
+        if not torch.compiler.is_exporting():
+            time.sleep(0.02)
+        return super().forward(x)
+
+
+def slow():
+    torch.manual_seed(3)
+    model = Slow()
+    return model, make()[1]
+
+
+def nameless():
+    return make()[:2]
+
+
+class Spotty(Plain):
+    """NaN for bright pictures."""
+
+    def forward(self, x):
+        return super().forward(x).where(x.mean((1, 2, 3), keepdim=True)[..., 0, 0] < 0.9, torch.nan)
+
+
+def spotty():
+    torch.manual_seed(3)
+    return Spotty(), *make()[1:]
 
 
 def fails():

@@ -35,13 +35,30 @@ TABLE: dict[str, tuple[Row, str]] = {
     "no such layer": (lambda s, t: attribute(s, "-o", t / "r.h5", layer="mixx"), "no layer 'mixx' in Plain; did you mean 'mix'"),
     "a layer that never fires": (lambda s, t: attribute(s, "-o", t / "r.h5", layer="never"), "layer 'never' never fires"),
     "a layer that fires twice": (lambda s, t: attribute(s, "-o", t / "r.h5", layer="act"), "fires 2 times.*act@1 to act@2"),
-    "area 0": (lambda s, t: attribute(s, "-o", t / "r.h5", "--areas", "0"), "--areas 0 for mix; expected whole numbers from 1 to 8"),
-    "area over K": (lambda s, t: attribute(s, "-o", t / "r.h5", "--areas", "9"), "--areas 9 for mix; expected whole numbers from 1 to 8"),
+    "area 0": (lambda s, t: attribute(s, "-o", t / "r.h5", "--areas", "0"),
+        "--areas 0 for mix, which has 8 channels; expected whole numbers from 1 to 8"),
+    "area over K": (lambda s, t: attribute(s, "-o", t / "r.h5", "--areas", "9"),
+        "--areas 9 for mix, which has 8 channels; expected whole numbers from 1 to 8"),
     "a fraction": (lambda s, t: attribute(s, "-o", t / "r.h5", "--areas", "0.5"),
         "--areas 0.5; expected 'grid', 'paper', 'smallest', or whole"),
     "target out of range": (lambda s, t: attribute(s, "-o", t / "r.h5", "--targets", "4"),
         "target 4 for a model with 4 classes; expected 0 to 3"),
-    "no such target": (lambda s, t: attribute(s, "-o", t / "r.h5", "--targets", "cats"), "targets='cats'; expected 'predicted', 'label'"),
+    "no such target": (lambda s, t: attribute(s, "-o", t / "r.h5", "--targets", "cats"), "--targets cats; expected 'predicted', 'label'"),
+    "a negative target": (lambda s, t: attribute(s, "-o", t / "r.h5", "--targets", "-1"), "--targets -1; expected .* class number from 0"),
+    "no label": (lambda s, t: attribute(s, "-o", t / "r.h5", "--label", ""), "label=''; expected a name"),
+    "a device without numbers": (lambda s, t: attribute(s, "-o", t / "r.h5", "--device", "meta"), "--device meta cannot be used"),
+    "a negative batch size": (lambda s, t: attribute(s, "-o", t / "r.h5", "--batch-size", "-1"), "'--batch-size': -1 is not in the range"),
+    "batch size 0": (lambda s, t: attribute(s, "-o", t / "r.h5", "--batch-size", "0"), "'--batch-size': 0 is not in the range"),
+    "negative workers": (lambda s, t: attribute(s, "-o", t / "r.h5", "--workers", "-1"), "'--workers': -1 is not in the range"),
+    "a seed that is no number": (lambda s, t: attribute(s, "-o", t / "r.h5", "--seed", "x"),
+                                 "'--seed': 'x' is not a valid integer; expected words as '.*attribute --help' lists them; look there"),
+    "a class folder past the classes": (lambda s, t: _numbered(s, t), "has the class 150, but the model has 4 classes; expected 0 to 3"),
+    "no layer": (lambda s, t: call("attribute", s.model, s.images, "-o", t / "r.h5"), "Missing option '--layer'; expected .* look there"),
+    "no such option": (lambda s, t: call("show", t / "r.h5", "--jsn"), "No such option:? '?--jsn'?.*; expected .*show --help"),
+    "no such option before the command": (lambda s, t: call("--jsn", "show"), "No such option:? '?--jsn'?.*; expected"),
+    "no such command": (lambda s, t: call("shw", t / "r.h5"), "No such command 'shw'.*; expected"),
+    "one word too many": (lambda s, t: call("show", t / "r.h5", "more"), r"unexpected extra argument \(more\); expected"),
+    "a demo into a file": (lambda s, t: call("demo", "--out", _text(t / "file")), "--out .*file cannot be made .File exists.; expected"),
     "no such reward": (lambda s, t: attribute(s, "-o", t / "r.h5", "--reward", "logits"), "reward='logits'; expected one of logit"),
     "no such game": (lambda s, t: attribute(s, "-o", t / "r.h5", "--game", "keep"), "game='keep'; expected one of preserve"),
     "no such fill": (lambda s, t: attribute(s, "-o", t / "r.h5", "--fill", "median"), "fill='median'; expected 'zero'"),
@@ -67,7 +84,8 @@ TABLE: dict[str, tuple[Row, str]] = {
     "output in a folder that is not there": (lambda s, t: attribute(s, "-o", t / "nowhere" / "r.h5"), "nowhere"),
     "output that is a folder": (lambda s, t: attribute(s, "-o", _folder(t / "r.h5")), "r.h5"),
     "output that is no run file": (lambda s, t: attribute(s, "-o", _text(t / "r.h5")), "r.h5.*expected"),
-    "show what is not there": (lambda s, t: call("show", t / "r.h5"), "r.h5"),
+    "show what is not there": (lambda s, t: call("show", t / "r.h5"),
+        "no run at .*r.h5.*; expected a file that 'chanattr attribute' wrote"),
     "show what is no run file": (lambda s, t: call("show", _text(t / "r.h5")), "r.h5.*expected"),
     "report over the run file": (lambda s, t: call("report", t / "r.h5", "-o", t / "r.h5"), "would overwrite the run file"),
 }
@@ -88,6 +106,12 @@ def _renamed(studio: Studio, folder: Path) -> Result:
     return attribute(studio, "-o", folder / "r.h5")
 
 
+def _numbered(studio: Studio, folder: Path) -> Result:
+    """Without class names nothing is known of a folder's number."""
+    (studio.images / "000_cat").rename(studio.images / "150_cat")
+    return attribute(studio._replace(model=studio.model.replace(":make", ":nameless")), "-o", folder / "r.h5")
+
+
 @pytest.mark.parametrize("row", TABLE)
 def test_bad_input(row: str, studio: Studio, tmp_path: Path) -> None:
     run, message = TABLE[row]
@@ -96,6 +120,8 @@ def test_bad_input(row: str, studio: Studio, tmp_path: Path) -> None:
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, result.stderr
     assert "Traceback" not in result.output
+    assert [line for line in result.stderr.splitlines() if line and "it/s" not in line] == errors
+    assert row.startswith("output") or not (tmp_path / "r.h5").exists() or (tmp_path / "r.h5").read_bytes() == b"this is text"
     assert re.search(message, errors[0]), errors[0]
 
 
@@ -162,12 +188,51 @@ def test_grey_rgba_16_bit_and_rotated_pictures_are_read(studio: Studio, tmp_path
         assert run.thumbnail("000_cat/turned.jpg").shape[0] > run.thumbnail("000_cat/turned.jpg").shape[1]
 
 
-def test_debug_shows_the_traceback(studio: Studio, tmp_path: Path) -> None:
-    result = call("--debug", "attribute", studio.model, studio.images, "--layer", "mixx", "-o", tmp_path / "r.h5")
-    assert isinstance(result.exception, ca.LayerError)
+def test_images_without_finite_scores_are_skipped_named_and_counted(studio: Studio, tmp_path: Path) -> None:
+    Image.new("RGB", (24, 30), "white").save(studio.images / "000_cat" / "white.png")
+    _text(studio.images / "000_cat" / "text.jpg")
+    spotty = studio._replace(model=studio.model.replace(":make", ":spotty"))
+    for _ in range(2):
+        result = attribute(spotty, "-o", tmp_path / "r.h5")
+        assert result.exit_code == 1, result.output
+        assert re.search("skipped 000_cat/white.png: .*not finite", result.stderr)
+        assert "1 image(s) could not be read" in result.stderr
+        assert "1 image(s) could not be searched" in result.stderr
+    with ca.open_run(tmp_path / "r.h5") as run:
+        assert len(run.finished("mix")) == 12
 
 
-def test_an_unexpected_error_is_not_hidden(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", [0, 1, 5])
+def test_debug_shows_the_traceback(studio: Studio, tmp_path: Path, place: int) -> None:
+    """Before the command, after it, and among its words."""
+    words: list[object] = ["attribute", studio.model, studio.images, "--layer", "mixx", "-o", tmp_path / "r.h5"]
+    words.insert(place, "--debug")
+    assert isinstance(call(*words).exception, ca.LayerError)
+
+
+def test_debug_is_in_the_help_of_every_command() -> None:
+    for command in ("", "demo", "layers", "attribute", "show", "report"):
+        assert "--debug" in call(*command.split(), "--help").stdout
+
+
+def test_an_unexpected_error_is_one_line_that_says_so(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chanattr.network.zoo.load_model", lambda *_, **__: 1 / 0)
     result = call("layers", studio.model)
-    assert isinstance(result.exception, ZeroDivisionError)
+    assert result.exit_code == 2
+    assert result.stderr == ("error: unexpected ZeroDivisionError: division by zero; expected none of this kind: this is a defect of "
+                             "chanattr or of your own function; --debug shows where\n")
+    assert isinstance(call("layers", studio.model, "--debug").exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(("error", "message"), [
+    (MemoryError(), "out of memory .*; expected .*; pass a smaller --batch-size"),
+    (OSError(28, "No space left on device", "/x/r.html"), "/x/r.html: No space left on device; expected .* check the path"),
+])
+def test_errors_of_the_machine_say_what_to_do(studio: Studio, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("chanattr.network.zoo.load_model", fail)
+    result = call("layers", studio.model)
+    assert result.exit_code == 2
+    assert re.match(f"error: {message}", result.stderr)

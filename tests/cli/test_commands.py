@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import re
@@ -15,7 +16,9 @@ from click.testing import CliRunner, Result
 
 import chanattr as ca
 from chanattr.cli import main
+from chanattr.cli.text import top_channels
 from tests.cli.studio import CLASSES, Studio, make_studio
+from tests.store.make import classes as stored_classes
 
 
 @pytest.fixture
@@ -54,7 +57,17 @@ def test_layers_prints_a_table(studio: Studio) -> None:
     lines = ran("layers", studio.model).splitlines()
     assert lines[0].split() == ["layer", "type", "calls", "shape", "axis", "K"]
     row = next(line for line in lines if line.startswith("mix "))
-    assert row.split() == ["mix", "Conv2d", "1", "2", "x", "8", "x", "8", "x", "8", "1", "8"]
+    assert row.split() == ["mix", "Conv2d", "1", "2x8x8x8", "1", "8"]
+
+
+def test_the_layers_of_the_shipped_model_fit_a_terminal() -> None:
+    lines = ran("layers", "embedded").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-1] == "68 layers"
+
+
+def test_without_a_command_there_is_help() -> None:
+    assert ran() == ran("--help")
 
 
 def test_attribute_show_and_report(studio: Studio, tmp_path: Path) -> None:
@@ -66,7 +79,10 @@ def test_attribute_show_and_report(studio: Studio, tmp_path: Path) -> None:
     for name in CLASSES:
         assert name in shown
     summary = json.loads(ran("show", out, "--json"))
-    assert summary["images"] == 12 or len(summary["images"]) == 12
+    assert (summary["images"], summary["complete"]) == (12, True)
+    assert "12 images, 2 layers\n" in shown
+    assert "a*: the fewest channels" in shown.replace("\n", " ")
+    assert max(map(len, shown[shown.index("a*: the"):].splitlines())) <= 80
     assert "wrote" in ran("report", out)
     assert out.with_suffix(".html").stat().st_size > 100_000
     again = ran("attribute", studio.model, studio.images, "--layer", "mix", "--layer", "conv", "--areas", "1,3", "-o", out)
@@ -143,3 +159,43 @@ def test_files_folders_and_globs(studio: Studio, tmp_path: Path) -> None:
     with ca.open_run(tmp_path / "r.h5") as run:
         assert run.keys == ("000_cat/0.png", "000_cat/1.png", "000_cat/2.png", "001_dog/0.png", *(f"002_red_fox/{i}.png" for i in range(3)))
 
+
+
+def test_show_says_when_a_run_is_not_complete_and_counts_in_words(tmp_path: Path, studio: Studio) -> None:
+    ran("attribute", studio.model, studio.images / "000_cat" / "0.png", "--layer", "mix", "-o", tmp_path / "r.h5", "--areas", "2")
+    assert "Plain" not in ran("show", tmp_path / "r.h5").splitlines()[0]
+    assert ran("show", tmp_path / "r.h5").splitlines()[0].endswith(", 1 image, 1 layer")
+    with ca.open_run(tmp_path / "r.h5", "a") as run:
+        run.set_attributes(asked={"mix": {"exact": {"targets": "predicted", "finished": False}}})
+    assert "not complete: the command that wrote it goes on when started again" in ran("show", tmp_path / "r.h5")
+
+
+def test_no_channels_are_made_up_where_no_set_holds_any() -> None:
+    classes = stored_classes()
+    mean = classes.mean_mask.copy()
+    mean[0] = 0
+    mean[1] = 0
+    mean[1, 3] = 0.5
+    classes = dataclasses.replace(classes, mean_mask=mean, images=np.array([0, *classes.images[1:]], np.int32))
+    assert top_channels(classes, 0) == "-"
+    assert top_channels(classes, 1) == "3"
+
+
+def test_demo_and_demo_full_lie_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a short search over few images, for the whole takes minutes, and hours."""
+    room = importlib.import_module("chanattr.cli.demo")
+    real, loader = room.attribute, room.image_loader
+
+    def short(*given: object, **named: object) -> object:
+        assert named.pop("areas") in (None, room.AREAS)
+        return real(*given, **named, areas=(24,), search=ca.ExactSearch(relaxed_steps=1, binary_steps=1), refine=False)
+
+    monkeypatch.setattr(room, "attribute", short)
+    monkeypatch.setattr(room, "LAYERS", ("features.12",))
+    monkeypatch.setattr(room, "FULL_LAYERS", ("features.12",))
+    monkeypatch.setattr(room, "CLASS_AREAS", (24,))
+    monkeypatch.setattr(room, "image_loader", lambda *given, **named: loader(*given, **named | {"limit_per_class": 1}))
+    assert "demo.h5 " in ran("demo", "--out", tmp_path)
+    assert "demo-full.h5 " in ran("demo", "--full", "--out", tmp_path)
+    assert "demo.h5 " in ran("demo", "--out", tmp_path)
+    assert {path.name for path in tmp_path.glob("*.h*[5l]")} == {"demo.h5", "demo.html", "demo-full.h5", "demo-full.html"}

@@ -1,0 +1,129 @@
+"""How every command ends: its errors in one line on stderr, its exit code, and Ctrl-C or a kill with finished work saved."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from chanattr.errors import ChanattrError
+
+EXIT_SOME_BAD, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130  # and 128 + its number for another signal
+DEBUG = "chanattr.debug"  # in the context's meta, which a group shares with its commands
+
+
+class Leaf(click.Command):
+    """A command that takes ``--debug`` too, so that it may stand on either side of the command's name."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.params.append(debug_option())
+
+
+class Group(click.Group):
+    """A group whose errors are one line on stderr, and whose interruption says how to go on."""
+
+    command_class = Leaf
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.params.append(debug_option())
+
+    def make_context(self, *args: Any, **named: Any) -> click.Context:
+        """Reads the words before the command's name."""
+        try:
+            return super().make_context(*args, **named)
+        except click.UsageError as error:
+            _say(f"error: {_usage(error)}")
+            raise click.exceptions.Exit(EXIT_ERROR) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; with ``--debug`` errors come with their traceback."""
+        heard: list[int] = []
+        try:
+            with _listening(heard):
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _interrupted(ctx, heard)
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):  # click's own ways to end; a reader that has had enough
+            raise
+        except Exception as error:
+            if heard:  # a library may make an error of its own of an interruption
+                _interrupted(ctx, heard)
+            if ctx.meta.get(DEBUG) and not isinstance(error, click.ClickException):
+                raise
+            _say(f"error: {' '.join(_message(error).split())}")
+            ctx.exit(EXIT_ERROR)
+
+
+def _interrupted(ctx: click.Context, heard: list[int]) -> NoReturn:
+    _say("\ninterrupted; finished work is saved. The same command goes on where this one stopped.")
+    ctx.exit(128 + heard[-1] if heard else EXIT_INTERRUPTED)
+
+
+def debug_option() -> click.Option:
+    """``--debug``: tracebacks, and what the engine decides."""
+    return click.Option(["--debug"], is_flag=True, expose_value=False, callback=_set_debug,
+                        help="Show tracebacks and what the engine decides.")
+
+
+def _set_debug(ctx: click.Context, _option: click.Parameter, given: bool) -> None:
+    logging.basicConfig(format="%(name)s: %(message)s")
+    if given:
+        ctx.meta[DEBUG] = True
+    logging.getLogger().setLevel(logging.INFO if ctx.meta.get(DEBUG) else logging.WARNING)
+
+
+def _message(error: Exception) -> str:
+    """What to say of an error, in three beats."""
+    if isinstance(error, ChanattrError):
+        return str(error)
+    if isinstance(error, click.UsageError):
+        return _usage(error)
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    kind = type(error).__name__
+    first = next((line for line in str(error).splitlines() if line.strip()), "")[:200]
+    if kind in ("OutOfMemoryError", "MemoryError"):
+        return f"out of memory ({kind}: {first}); expected the masked images of one batch to fit; pass a smaller --batch-size"
+    if isinstance(error, OSError) and error.filename is not None:
+        return (f"{error.filename}: {error.strerror or kind}; expected a file or folder that can be used so; check the path, its rights "
+                "and the disk")
+    return (f"unexpected {kind}: {first}; expected none of this kind: this is a defect of chanattr or of your own function; --debug shows "
+            "where")
+
+
+def _usage(error: click.UsageError) -> str:
+    """A misuse that click found, in one line with three beats."""
+    command = error.ctx.command_path if error.ctx is not None else "chanattr"
+    came = " ".join(error.format_message().split()).rstrip(".")
+    return f"{came}; expected words as '{command} --help' lists them; look there"
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@contextmanager
+def _listening(heard: list[int]) -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM raise `KeyboardInterrupt`, so that what is open is closed; `heard` notes which it was."""
+    def end(number: int, _frame: FrameType | None) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
+    before = {number: signal.getsignal(number) for number in ((signal.SIGINT, signal.SIGTERM) if main else ())}
+    try:
+        for number, handler in before.items():
+            if handler in (signal.SIG_DFL, signal.default_int_handler):  # one who is told to ignore them does
+                signal.signal(number, end)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,82 @@
+"""Ctrl-C and a kill of a running command: finished work is kept and merged, a message says how to go on, no worker's traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import chanattr as ca
+from chanattr.cli import main
+from tests.cli.studio import make_studio
+
+PER_CLASS = 24
+COUNT = 4 * PER_CLASS
+
+
+def found(path: Path) -> int:
+    """Images that have an answer."""
+    try:
+        with ca.open_run(path) as run:
+            return len(run.finished("mix"))
+    except ca.StoreError:
+        return 0
+
+
+def alive(group: int) -> list[str]:
+    """Processes of a group, without those that only wait to be taken note of."""
+    listed = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in listed if line.split()[0] == str(group) and not line.split()[1].startswith("Z")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_signal_to_all_processes_of_a_run(tmp_path: Path, sent: signal.Signals, code: int, workers: int) -> None:
+    """As a terminal sends it: to the command and to its workers."""
+    studio = make_studio(tmp_path, per_class=PER_CLASS)
+    out = tmp_path / "run.h5"
+    words = ["attribute", studio.model.replace(":make", ":slow"), str(studio.images), "--layer", "mix", "-o", str(out), "--areas", "2",
+             "--workers", str(workers), "--device", "cpu"]
+    process = subprocess.Popen([sys.executable, "-m", "chanattr", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    limit = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < limit and not found(out):
+        time.sleep(0.02)
+    os.killpg(process.pid, sent)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == code, told
+    assert "interrupted; finished work is saved. The same command goes on where this one stopped." in told
+    for word in ("Traceback", "leaked", "Process Spawn"):
+        assert word not in told, told
+    with ca.open_run(out) as run:
+        assert 0 < len(run.finished("mix")) < COUNT
+        assert not run.summary()["complete"]
+    parts = tmp_path / "run.h5.parts"
+    assert not parts.exists() or not list(parts.iterdir())
+    limit = time.monotonic() + 20
+    while alive(process.pid) and time.monotonic() < limit:  # multiprocessing's own helper goes a moment later
+        time.sleep(0.1)
+    assert not alive(process.pid)  # no worker outlives the command
+
+
+def test_an_error_that_an_interruption_turned_into_is_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def torn(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise OSError("can't write data") from None
+
+    monkeypatch.setattr("chanattr.network.zoo.load_model", torn)
+    before = signal.getsignal(signal.SIGTERM)
+    result = CliRunner().invoke(main, ["layers", "embedded"])
+    assert result.exit_code == 143
+    assert "interrupted; finished work is saved" in result.stderr
+    assert signal.getsignal(signal.SIGTERM) is before
