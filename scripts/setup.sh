@@ -11,11 +11,11 @@ fail() {
     exit 2
 }
 
-# The first Python of at least 3.10, or the one that PYTHON=... names.
+# The first Python of at least 3.10; or the one that PYTHON=... names, and then no other.
 find_python() {
-    local name found="" names="python3 python3.13 python3.12 python3.11 python3.10 python"
-    [ -n "${PYTHON:-}" ] && names="$PYTHON"
-    for name in $names; do
+    local name found="" names=(python3 python3.13 python3.12 python3.11 python3.10 python)
+    [ -n "${PYTHON:-}" ] && names=("$PYTHON")
+    for name in "${names[@]}"; do
         command -v "$name" >/dev/null 2>&1 || continue
         if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
             python="$name"
@@ -23,6 +23,7 @@ find_python() {
         fi
         found="$found $name ($("$name" --version 2>&1 | head -n 1 || true))"
     done
+    [ -n "${PYTHON:-}" ] && fail "PYTHON=$PYTHON is${found:- no command}; chanattr needs Python 3.10 or newer: name one, or unset PYTHON"
     fail "found${found:- no Python}; chanattr needs Python 3.10 or newer: install one, or name it with PYTHON=/path/to/python3"
 }
 
