@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import json
+import pickle
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -316,7 +317,8 @@ def _load_weights(module: nn.Module, path: Path, name: str) -> None:
     try:
         state = _read_state(path)
     except Exception as error:  # torch and safetensors raise many kinds for a file that is none of theirs
-        raise ModelError(f"weights {path} cannot be read ({_first_line(error)}); expected 'random', a .safetensors file or a state dict "
+        what = "it is none of weights alone" if isinstance(error, pickle.UnpicklingError) else _first_line(error)  # torch gives advice there
+        raise ModelError(f"weights {path} cannot be read ({what}); expected 'random', a .safetensors file or a state dict "
                          "saved by torch.save; a file that needs unpickling is refused: save model.state_dict()") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         held = f"a dict of {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else f"a {type(state).__name__}"

@@ -73,6 +73,8 @@ TABLE: dict[str, tuple[Row, str]] = {
     "a model function that gives no model": (lambda s, t: call("layers", s.model.replace(":make", ":number")),
         r"gave \(int\); expected a torch"),
     "weights that are no weights": (lambda s, t: call("layers", s.model, "--weights", _text(t / "w.pth")), "weights .* cannot be read"),
+    "a picture in place of weights": (lambda s, t: call("layers", s.model, "--weights", s.images / "000_cat" / "0.png"),
+        r"weights .*0.png cannot be read \(it is none of weights alone\); expected 'random', a .safetensors file or a state dict"),
     "NaN activations": (lambda s, t: attribute(s._replace(model=s.model.replace(":make", ":broken")), "-o", t / "r.h5"),
                         r"not finite \(NaN or infinite\)"),
     "an empty folder": (lambda s, t: call("attribute", s.model, _folder(t / "empty"), "--layer", "mix", "-o", t / "r.h5"),
