@@ -317,7 +317,7 @@ def _load_weights(module: nn.Module, path: Path, name: str) -> None:
     try:
         state = _read_state(path)
     except Exception as error:  # torch and safetensors raise many kinds for a file that is none of theirs
-        what = "it is none of weights alone" if isinstance(error, pickle.UnpicklingError) else _first_line(error)  # torch gives advice there
+        what = "it is none of weights alone" if isinstance(error, pickle.UnpicklingError) else _first_line(error)  # torch advises
         raise ModelError(f"weights {path} cannot be read ({what}); expected 'random', a .safetensors file or a state dict "
                          "saved by torch.save; a file that needs unpickling is refused: save model.state_dict()") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
