@@ -31,7 +31,7 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-@main.command()
+@main.command(short_help="Attribute the shipped pictures on the shipped network.")
 @click.option("--out", default="chanattr-demo", show_default=True, type=click.Path(path_type=Path), help="Folder of the results.")
 @click.option("--full", is_flag=True, help="All 120 images, all areas, and the layer features.7 too (hours); into demo-full.h5.")
 @click.option("--workers", default=0, show_default=True, type=COUNT, help="Processes; 0 works in this one.")
@@ -42,7 +42,7 @@ def demo(out: Path, full: bool, workers: int) -> None:
     run_demo(out, full=full, workers=workers)
 
 
-@main.command()
+@main.command(short_help="List the layers of a model, with shapes and channels.")
 @click.argument("model")
 @click.option("--weights", help="'random', or a file of weights (.safetensors, or .pth read with weights only).")
 def layers(model: str, weights: str | None) -> None:
@@ -59,7 +59,7 @@ def layers(model: str, weights: str | None) -> None:
     click.echo(layer_table(list_layers(loaded.module, example_image(loaded.preprocess))))
 
 
-@main.command()
+@main.command(short_help="Find the channels that images and classes need.")
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True)
 @click.option("--layer", "layers_", multiple=True, required=True, help="Dotted name; repeat for several. NAME@2 is the second call.")
