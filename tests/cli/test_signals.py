@@ -29,6 +29,11 @@ def found(path: Path) -> int:
         return 0
 
 
+def as_in_a_terminal() -> None:
+    """Ctrl-C is heard: tests that were started in the background have it ignored, and so would the command."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def alive(group: int) -> list[str]:
     """Processes of a group, without those that only wait to be taken note of."""
     listed = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
@@ -45,7 +50,7 @@ def test_a_signal_to_all_processes_of_a_run(tmp_path: Path, sent: signal.Signals
     words = ["attribute", studio.model.replace(":make", ":slow"), str(studio.images), "--layer", "mix", "-o", str(out), "--areas", "2",
              "--workers", str(workers), "--device", "cpu"]
     process = subprocess.Popen([sys.executable, "-m", "chanattr", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+                               start_new_session=True, preexec_fn=as_in_a_terminal, env=os.environ | {"OMP_NUM_THREADS": "1"})
     limit = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < limit and not found(out):
         time.sleep(0.02)
