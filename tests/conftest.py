@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,17 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 def one_thread() -> None:
     """Small tensors gain nothing from threads, and one thread gives the same sums everywhere."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def users_files_are_forgotten() -> Iterator[None]:
+    """A user's file that a test made and loaded stays a module of the process: the next test's of the same name would not be."""
+    known, path = set(sys.modules), list(sys.path)
+    yield
+    for name in set(sys.modules) - known:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(tempfile.gettempdir()):
+            del sys.modules[name]
+    sys.path[:] = path
 
 
 def _find_browser() -> str | None:
