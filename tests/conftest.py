@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,12 +28,12 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
-def users_files_are_forgotten() -> Iterator[None]:
+def users_files_are_forgotten(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A user's file that a test made and loaded stays a module of the process: the next test's of the same name would not be."""
     known, path = set(sys.modules), list(sys.path)
     yield
     for name in set(sys.modules) - known:
-        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(tempfile.gettempdir()):
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path_factory.getbasetemp())):
             del sys.modules[name]
     sys.path[:] = path
 
