@@ -56,7 +56,7 @@ def class_table(found: ImageAttribution, classes: ClassAttribution, labels: np.n
         area = found.smallest_area[mine & (found.targets == target) & (found.smallest_area >= 0)]
         kept = int((found.smallest_top1 & right & (found.targets == target)).sum())
         joint = int(classes.smallest_area[row])
-        rows.append((classes.names[row] or target, int(mine.sum()), f"{np.median(area):.0f}" if len(area) else "-",
+        rows.append((classes.names[row] or target, int(mine.sum()), f"{np.median(area):g}" if len(area) else "-",
                      joint if joint >= 0 else "-", top_channels(classes, row), f"{kept} of {int(right.sum())}"))
     return table(("class", "images", "a*", "joint a*", "top channels", "right answers kept"), rows)
 
@@ -88,7 +88,7 @@ def run_text(run: Any) -> str:
 
 def _layer_line(layer: str, label: str, found: ImageAttribution) -> str:
     reached = found.smallest_area[found.smallest_area >= 0]
-    median = f"median a* {np.median(reached):.0f} of {found.masks.shape[2]} channels" if len(reached) else "no a*"
+    median = f"median a* {np.median(reached):g} of {found.masks.shape[2]} channels" if len(reached) else "no a*"
     asked = found.settings
     return (f"{layer} ({label}): {count(len(found), 'image')}, {median}; reward {asked.reward}, game {asked.game}, fill {asked.fill}, "
             f"level {asked.level}, search {asked.search.name}, {found.engine}")
