@@ -39,13 +39,14 @@ def attribute_classes(run: Run, ready: Ready, loader: Iterable[Any], label: str,
     Returns:
         Classes searched now, by layer; without those that lacked none.
     """
-    missing = _missing(run, ready.plan.layers, label)
+    held = {layer: _rows(run, layer, label) for layer in ready.plan.layers}
+    missing = _missing(run, held, label)
     counts: Counter[str] = Counter()
     if not missing:
         return {}
     with advance(progress, sum(map(len, missing.values())), "classes") as tell:
         for target, shard in _gather(loader, {target: _union(lacking) for target, lacking in missing.items()}, shard_size):
-            here = _at_hand(run, label, target, missing[target], shard.keys)
+            here = _at_hand(held, target, missing[target], shard.keys)
             kept = _stems(ready, list(here), shard, shard_size) if here else {}
             for layer, rows in here.items():
                 stem = take_stem(kept[layer], torch.as_tensor(rows, device=kept[layer].logits.device))
@@ -58,18 +59,18 @@ def attribute_classes(run: Run, ready: Ready, loader: Iterable[Any], label: str,
     return dict(counts)
 
 
-def _missing(run: Run, layers: Sequence[str], label: str) -> dict[int, dict[str, list[str]]]:
+def _missing(run: Run, held: Mapping[str, Mapping[int, int]], label: str) -> dict[int, dict[str, list[str]]]:
     """By class: the layers that have no answer over all its images there, each with the keys of those images."""
     table = run.images()
     found: dict[int, dict[str, list[str]]] = {}
-    for layer in layers:
-        done, held = run.finished(layer, label), _rows(run, layer, label)
+    for layer, rows in held.items():
+        done = run.finished(layer, label)
         members: dict[int, list[str]] = {}
         for key, target in zip(table.keys, table.label.tolist(), strict=True):
             if target >= 0 and key in done:
                 members.setdefault(target, []).append(key)
         for target, keys in members.items():
-            if held.get(target, 0) != len(keys):
+            if rows.get(target, 0) != len(keys):
                 found.setdefault(target, {})[layer] = keys
     return dict(sorted(found.items()))
 
@@ -86,13 +87,14 @@ def _union(lacking: Mapping[str, Sequence[str]]) -> list[str]:
     return list(dict.fromkeys(key for keys in lacking.values() for key in keys))
 
 
-def _at_hand(run: Run, label: str, target: int, lacking: Mapping[str, Sequence[str]], keys: Sequence[str]) -> dict[str, list[int]]:
+def _at_hand(held: Mapping[str, Mapping[int, int]], target: int, lacking: Mapping[str, Sequence[str]],
+             keys: Sequence[str]) -> dict[str, list[int]]:
     """For each layer the rows of a class's images that the loader gave; no layer where the file's answer is over as many already."""
     found = {}
     for layer, wanted in lacking.items():
         known = set(wanted)
         rows = [row for row, key in enumerate(keys) if key in known]
-        if len(rows) > _rows(run, layer, label).get(target, 0):
+        if len(rows) > held[layer].get(target, 0):
             found[layer] = rows
     return found
 
