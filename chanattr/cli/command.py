@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,13 +119,22 @@ def _listening(heard: list[int]) -> Iterator[None]:
         heard.append(number)
         raise KeyboardInterrupt
 
+    def again(lost: sys.UnraisableHookArgs) -> None:
+        """An interruption that came inside a finalizer is dropped there by Python: it is sent once more, a moment later."""
+        if heard and lost.exc_type is KeyboardInterrupt:
+            threading.Timer(0.05, os.kill, (os.getpid(), heard[-1])).start()
+        else:
+            report(lost)
+
     main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
     before = {number: signal.getsignal(number) for number in ((signal.SIGINT, signal.SIGTERM) if main else ())}
+    report, sys.unraisablehook = sys.unraisablehook, again
     try:
         for number, handler in before.items():
             if handler in (signal.SIG_DFL, signal.default_int_handler):  # one who is told to ignore them does
                 signal.signal(number, end)
         yield
     finally:
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -85,3 +85,25 @@ def test_an_error_that_an_interruption_turned_into_is_an_interruption(tmp_path: 
     assert result.exit_code == 143
     assert "interrupted; finished work is saved" in result.stderr
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+class Finalized:
+    """Is interrupted while it is finalized."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+
+def test_an_interruption_inside_a_finalizer_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def finalizing(*_: object, **__: object) -> None:
+        Finalized()
+        time.sleep(20)
+        raise RuntimeError("nobody interrupted")
+
+    monkeypatch.setattr("chanattr.network.zoo.load_model", finalizing)
+    before = sys.unraisablehook
+    result = CliRunner().invoke(main, ["layers", "embedded"])
+    assert result.exit_code == 143, result.stderr
+    assert "interrupted; finished work is saved" in result.stderr
+    assert sys.unraisablehook is before
