@@ -42,21 +42,20 @@ def demo(out: Path, full: bool, workers: int) -> None:
     run_demo(out, full=full, workers=workers)
 
 
-@main.command(short_help="List the layers of a model, with shapes and channels.")
+@main.command(short_help="List the layers of a model, or explain one.")
 @click.argument("model")
+@click.option("--explain", metavar="LAYER", help="A dry run: what a mask there means and does not cut, the way, cost and time.")
+@click.option("--images", default=1000, show_default=True, type=AT_LEAST_ONE, help="With --explain: that the estimate is for.")
+@click.option("--device", default="auto", show_default=True, help="With --explain: auto, cpu, cuda, cuda:1, mps.")
 @click.option("--weights", help="'random', or a file of weights (.safetensors, or .pth read with weights only).")
-def layers(model: str, weights: str | None) -> None:
-    """List the layers of MODEL: name, type, calls, shape, channel axis and K.
+def layers(**options: Any) -> None:
+    """List the layers of MODEL: name, type, calls, shape, channel axis and K; or explain one LAYER.
 
     MODEL is 'embedded', 'efficientnet_lite0', a torchvision name, 'timm:NAME', 'hf:NAME', or 'path/to/file.py:function'.
     """
-    from chanattr.cli.text import layer_table
-    from chanattr.images import example_image
-    from chanattr.network.layers import layers as list_layers
-    from chanattr.network.zoo import load_model
+    from chanattr.cli.layers import run_layers
 
-    loaded = load_model(model, weights=weights)
-    click.echo(layer_table(list_layers(loaded.module, example_image(loaded.preprocess))))
+    run_layers(options)
 
 
 @main.command(short_help="Find the channels that images and classes need.")

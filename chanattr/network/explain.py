@@ -75,17 +75,18 @@ def layout_of(model: nn.Module, layer: Layer, example: Inputs) -> Layout:
 def bypasses_of(model: nn.Module, tail: Tail, stem: Stem) -> tuple[Bypass, ...]:
     """What is kept beside the layer's activation because the rest of the network needs it too, in the order of its use.
 
+    Nothing is known of it where the whole network runs again.
+
     Args:
         model: gives modules the names that its user knows.
         tail: of the layer.
         stem: of some images.
     """
-    nodes, plain = _side_nodes(tail), plain_names(model)
+    nodes, answers, plain = _side_nodes(tail), _answers(tail), plain_names(model)
     found = []
     for number, side in enumerate(stem.sides):
-        known = number < len(nodes)
-        source, operation, whole = _origin(nodes[number], plain) if known else (f"side input {number + 1}", "", True)
-        shape = tuple(side.shape[2:]) if side.shape[1] == 1 else tuple(side.shape[1:])
+        source, operation, whole = _origin(nodes[number], plain) if nodes else (answers.get(number, f"value {number + 1}"), "", True)
+        shape = tuple(side.shape[2:]) if side.shape[1:2] == (1,) else tuple(side.shape[1:])
         found.append(Bypass(source=source, operation=operation, whole=whole, shape=shape, bytes=bytes_of(side)))
     return tuple(found)
 
@@ -132,6 +133,13 @@ def _side_nodes(tail: Tail) -> list[fx.Node]:
         return []
     given = next(node for node in graphs.stem.graph.nodes if node.op == "output").args[0]
     return [given[1 + len(graphs.cuts) + position] for position, _ in graphs.cuts[number].sides]
+
+
+def _answers(tail: Tail) -> dict[int, str]:
+    """Of a replayed model, the module that gives each kept value, by the value's place."""
+    plan: Any = getattr(tail, "plan", None)
+    steps = () if plan is None else plan.steps
+    return {place: step.module for step in steps if step.answer is not None for place in step.answer.places if place >= 0}
 
 
 def _origin(node: fx.Node, plain: Mapping[str, str]) -> tuple[str, str, bool]:

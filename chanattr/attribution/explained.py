@@ -1,0 +1,114 @@
+"""A dry run in words, for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chanattr.attribution.explain import Between, Explanation
+    from chanattr.network.explain import Bypass
+
+WIDTH, INDENT = 80, 15
+
+
+def text(told: Explanation) -> str:
+    """All that is told, a paragraph a question."""
+    lines = [f"{told.model}, layer {told.layer.name or '(whole model)'}: {told.layer.type}"]
+    for title, words in _paragraphs(told):
+        lines += textwrap.wrap(words, WIDTH, initial_indent=f"{title:{INDENT}}", subsequent_indent=" " * INDENT)
+        lines += [_bypass(one) for one in told.bypasses if title == "passes by"]
+    return "\n".join(lines)
+
+
+def _paragraphs(told: Explanation) -> Iterator[tuple[str, str]]:
+    layer = told.layer
+    shape = ", ".join(["N", *map(str, layer.shape[1:])])
+    yield "calls", f"{_count(layer.calls, 'call')} in a forward pass"
+    yield "output", (f"{told.layout.name}, here [{shape}]; channels along axis {layer.channel_axis}, K = {layer.channels}; "
+                     f"{_positions(told)}")
+    yield "rows", f"{told.rows[0]} images in, {told.rows[1]} rows of scores out"
+    yield "way", told.engine + (f", because: {told.reason}" if told.reason else "")
+    yield "passes by", _passing(told)
+    yield "cost", (f"a masked image, forward and backward, takes {_seconds(told.seconds)} this way and {_seconds(told.whole_seconds)} by a "
+                   f"hook on the whole network: {told.share:.0%} of it. Measured just now on the same few masks, float32, {told.device}.")
+    yield "evaluations", _evaluations(told)
+    kept, held = size(told.kept), size(told.kept * told.batch_size)
+    yield "memory", (f"{kept} kept an image; {held} of it for a batch of {_count(told.batch_size, 'masked image')}, besides weights "
+                     "and what the layers after it make")
+    yield "time", (f"estimate for {_count(told.images, 'image')}: {_span(told.estimate())}; with areas='smallest' "
+                   f"{_span(told.estimate(smallest=True))}. Measured evaluations times their number, no promise; in it, once, "
+                   f"{_seconds(told.ready_seconds)} to make the way ready.")
+
+
+def _positions(told: Explanation) -> str:
+    high, wide = told.layout.grid
+    if not told.layout.prefix:
+        return f"grid {high} x {wide}"
+    names = f" ({', '.join(told.layout.prefix_names)})" if told.layout.prefix_names else _usual_prefix(told.layout.prefix)
+    return f"grid {high} x {wide} after {_count(told.layout.prefix, 'token')}{names}, which a mask covers too"
+
+
+def _usual_prefix(count: int) -> str:
+    """What so many tokens usually are, where the model does not say."""
+    usual = {1: "a class token", 2: "class and distillation tokens"}.get(count, f"a class token and {count - 1} registers")
+    return f" (usually {usual})"
+
+
+def _passing(told: Explanation) -> str:
+    if told.engine.startswith("injection"):
+        return "not known: the whole network runs again, and nothing is kept beside the images"
+    if not told.bypasses:
+        return "nothing: all that follows comes from this layer"
+    what = "this" if len(told.bypasses) == 1 else f"these {len(told.bypasses)}"
+    return f"{what}, which a mask here does not cut, {size(sum(one.bytes for one in told.bypasses))} an image:"
+
+
+def _bypass(one: Bypass) -> str:
+    """One line, cut in the middle of the name where it is too long."""
+    end = f"  {'x'.join(map(str, one.shape))}  {size(one.bytes)}"
+    start = "" if one.whole else f"{one.operation} in "
+    room = WIDTH - INDENT - 2 - len(end) - len(start)
+    name = one.source if len(one.source) <= room else f"{one.source[:room // 2 - 2]}...{one.source[-(room - room // 2 - 1):]}"
+    return f"{'':{INDENT + 2}}{start}{name}{end}"
+
+
+def _evaluations(told: Explanation) -> str:
+    searched = f"{told.evaluations:.0f} an image for {_count(len(told.areas), 'area')}, {told.areas[0]} to {told.areas[-1]}, and " \
+        if told.areas else ""
+    refined = "" if not told.areas else f"{_between(told.refine)} to refine a*; " if told.refine.most else "a* is not refined; "
+    everything = told.images * (told.evaluations + told.refine.most)
+    whole = f"for {_count(told.images, 'image')} at most {everything:,.0f}. " if told.areas else ""
+    return (f"{searched}{refined}areas='smallest': {_between(told.smallest)}; {whole}Counted by the {told.search} search itself; one is "
+            "(forwards + 2 backwards) / 3 of a masked image.")
+
+
+def _between(found: Between) -> str:
+    least, most = f"{found.least:.0f}", f"{found.most:.0f}"
+    return least if least == most else f"{least} to {most}"
+
+
+def _span(found: Between) -> str:
+    least, most = _seconds(found.least), _seconds(found.most)
+    return least if least == most else f"{least} to {most}"
+
+
+def _seconds(value: float) -> str:
+    for factor, unit in ((1e-3, "ms"), (1, "s"), (60, "min"), (3600, "h"), (86400, "days")):
+        if value < {"ms": 1, "s": 100, "min": 6000, "h": 172800, "days": float("inf")}[unit]:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:.3g} s"
+
+
+def size(count: float) -> str:
+    """Bytes in words."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} GiB"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
