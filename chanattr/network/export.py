@@ -139,7 +139,7 @@ def _export(model: nn.Module, example: Inputs, layers: Sequence[str], score: Cal
         except LayerError:
             raise
         except Exception as error:  # torch.export raises whatever the model's code makes it raise
-            raise Unsupported(f"torch.export failed: {_first_line(error)}") from error
+            raise Unsupported(f"torch.export failed: {first_line(error)}") from error
 
 
 def _unguarded(program: torch.export.ExportedProgram) -> fx.GraphModule:
@@ -148,7 +148,8 @@ def _unguarded(program: torch.export.ExportedProgram) -> fx.GraphModule:
     return program.module(**({"check_guards": False} if "check_guards" in known else {}))  # type: ignore[return-value,arg-type]
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error is, in one line."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
 

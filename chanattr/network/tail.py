@@ -1,4 +1,4 @@
-"""The network after a layer as a function of its masked activation: export and cut, or injection where that fails."""
+"""The network after a layer as a function of its masked activation: export and cut; replay where that fails; else injection."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chanattr.errors import InputError, LayerError, ModelError
-from chanattr.network.export import Graphs, Unsupported, export_and_cut
-from chanattr.network.hooks import apply_mask, capture, frozen, inject
+from chanattr.errors import ChanattrError, InputError, LayerError, ModelError
+from chanattr.network.cache import forget, graphs_of
+from chanattr.network.export import Graphs, Unsupported, first_line
+from chanattr.network.hooks import apply_mask, capture, change, frozen, inject
 from chanattr.network.inputs import at_least_two, join_rows, outline, take_rows, tensors_of
 from chanattr.network.layers import Layer, describe_all
 from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs, batch_size_of, call, logits_of
+from chanattr.network.replay import Diverged, Plan, answering, keeping, make_plan
 
 LOG = logging.getLogger(__name__)
-ENGINES = ("auto", "tail", "injection")
+ENGINES = ("auto", "tail", "replay", "injection")
 AGREEMENT = 1e-5
 
 
@@ -31,7 +33,7 @@ class Stem:
     Attributes:
         logits: of the whole network, unmasked, [N, C].
         activation: of the layer, [N, ...].
-        sides: what passes the layer by, each [N, ...].
+        sides: what passes the layer by (or, for replay, what was done before it), each [N, ...].
         images: themselves, where the whole network must run again; [N, 0] otherwise.
     """
 
@@ -46,7 +48,7 @@ class Tail(Protocol):
 
     Attributes:
         layer: as found.
-        engine: "tail (export)" or "injection".
+        engine: "tail (export)", "replay" or "injection".
         reason: why it is not the tail; "" if it is.
     """
 
@@ -115,6 +117,9 @@ class InjectedTail:
         """Runs the network once and keeps the images."""
         with frozen(self.model), capture(self.model, [self.layer.name]) as seen, torch.no_grad():
             logits = logits_of(call(self.model, images), self.score)
+        if len(logits) != batch_size_of(images):
+            raise ModelError(f"{kind(self.model)} gave logits of {len(logits)} rows for {batch_size_of(images)} images; expected one row "
+                             "an image; give images with a batch axis, and a model that neither mixes nor drops them")
         return Stem(logits=logits, activation=seen[self.layer.name], sides=(), images=images)
 
     def logits(self, stem: Stem, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], fill: float | Tensor = 0.0) -> Float[Tensor, "M C"]:
@@ -124,24 +129,70 @@ class InjectedTail:
             return logits_of(call(self.model, take_rows(stem.images, rows)), self.score)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReplayTail:
+    """The model's own forward, in which what was done before the layer is answered from memory.
+
+    Images whose pass goes another way than the recorded one are scored by injection.
+    """
+
+    layer: Layer
+    model: nn.Module
+    score: Callable[[Any], Tensor] | None
+    plan: Plan
+    engine: str = "replay"
+    reason: str = ""
+
+    @torch.inference_mode(False)
+    def stem(self, images: Inputs) -> Stem:
+        """Runs the network once and keeps what the plan says, and the images."""
+        name = self.layer.name
+        try:
+            with frozen(self.model), torch.no_grad(), keeping(self.model, self.plan, batch_size_of(images)) as kept, \
+                    capture(self.model, [name]) as seen:
+                logits = logits_of(call(self.model, images), self.score)
+        except Diverged as error:
+            LOG.info("%s: these images are scored by injection: %s", name, error)
+            return self._plain().stem(images)
+        return Stem(logits=logits, activation=seen[name], sides=tuple(kept), images=images)
+
+    def logits(self, stem: Stem, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], fill: float | Tensor = 0.0) -> Float[Tensor, "M C"]:
+        """The logits of what still has to run."""
+        if len(stem.sides) != self.plan.sides:
+            return self._plain().logits(stem, masks, rows, fill)
+        masked = _masked(stem.activation[rows], masks, rows, fill, self.layer)
+        try:
+            with frozen(self.model), answering(self.model, self.plan, stem.activation, stem.sides, rows), \
+                    change(self.model, self.layer.name, lambda _: masked):
+                return logits_of(call(self.model, take_rows(stem.images, rows)), self.score)
+        except Diverged as error:
+            LOG.info("%s: these masks are scored by injection: %s", self.layer.name, error)
+            return self._plain().logits(stem, masks, rows, fill)
+
+    def _plain(self) -> InjectedTail:
+        return InjectedTail(layer=self.layer, model=self.model, score=self.score)
+
+
 @torch.inference_mode(False)
 def bind(model: nn.Module, example: Inputs, names: Sequence[str], *, engine: str = "auto",
          score: Callable[[Any], Tensor] | None = None, channel_axis: int | None = None) -> dict[str, Tail]:
     """The tails of some layers, all from one export, each checked against injection on random masks.
+
+    By itself it takes the exported tail; where there is none, or it differs, replay; else injection. Exports are kept in this process.
 
     Args:
         model: left as found.
         example: one or two images as the model takes them: a tensor, or a tuple (positional) or mapping (by keyword) with one row an
             image in every tensor.
         names: dotted layer names; each tail is found under its name as it is given here, and its layer has the canonical one.
-        engine: "auto", "tail" (an error where it cannot be had) or "injection".
+        engine: "auto", "tail" or "replay" (an error where it cannot be had), or "injection".
         score: turns the model's output into logits.
         channel_axis: of the layers' outputs, where it is not found rightly.
 
     Raises:
         InputError: no such engine, or tensors of different lengths in the example.
         LayerError: a layer cannot be masked, or does not reach the score.
-        ModelError: the model gives no logits, or was built in inference mode; with engine="tail", no tail.
+        ModelError: the model gives no logits or not one row an image, or was built in inference mode; the engine asked for cannot be had.
     """
     if engine not in ENGINES:
         raise InputError(f"engine={engine!r}; expected one of {', '.join(ENGINES)}")
@@ -153,18 +204,53 @@ def bind(model: nn.Module, example: Inputs, names: Sequence[str], *, engine: str
              for name, layer in zip(names, layers, strict=True)}
     if engine == "injection":
         return {name: _reaching(tail, example) for name, tail in plain.items()}
+    if engine == "replay":
+        return {name: _replayed(_reaching(tail, example), example, "asked for", engine) for name, tail in plain.items()}
+    return _exported(plain, example, engine)
+
+
+def _exported(plain: Mapping[str, InjectedTail], example: Inputs, engine: str) -> dict[str, Tail]:
+    """The exported tail of each layer, or what comes instead."""
+    first = next(iter(plain.values()), None)
+    if first is None:
+        return {}
+    layers = [tail.layer.name for tail in plain.values()]
     try:
-        with frozen(model):
-            graphs = export_and_cut(model, at_least_two(example), [layer.name for layer in layers], score)
+        with frozen(first.model):
+            graphs, kept = graphs_of(first.model, at_least_two(example), layers, first.score)
     except Unsupported as error:
         if engine == "tail":
-            raise ModelError(f"no tail can be cut from {kind(model)} ({error}); expected a model that torch.export takes; "
-                             "use engine='auto', which falls back to injection") from error
-        LOG.warning("whole network runs for every mask, by injection: %s", error)
-        return {name: _reaching(replace(tail, reason=str(error)), example) for name, tail in plain.items()}
-    exported = {name: ExportedTail(layer=layer, number=number, graphs=graphs)
-                for number, (name, layer) in enumerate(zip(names, layers, strict=True))}
-    return {name: _checked(exported[name], plain[name], example, engine) for name in names}
+            raise ModelError(f"no tail can be cut from {kind(first.model)} ({error}); expected a model that torch.export takes; "
+                             "use engine='auto', which falls back to replay and injection") from error
+        return {name: _replayed(_reaching(tail, example), example, str(error), engine) for name, tail in plain.items()}
+    tails = {name: ExportedTail(layer=tail.layer, number=number, graphs=graphs) for number, (name, tail) in enumerate(plain.items())}
+    wrong = {name: why for name, tail in tails.items() if (why := _objection(tail, plain[name], example))}
+    if wrong and kept:  # something changed that nothing tells of: an attribute of a module, what a score function refers to
+        forget(first.model)
+        return _exported(plain, example, engine)
+    if wrong and engine == "tail":
+        raise ModelError(f"{next(iter(wrong.values()))}; expected the same numbers; use engine='auto', which falls back to replay and "
+                         "injection")
+    return {name: _replayed(plain[name], example, wrong[name], engine) if name in wrong else tail for name, tail in tails.items()}
+
+
+def _replayed(plain: InjectedTail, example: Inputs, reason: str, engine: str) -> Tail:
+    """Replay, if it agrees with injection; else injection. Either with the reason why it is not what comes first."""
+    name, images = plain.layer.name, at_least_two(example)
+    try:
+        plan = make_plan(plain.model, images, name, plain.score)
+        tail = ReplayTail(layer=plain.layer, model=plain.model, score=plain.score, plan=plan, reason=reason)
+        why = _objection(tail, plain, images)
+    except Unsupported as error:
+        why = str(error)
+    if not why:
+        LOG.info("%s is replayed: %s", name, reason)
+        return tail
+    if engine == "replay":
+        raise ModelError(f"{name} of {kind(plain.model)} cannot be replayed ({why}); expected a model whose modules give the images along "
+                         "their first axis; use engine='auto', which falls back to injection")
+    LOG.warning("whole network runs for every mask, by injection: %s; no replay: %s", reason, why)
+    return replace(plain, reason=f"{reason}; no replay: {why}")
 
 
 def stems(tails: Mapping[str, Tail], images: Inputs) -> dict[str, Stem]:
@@ -184,8 +270,9 @@ def stems(tails: Mapping[str, Tail], images: Inputs) -> dict[str, Stem]:
 
 def join_stems(parts: Sequence[Stem]) -> Stem:
     """Stems of one layer one after another."""
+    alike = len({len(p.sides) for p in parts}) == 1  # replay keeps nothing of images that went another way
     return Stem(logits=torch.cat([p.logits for p in parts]), activation=torch.cat([p.activation for p in parts]),
-                sides=tuple(torch.cat(side) for side in zip(*(p.sides for p in parts), strict=True)),
+                sides=tuple(torch.cat(side) for side in zip(*(p.sides for p in parts), strict=True)) if alike else (),
                 images=join_rows([p.images for p in parts]))
 
 
@@ -219,20 +306,23 @@ def _run_stem(graphs: Graphs, images: Inputs) -> tuple[Tensor, ...]:
     return tuple(output[: len(output) // 2] for output in outputs)
 
 
-def _checked(tail: ExportedTail, plain: InjectedTail, example: Inputs, engine: str) -> Tail:
-    """The tail, if it agrees with injection on random masks; else injection, with the reason."""
-    difference, allowed = _disagreement(tail, plain, example)
+def _objection(tail: Tail, plain: InjectedTail, example: Inputs) -> str:
+    """Why a tail cannot be used: it fails, or differs from injection on random masks; "" if it can."""
+    theirs = plain.stem(example)
+    try:
+        difference, allowed = _disagreement(tail, plain, example, theirs)
+    except ChanattrError:
+        raise
+    except Exception as error:  # whatever the model's code raises when it is not run as a whole
+        return f"the {tail.engine} of {tail.layer.name!r} failed: {first_line(error)}"
     if difference <= allowed:
-        return tail
-    reason = f"the tail of {tail.layer.name!r} differs from injection by {difference:.1e} of the logits' scale (at most {allowed:.0e})"
-    if engine == "tail":
-        raise ModelError(f"{reason}; expected the same numbers; use engine='auto', which falls back to injection")
-    LOG.warning("%s; the whole network runs for every mask", reason)
-    return replace(plain, reason=reason)
+        return ""
+    return (f"the {tail.engine} of {tail.layer.name!r} differs from injection by {difference:.1e} of the logits' scale "
+            f"(at most {allowed:.0e})")
 
 
 @torch.no_grad()
-def _disagreement(tail: ExportedTail, plain: InjectedTail, example: Inputs) -> tuple[float, float]:
+def _disagreement(tail: Tail, plain: InjectedTail, example: Inputs, theirs: Stem) -> tuple[float, float]:
     """The largest difference of logits over random masks of all densities, as a share of their scale; and how much there may be.
 
     Half precision rounds by more than the limit, and may round otherwise in another batch.
@@ -244,7 +334,7 @@ def _disagreement(tail: ExportedTail, plain: InjectedTail, example: Inputs) -> t
     masks = (torch.rand(count, tail.layer.channels, generator=generator) < density).float().to(device)
     rows = torch.arange(count, device=device) % images
     stem = tail.stem(example)
-    fast, slow = tail.logits(stem, masks, rows).float(), plain.logits(plain.stem(example), masks, rows).float()
+    fast, slow = tail.logits(stem, masks, rows).float(), plain.logits(theirs, masks, rows).float()
     allowed = max(AGREEMENT, *(4 * torch.finfo(t.dtype).eps for t in (stem.activation, stem.logits) if t.is_floating_point()))
     finite = slow.isfinite()
     if not torch.equal(finite, fast.isfinite()):

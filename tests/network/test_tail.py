@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import chanattr as ca
-from chanattr.network.tail import ExportedTail, InjectedTail, bind, stems, take_stem
+from chanattr.network.tail import ExportedTail, InjectedTail, ReplayTail, bind, stems, take_stem
 from tests.models import Branching, ChannelsLast, Dataclass, Plain, Residual, Tokens, Twice, images, seeded
 
 CASES = [(Plain, "conv", 0), (Plain, "relu", 0), (Plain, "pool", 0), (Residual, "branch", 1), (Residual, "first", 0), (Tokens, "block", 0),
@@ -61,15 +61,40 @@ def test_any_number_of_images_and_masks(count: int) -> None:
     torch.testing.assert_close(tail.logits(one, torch.ones(1, 6), torch.tensor([0])), model(x[-1:]))
 
 
-def test_where_export_fails_injection_runs_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_where_export_fails_replay_runs_and_says_why() -> None:
     found = ca.per_image(seeded(Branching), images(), "body", areas=(2,))
-    assert found.engine == "injection"
-    assert "whole network runs for every mask" in caplog.text
+    assert found.engine == "replay"
+    assert "torch.export failed" in bind(seeded(Branching), images(), ["body"])["body"].reason
     with pytest.raises(ca.ModelError, match=r"no tail can be cut from Branching .*torch\.export failed"):
         bind(seeded(Branching), images(), ["body"], engine="tail")
 
 
-@pytest.mark.parametrize("engine", ["auto", "injection"])
+class Remembering(Branching):
+    """Takes a module's output from where a hook left it: replay, which does not call that module, would find an old one there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+        self.early[0].register_forward_hook(self._keep)
+
+    def _keep(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self.kept = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.early(x)
+        return super().forward(x) + self.kept.mean((1, 2, 3))[:, None]
+
+
+def test_where_nothing_else_works_injection_runs_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    found = ca.per_image(seeded(Remembering), images(), "body", areas=(2,))
+    assert found.engine == "injection"
+    assert "whole network runs for every mask" in caplog.text
+    assert "no replay: the replay of 'body' failed" in caplog.text
+    with pytest.raises(ca.ModelError, match=r"body of Remembering cannot be replayed"):
+        bind(seeded(Remembering), images(), ["body"], engine="replay")
+
+
+@pytest.mark.parametrize("engine", ["auto", "replay", "injection"])
 @pytest.mark.parametrize("name", ["aside", "never"])
 def test_a_layer_that_does_not_reach_the_score_is_refused(engine: str, name: str) -> None:
     with pytest.raises(ca.LayerError, match="no path leads to the score" if name == "aside" else "never fires"):
@@ -80,9 +105,16 @@ def test_a_tail_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch, caplog
     true = ExportedTail.logits
     monkeypatch.setattr(ExportedTail, "logits", lambda self, *given: true(self, *given) * 1.001)
     tail = bind(seeded(Plain), images(), ["mix"])["mix"]
-    assert tail.engine == "injection"
+    assert tail.engine == "replay"
     assert "differs from injection by" in tail.reason
-    assert tail.reason in caplog.text
+    monkeypatch.setattr(ReplayTail, "logits", lambda self, *given: InjectedTail.logits(self, *given) * 1.001)
+    tail = bind(seeded(Plain), images(), ["mix"])["mix"]
+    assert tail.engine == "injection"
+    assert tail.reason.count("differs from injection by") == 2
+    assert all(part in caplog.text for part in tail.reason.split("; no replay: "))
+    for engine in ("tail", "replay"):
+        with pytest.raises(ca.ModelError, match="differs from injection by"):
+            bind(seeded(Plain), images(), ["mix"], engine=engine)
 
 
 def test_the_model_may_be_training_and_compiled_names_are_seen_through() -> None:
@@ -98,7 +130,7 @@ def test_the_model_may_be_training_and_compiled_names_are_seen_through() -> None
 
 @pytest.mark.parametrize("engine", ["fast", ""])
 def test_no_such_engine(engine: str) -> None:
-    with pytest.raises(ca.InputError, match="expected one of auto, tail, injection"):
+    with pytest.raises(ca.InputError, match="expected one of auto, tail, replay, injection"):
         bind(seeded(Plain), images(), ["mix"], engine=engine)
 
 
