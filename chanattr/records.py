@@ -1,6 +1,7 @@
 """The frozen results: numpy arrays that cross from torch to the store and the pictures, once.
 
-Axis letters: N images (rows), A areas, K channels, C classes, h w the layer's grid.
+Axis letters: N images (rows), A areas, K entries of a mask (channels, or groups of channels), L channels of the layer (K where they are not
+grouped), C classes, h w the layer's grid.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ def _axes(letters: str) -> Any:
     return dataclasses.field(metadata={"axes": tuple(letters.split())})
 
 
+def _groups() -> Any:
+    """The field with the group of every channel; left out, each is its own."""
+    return dataclasses.field(default_factory=lambda: np.zeros(0, np.int32), metadata={"axes": ("L",)})
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageAttribution:
     """Which channels each image needs: for every area the best set found, and the smallest that reaches the level.
@@ -57,9 +63,11 @@ class ImageAttribution:
         smallest_top1: bool [N].
         energy: root mean square over channels of the a*-masked activation at each position, f4 [N, h, w].
         energy_by_area: the same for every area, f4 [N, A, h, w]; NaN for rows that do not keep it.
-        fill_values: what a dropped channel becomes, f4 [K]; NaN when it depends on the image (spatial mean).
+        fill_values: what a dropped channel becomes, f4 [L]; NaN when it depends on the image (spatial mean).
         evaluations: of the search over areas, per row, (forwards + 2 backwards) / 3, f4 [N].
         refine_evaluations: of the refinement of a*, per row, f4 [N].
+        groups: group of every channel of the layer, i4 [L]: ``masks[..., groups]`` are masks of channels. Where channels are not grouped
+            (it may be left out), each is its own.
     """
 
     layer: str
@@ -81,11 +89,13 @@ class ImageAttribution:
     smallest_top1: np.ndarray = _axes("N")
     energy: np.ndarray = _axes("N h w")
     energy_by_area: np.ndarray = _axes("N A h w")
-    fill_values: np.ndarray = _axes("K")
+    fill_values: np.ndarray = _axes("L")
     evaluations: np.ndarray = _axes("N")
     refine_evaluations: np.ndarray = _axes("N")
+    groups: np.ndarray = _groups()
 
     def __post_init__(self) -> None:
+        _settle_groups(self)
         _check(self)
 
     def __len__(self) -> int:
@@ -96,8 +106,29 @@ class ImageAttribution:
         return _select(self, rows)
 
     def channels(self, row: int) -> np.ndarray:
-        """The sorted channel numbers of the row's a* set."""
+        """The sorted channel numbers of the row's a* set (group numbers, where channels are grouped)."""
         return np.flatnonzero(self.smallest_mask[row])
+
+    def channel_mask(self, row: int, area: int | None = None) -> np.ndarray:
+        """A row's set as a mask of the layer's channels, bool [L], as `ca.inject` takes it (in the game *delete* its complement).
+
+        Args:
+            row: of this record.
+            area: one of `areas`; None is the row's a*.
+
+        Raises:
+            InputError: no such area, or the row has no a*.
+
+        Example:
+            >>> with ca.inject(model, found.layer, found.channel_mask(0)):  # doctest: +SKIP
+            ...     logits = model(images[:1])
+        """
+        if area is None:
+            if self.smallest_area[row] < 0:
+                raise InputError(f"row {row} has no a* ({self.smallest_area[row]}: {NOT_REACHED} not reached, {NOT_RUN} not run); expected "
+                                 "one that reaches its level; name an area of `areas`, or choose another row")
+            return self.smallest_mask[row][self.groups]
+        return self.masks[row, _place(self.areas, area)][self.groups]
 
     def ranking(self, row: int) -> np.ndarray:
         """All channels by the smallest area from which they are selected; ties (and the never selected, last) by number.
@@ -109,8 +140,11 @@ class ImageAttribution:
         return np.argsort(entered, kind="stable")
 
     def to_xarray(self) -> xarray.Dataset:
-        """The record as a labelled Dataset with coordinates image, area and channel (needs the extra `xarray`)."""
-        return _to_xarray(self, {"N": "image", "A": "area", "K": "channel", "h": "y", "w": "x"}, {"N": np.array(self.keys, dtype=str)})
+        """The record as a labelled Dataset with coordinates image, area, channel and, where there are, group.
+
+        Needs the extra `xarray`.
+        """
+        return _to_xarray(self, {"N": "image", "A": "area", "h": "y", "w": "x"}, {"N": np.array(self.keys, dtype=str)})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,8 +170,9 @@ class ClassAttribution:
         smallest_area: a* of the joint sets (mean score against mean level), i4 [C]; -1 not reached, 0 the empty set, -2 not run.
         smallest_mask: bool [C, K].
         smallest_score: f4 [C].
-        fill_values: f4 [K].
+        fill_values: f4 [L].
         evaluations: masked images evaluated for the joint sets, per class, f4 [C].
+        groups: as for `ImageAttribution`, i4 [L].
     """
 
     layer: str
@@ -162,10 +197,12 @@ class ClassAttribution:
     smallest_area: np.ndarray = _axes("C")
     smallest_mask: np.ndarray = _axes("C K")
     smallest_score: np.ndarray = _axes("C")
-    fill_values: np.ndarray = _axes("K")
+    fill_values: np.ndarray = _axes("L")
     evaluations: np.ndarray = _axes("C")
+    groups: np.ndarray = _groups()
 
     def __post_init__(self) -> None:
+        _settle_groups(self)
         _check(self)
 
     def __len__(self) -> int:
@@ -201,6 +238,17 @@ class ClassAttribution:
         raise InputError(f"no joint set of {count} channels for class {target}; searched were {self.areas.tolist()} and its a* "
                          f"{self.smallest_area[row]}; use one of these, or source='mean'")
 
+    def channel_mask(self, target: int, count: int, source: str = "joint") -> np.ndarray:
+        """The set that `channels` names as a mask of the layer's channels, bool [L], as `ca.inject` takes it.
+
+        Args:
+            target, count, source: as of `channels`; `count` counts groups, where channels are grouped.
+
+        Raises:
+            InputError: as `channels`.
+        """
+        return np.isin(self.groups, self.channels(target, count, source))
+
     def _by_mean(self, row: int, count: int) -> np.ndarray:
         channels = self.mean_mask.shape[1]
         if not self.images[row]:
@@ -210,8 +258,11 @@ class ClassAttribution:
         return np.argsort(-self.mean_mask[row], kind="stable")[:count]
 
     def to_xarray(self) -> xarray.Dataset:
-        """The record as a labelled Dataset with coordinates class (and its name), area and channel (needs the extra `xarray`)."""
-        data = _to_xarray(self, {"C": "class", "A": "area", "K": "channel"}, {"C": self.targets})
+        """The record as a labelled Dataset with coordinates class (and its name), area, channel and, where there are, group.
+
+        Needs the extra `xarray`.
+        """
+        data = _to_xarray(self, {"C": "class", "A": "area"}, {"C": self.targets})
         return data.assign_coords(name=("class", np.array(self.names, dtype=str)))
 
 
@@ -245,6 +296,11 @@ def concatenate(records: Sequence[Record]) -> Record:
     return dataclasses.replace(first, **joined)
 
 
+def is_grouped(groups: np.ndarray) -> bool:
+    """Whether some channels share a group, or are numbered otherwise than by themselves."""
+    return not np.array_equal(groups, np.arange(len(groups)))
+
+
 def equal(one: Record, other: Record) -> bool:
     """Whether two records hold the same question and the same numbers (NaN equals NaN; engine left out)."""
     if one.settings != other.settings or len(one) != len(other):
@@ -254,6 +310,29 @@ def equal(one: Record, other: Record) -> bool:
         return False
     return all(np.array_equal(getattr(one, n), getattr(other, n), equal_nan=getattr(one, n).dtype.kind == "f")
                for n in array_axes(type(one)))
+
+
+def _settle_groups(record: Any) -> None:
+    """Gives every channel its own group where none are named."""
+    if not np.size(record.groups):
+        object.__setattr__(record, "groups", np.arange(len(record.fill_values), dtype=np.int32))
+
+
+def entries_of(record: ImageAttribution | ClassAttribution) -> int:
+    """K: how many channels, or groups of channels, a mask of a record selects from."""
+    return int(record.smallest_mask.shape[1])
+
+
+def _place(areas: np.ndarray, area: int) -> int:
+    """Where an area stands.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    where = np.flatnonzero(areas == area)
+    if not len(where):
+        raise InputError(f"no sets of area {area!r} here; expected one of {areas.tolist()}, or None for a*; ask again with this area")
+    return int(where[0])
 
 
 def _check(record: Any) -> None:
@@ -267,6 +346,9 @@ def _check(record: Any) -> None:
         for axis, size in zip(axes, shape, strict=True):
             if sizes.setdefault(axis, size) != size:
                 raise InputError(f"{type(record).__name__}.{name} has {size} along {axis}; expected {sizes[axis]}")
+    if not np.array_equal(np.unique(record.groups), np.arange(sizes["K"])):
+        raise InputError(f"{type(record).__name__}.groups has {len(np.unique(record.groups))} groups of {sizes['L']} along L; expected "
+                         f"{sizes['K']}, numbered from 0, as the masks have entries")
 
 
 def _select(record: Record, rows: Rows) -> Record:
@@ -284,9 +366,10 @@ def _to_xarray(record: Any, names: dict[str, str], rows: dict[str, np.ndarray]) 
     import xarray
 
     axes = array_axes(type(record))
+    names = names | ({"K": "group", "L": "channel"} if is_grouped(record.groups) else {"K": "channel", "L": "channel"})
     coordinates = {names[letter]: values for letter, values in rows.items()}
     coordinates["area"] = record.areas
-    coordinates["channel"] = np.arange(len(record.fill_values))
+    coordinates |= {names[letter]: np.arange(size) for letter, size in (("K", entries_of(record)), ("L", len(record.fill_values)))}
     data = {name: (tuple(names[a] for a in letters), getattr(record, name)) for name, letters in axes.items()
             if name != "areas" and not (name == "targets" and "C" in rows)}
     attributes = {"layer": record.layer, "settings": record.settings.to_json(), "engine": record.engine}

@@ -18,6 +18,8 @@ from chanattr.errors import InputError
 REWARDS = ("logit", "contrastive", "log_probability")
 GAMES = ("preserve", "delete", "dual")
 FILLS = ("zero", "mean", "spatial_mean", "values")
+GROUPS = ("", "heads", "given")
+LATER: dict[str, Any] = {"group": "", "groups_sha256": ""}  # settings that older files do not name, and what they mean there
 Unset = Any  # None until the family fills it in
 PAPER_AREAS = (1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100, 150, 200, 250, 300, 350, 400, 450)
 
@@ -130,6 +132,8 @@ class Settings:
         score: ``module:function`` that turns the model's output into logits, "" for none.
         model, model_sha256: the model's name, and the digest of its weights and buffers.
         preprocessing: how pictures became tensors, in words; "" when tensors were given.
+        group: what a mask selects whole: "" single channels, "heads" of attention, "given" groups; then areas count groups.
+        groups_sha256: of the group of every channel; "" for single channels.
     """
 
     layer: str
@@ -147,10 +151,13 @@ class Settings:
     model: str = ""
     model_sha256: str = ""
     preprocessing: str = ""
+    group: str = ""
+    groups_sha256: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as plain JSON types."""
-        return dataclasses.asdict(self) | {"areas": list(self.areas)}
+        """The settings as plain JSON types, without what is younger than the format and not used: older questions keep their digest."""
+        whole = dataclasses.asdict(self) | {"areas": list(self.areas)}
+        return {name: value for name, value in whole.items() if value != LATER.get(name)}
 
     def to_json(self) -> str:
         """Sorted, compact JSON: equal settings give equal text."""
@@ -162,7 +169,7 @@ class Settings:
 
     def differences(self, other: Settings) -> list[tuple[str, Any, Any]]:
         """``(field, mine, theirs)`` for every field that differs."""
-        mine, theirs = self.as_dict(), other.as_dict()
+        mine, theirs = LATER | self.as_dict(), LATER | other.as_dict()
         return [(name, mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]]
 
     @classmethod
@@ -237,8 +244,8 @@ def check_search(search: AnySearch) -> AnySearch:
     return dataclasses.replace(search, **numbers)
 
 
-def check_areas(areas: Sequence[int] | str | None, channels: int) -> tuple[int, ...]:
-    """Areas as increasing counts of channels: None is `area_grid`, "smallest" is none at all.
+def check_areas(areas: Sequence[int] | str | None, channels: int, unit: str = "channels") -> tuple[int, ...]:
+    """Areas as increasing counts of channels (or of another `unit`): None is `area_grid`, "smallest" is none at all.
 
     Raises:
         InputError: no areas, or one that is not a whole number between 1 and `channels`.
@@ -252,10 +259,10 @@ def check_areas(areas: Sequence[int] | str | None, channels: int) -> tuple[int, 
     except TypeError:
         given = []
     if not given:
-        raise InputError(f"areas={areas!r}; expected a list of whole numbers of channels, None for a grid over all of them, or 'smallest' "
+        raise InputError(f"areas={areas!r}; expected a list of whole numbers of {unit}, None for a grid over all of them, or 'smallest' "
                          "for a* alone; for one area give a list of one")
     for area in given:
         if isinstance(area, bool) or not isinstance(area, (int, float)) or not 1 <= area <= channels or area != int(area):
-            raise InputError(f"area {area!r} for a layer of {channels} channels; expected a whole number of channels "
+            raise InputError(f"area {area!r} for a layer of {channels} {unit}; expected a whole number of {unit} "
                              f"from 1 to {channels}; leave areas out for a grid over all of them")
     return tuple(sorted({int(a) for a in given}))

@@ -14,7 +14,7 @@ from chanattr.settings import Settings
 from tests.store.make import AREAS, CHANNELS, GRID, classes, images, keys, settings
 
 Record = ImageAttribution | ClassAttribution
-SIZES = {"N": 6, "A": len(AREAS), "K": CHANNELS, "C": 3, "h": GRID[0], "w": GRID[1]}
+SIZES = {"N": 6, "A": len(AREAS), "K": CHANNELS, "L": CHANNELS, "C": 3, "h": GRID[0], "w": GRID[1]}
 RECORDS: dict[str, Record] = {"images": images(), "classes": classes()}
 FIELDS = [(name, field) for name, record in RECORDS.items() for field in array_axes(type(record))]
 
@@ -38,7 +38,7 @@ def test_an_array_of_another_length_is_refused(name: str, field: str) -> None:
     values = getattr(record, field)
     for axis in range(values.ndim):
         longer = np.concatenate([values, values.take([0], axis)], axis)
-        with pytest.raises(ca.InputError, match=r"Attribution\.\w+ has \d+ along [NAKChw]; expected \d+"):
+        with pytest.raises(ca.InputError, match=r"Attribution\.\w+ has \d+ along [NAKLChw]; expected \d+"):
             dataclasses.replace(record, **{field: longer})
 
 
@@ -123,6 +123,8 @@ def test_equal_looks_at_every_number(name: str, field: str) -> None:
     values = getattr(record, field).copy()
     last = (-1,) * values.ndim
     values[last] = ~values[last] if values.dtype == bool else np.nan_to_num(values[last]) + 1
+    if field == "groups":
+        values = getattr(record, field)[::-1]  # every number must still be there
     assert not equal(record, dataclasses.replace(record, **{field: values}))
 
 
@@ -197,7 +199,7 @@ def test_to_xarray_holds_every_number(record: Record) -> None:
     pytest.importorskip("xarray")
     data = record.to_xarray()
     rows = "image" if isinstance(record, ImageAttribution) else "class"
-    words = {"N": "image", "C": "class", "A": "area", "K": "channel", "h": "y", "w": "x"}
+    words = {"N": "image", "C": "class", "A": "area", "K": "channel", "L": "channel", "h": "y", "w": "x"}
     for field, axes in array_axes(type(record)).items():
         name = {"areas": "area", "targets": "class" if rows == "class" else "targets"}.get(field, field)
         assert data[name].dims == tuple(words[axis] for axis in axes)

@@ -13,11 +13,10 @@ from chanattr.attribution.inputs import check_finite
 from chanattr.attribution.question import Question
 from chanattr.attribution.score import Fill, NetworkScore
 from chanattr.network.tail import Stem, Tail
-from chanattr.records import NOT_REACHED
-from chanattr.search.exact import Found, exact
+from chanattr.search.exact import Enough, Found, exact
 from chanattr.search.objective import images_per_evaluation, level_of, play, reached
 from chanattr.search.penalty import penalty
-from chanattr.search.smallest import Smallest, on_grid, refine
+from chanattr.search.smallest import Smallest, bracket, on_grid, refine
 from chanattr.settings import ExactSearch, area_grid
 
 
@@ -44,7 +43,7 @@ def make_asking(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor,
                 members: tuple[Tensor, ...]) -> Asking:
     """A score over `members`, its scores with everything and with nothing, and the level in between."""
     score = NetworkScore(tail=tail, stem=stem, targets=targets, reward=question.reward, fill=fill.values.to(targets.device),
-                         members=members, batch_size=question.batch_size)
+                         members=members, batch_size=question.batch_size, spread=question.family.spread)
     rows = torch.arange(len(members), device=targets.device)
     every = torch.ones(len(members), question.family.size, device=targets.device)
     whole = score.judge(every, rows)
@@ -96,37 +95,37 @@ def find_smallest(asking: Asking, grid: Int[Tensor, "A"], masks: Bool[Tensor, "R
     rows = torch.arange(count, device=grid.device)
     nothing = torch.zeros(count, family.size, dtype=torch.bool, device=grid.device)
     empty_reached = reaches_level(asking, nothing, rows)
+    level = level_reward(asking)
     if len(grid):
         found = on_grid(grid, masks, reached_at, empty_reached)
     else:
-        grid, found = _bracket(asking, empty_reached)
+        grid = torch.tensor(area_grid(family.size), device=rows.device)
+        found = bracket(grid, empty_reached, ~nothing, lambda areas, row, start: _search_for_level(asking, level, areas, row, start),
+                        lambda trial, row: reaches_level(asking, trial, row))
     if not settings.refine:
         return found
     steps = settings.search if isinstance(settings.search, ExactSearch) else family.resolve(ExactSearch())
     score = play(asking.score, settings.game)
-    better = refine(found, grid, score, family, steps, lambda trial, row: reaches_level(asking, trial, row), seed=settings.seed)
+    better = refine(found, grid, score, family, steps, lambda trial, row: reaches_level(asking, trial, row), seed=settings.seed,
+                    level=None if settings.areas else level)
     return better._replace(evaluations=images_per_evaluation(settings.game) * better.evaluations)
 
 
-def _bracket(asking: Asking, empty_reached: Bool[Tensor, "R"]) -> tuple[Int[Tensor, "A"], Smallest]:
-    """The smallest reaching area of the default grid by bisection over the grid: a few searches in place of all."""
-    family = asking.question.family
-    grid = torch.tensor(area_grid(family.size), device=empty_reached.device)
-    count, top = len(empty_reached), len(grid) - 1
-    every = torch.arange(count, device=grid.device)
-    mask = torch.ones(count, family.size, dtype=torch.bool, device=grid.device)
-    spent = torch.zeros(count, device=grid.device)
-    low, high = torch.full_like(every, -1), torch.where(empty_reached, 0, top)
-    while len(rows := torch.nonzero(high - low > 1)[:, 0]):
-        middle = (low[rows] + high[rows]) // 2
-        found = search_pairs(asking, grid[middle], rows)
-        reach = reaches_level(asking, found.masks, rows)
-        mask[rows] = torch.where(reach[:, None], found.masks, mask[rows])
-        high[rows], low[rows] = torch.where(reach, middle, high[rows]), torch.where(reach, low[rows], middle)
-        spent[rows] += found.evaluations
-    reached_top = (high < top) | reaches_level(asking, torch.ones_like(mask), every)
-    area = torch.where(empty_reached, 0, torch.where(reached_top, grid[high], NOT_REACHED))
-    return grid, Smallest(area, mask & (area > 0)[:, None], spent)
+def level_reward(asking: Asking) -> Float[Tensor, "R"]:
+    """The level as a reward of the game; minus infinity where it is none: being the top class."""
+    if asking.question.settings.level == "top1":
+        return torch.full_like(asking.level, -torch.inf)
+    return -asking.level if asking.question.settings.game == "delete" else asking.level
+
+
+def _search_for_level(asking: Asking, level: Tensor, areas: Tensor, rows: Tensor, start: Tensor | None) -> Found:
+    """The question's own search over pairs, no longer than it takes to reach the level; the paper's knows neither starts nor levels."""
+    settings = asking.question.settings
+    if not isinstance(settings.search, ExactSearch):
+        return search_pairs(asking, areas, rows)
+    enough = Enough(level[rows], lambda masks, row: reaches_level(asking, masks, row))
+    return exact(play(asking.score, settings.game), asking.question.family, areas, rows, settings.search, start=start, seed=settings.seed,
+                 enough=enough)
 
 
 def judge(asking: Asking, masks: Bool[Tensor, "P K"], rows: Int[Tensor, "P"]) -> Final:

@@ -11,31 +11,34 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, make_asking, reaches, search_grid
-from chanattr.attribution.image import SHARD, mean_fill, per_image, to_f4, to_i4, to_numpy
+from chanattr.attribution.image import SHARD, groups_of_channels, mean_fill, per_image, to_f4, to_i4, to_numpy
 from chanattr.attribution.inputs import check_finite, check_found, check_images, check_model, check_targets, goal_of
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.errors import InputError
+from chanattr.network.inputs import take_rows
+from chanattr.network.outputs import Inputs
 from chanattr.network.tail import Stem, Tail, bind, join_stems, take_stem
 from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution, ImageAttribution, concatenate
+from chanattr.search.groups import Group
 from chanattr.search.objective import Reward
 from chanattr.settings import Search
 
 
-def per_class(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, targets: Sequence[int] | Tensor,
+def per_class(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[int] | Tensor,
               areas: Areas = None, search: Search | None = None, reward: str | Reward = "logit", game: str = "preserve",
               fill: str | float | Sequence[float] | np.ndarray | Tensor = "zero", level: str | float | None = None,
               refine: bool | None = None, folds: int = 2, found: ImageAttribution | None = None, names: Sequence[str] = (),
-              score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, seed: int = 0,
+              score: Callable[..., Tensor] | None = None, group: Group = "", channel_axis: int | None = None, seed: int = 0,
               batch_size: int | None = None, engine: str = "auto", progress: Progress = False) -> ClassAttribution:
     """The channels each class needs: the mean of its images' a* masks (the paper's), and joint sets found on the mean reward.
 
     A set fits the images it was searched on a little too well: `held_out_scores` come from searches on the other folds.
 
     Args:
-        model, images, layer, areas, search, reward, game, fill, level, refine, score, channel_axis, seed, batch_size, engine, progress:
-            as for `per_image`.
+        model, images, layer, areas, search, reward, game, fill, level, refine, score, group, channel_axis, seed, batch_size, engine,
+            progress: as for `per_image`.
         targets: the class of each image [N]; required.
         folds: parts of a class that are searched apart and scored on the rest; 0 or 1 for none.
         found: the images' own answers to this question, in the order of `images`, if they are at hand; their keys, areas and search
@@ -52,15 +55,16 @@ def per_class(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, t
     Source: Fong, Patrick and Vedaldi 2019, section 5, for the mean; the joint set is this project's.
     """
     asked = Asked(areas=areas, search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed,
-                  folds=folds, batch_size=batch_size)
-    check_images(images)
+                  folds=folds, batch_size=batch_size, group=group)
+    count = check_images(images)
     if targets is None:
         raise InputError("targets=None; expected the class of each image, for answers are one a class; pass labels, or "
                          "model(images).argmax(1) for the predicted classes")
-    check_targets(targets, len(images))
-    check_model(model, images[:2], score)
-    tail = bind(model, images[:2], [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
-    shards = [images[first:first + SHARD] for first in range(0, len(images), SHARD)]
+    check_targets(targets, count)
+    example = take_rows(images, slice(0, 2))
+    check_model(model, example, score)
+    tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
+    shards = [take_rows(images, slice(first, first + SHARD)) for first in range(0, count, SHARD)]
     stem = join_stems([tail.stem(shard) for shard in shards])
     goal = goal_of(targets, stem)
     given = mean_fill(tail, shards) if isinstance(fill, str) and fill == "mean" else fill_of(fill, stem.activation, tail.layer)
@@ -69,7 +73,7 @@ def per_class(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, t
         check_found(found, question.settings, goal, stem.logits)
     else:
         found = per_image(model, images, layer, targets=goal, areas=areas, search=search, reward=reward, game=game,
-                          fill=given.values if given.values.ndim == 1 else fill, level=level, refine=refine, score=score,
+                          fill=given.values if given.values.ndim == 1 else fill, level=level, refine=refine, score=score, group=group,
                           channel_axis=channel_axis, seed=seed, batch_size=batch_size, engine=engine, progress=progress)
     records = []
     classes = goal.unique().tolist()
@@ -128,7 +132,7 @@ def answer_class(question: Question, tail: Tail, stem: Stem, *, target: int, nam
         held_out_log_probability=to_f4(outside[None, 2]), original=to_f4(asking.original[:1]), empty=to_f4(asking.empty[:1]),
         original_top1=to_f4(asking.named[:1]), smallest_area=to_i4(smallest.area), smallest_mask=to_numpy(smallest.mask),
         smallest_score=to_f4(last.score.masked_fill(smallest.area < 0, torch.nan)),
-        fill_values=to_f4(fill.stored()),
+        fill_values=to_f4(fill.stored()), groups=groups_of_channels(question),
         evaluations=to_f4(per_fold.sum()[None] + count * smallest.evaluations))
 
 

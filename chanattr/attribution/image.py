@@ -14,21 +14,24 @@ from chanattr.attribution.asking import check_ends, find_smallest, judge, make_a
 from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_model, check_targets, goal_of
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, channels_last, fill_of
+from chanattr.network.inputs import take_rows
 from chanattr.network.layers import Layer
+from chanattr.network.outputs import Inputs
 from chanattr.network.tail import Stem, Tail, bind
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution, concatenate
+from chanattr.search.groups import Group
 from chanattr.search.objective import Reward
 from chanattr.settings import Search
 
 SHARD = 16
 
 
-def per_image(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, targets: Sequence[int] | Tensor | None = None,
+def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[int] | Tensor | None = None,
               areas: Areas = None, search: Search | None = None, reward: str | Reward = "logit", game: str = "preserve",
               fill: str | float | Sequence[float] | np.ndarray | Tensor = "zero", level: str | float | None = None,
               refine: bool | None = None, score: Callable[..., Tensor] | None = None, keys: Sequence[str] | None = None,
-              channel_axis: int | None = None, seed: int = 0, batch_size: int | None = None, engine: str = "auto",
+              group: Group = "", channel_axis: int | None = None, seed: int = 0, batch_size: int | None = None, engine: str = "auto",
               progress: Progress = False) -> ImageAttribution:
     """The best channel sets of every area for each image, and a*, the smallest that keeps the score.
 
@@ -36,10 +39,11 @@ def per_image(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, t
 
     Args:
         model: any module; left exactly as found.
-        images: as the model takes them, [N, ...].
-        layer: dotted name as in ``named_modules``, with ``@n`` for the n-th call.
+        images: as the model takes them: a tensor [N, ...], or a tuple (positional) or mapping (by keyword) with a row an image in each
+            of its tensors.
+        layer: dotted name as in ``named_modules``; ``NAME:input`` is what that module is given; with ``@n`` for the n-th call.
         targets: class numbers [N]; None is the predicted class of each.
-        areas: counts of channels; None is ``area_grid(K)``; "smallest" searches for a* only.
+        areas: counts of channels (of groups, where there are); None is ``area_grid(K)``; "smallest" searches for a* only.
         search: `ExactSearch` (default) or `PenaltySearch`, the paper's.
         reward: "logit" (the paper), "contrastive", "log_probability", or ``f(logits [B, C], targets [B]) -> [B]``.
         game: "preserve", "delete" or "dual".
@@ -49,6 +53,8 @@ def per_image(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, t
         refine: bisect a* to the exact count; None is True for `ExactSearch`, False for the paper's.
         score: turns the model's output into logits, for models that give something else.
         keys: a name for each row; None is its number.
+        group: what a mask selects whole: "" single channels; "heads" of attention (at ``NAME:input`` of their projection); channels a
+            group, in order; or the group of every channel, [K].
         channel_axis: of the layer's output, where it is not found rightly.
         seed: of every random choice.
         batch_size: masked images run at once; None fits the device.
@@ -74,19 +80,20 @@ def per_image(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, t
         [[2, 4, 8], [2, 4, 8]]
     """
     asked = Asked(areas=areas, search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed,
-                  batch_size=batch_size)
-    check_images(images)
-    names = check_keys(keys, len(images))
-    goal = None if targets is None else check_targets(targets, len(images))
-    check_model(model, images[:2], score)
-    tail = bind(model, images[:2], [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
-    shards = [slice(first, first + SHARD) for first in range(0, len(images), SHARD)]
-    means = mean_fill(tail, [images[s] for s in shards]) if isinstance(fill, str) and fill == "mean" else None
+                  batch_size=batch_size, group=group)
+    count = check_images(images)
+    names = check_keys(keys, count)
+    goal = None if targets is None else check_targets(targets, count)
+    example = take_rows(images, slice(0, 2))
+    check_model(model, example, score)
+    tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
+    shards = [slice(first, first + SHARD) for first in range(0, count, SHARD)]
+    means = mean_fill(tail, [take_rows(images, s) for s in shards]) if isinstance(fill, str) and fill == "mean" else None
     question = None
     records = []
-    with advance(progress, len(images), f"images at {layer}") as tell:
+    with advance(progress, count, f"images at {layer}") as tell:
         for shard in shards:
-            stem = tail.stem(images[shard])
+            stem = tail.stem(take_rows(images, shard))
             filled = means or fill_of(fill, stem.activation, tail.layer)
             question = question or make_question(asked, model, tail.layer, filled)
             wanted = None if goal is None else goal[shard]
@@ -123,19 +130,19 @@ def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], t
     check_finite(scores, keys, "masked scores")
     smallest = find_smallest(asking, grid, masks, reaches(asking, scores, top1, row.view(masks.shape[:2])))
     last = judge(asking, smallest.mask, torch.arange(len(goal), device=goal.device))
-    none = smallest.area < 0
+    none, spread = smallest.area < 0, question.family.spread
     return ImageAttribution(
         layer=tail.layer.name, settings=question.settings, engine=tail.engine, keys=tuple(keys), targets=to_i4(goal),
         predictions=to_i4(stem.logits.argmax(1)), probability=to_f4(stem.logits.float().softmax(1).gather(1, goal[:, None])[:, 0]),
         areas=to_i4(grid), masks=to_numpy(masks), scores=to_f4(scores), original=to_f4(asking.original), empty=to_f4(asking.empty),
         top1=to_numpy(top1 > 0.5), smallest_area=to_i4(smallest.area), smallest_mask=to_numpy(smallest.mask),
         smallest_score=to_f4(last.score.masked_fill(none, torch.nan)), smallest_top1=to_numpy((last.top1 > 0.5) & ~none),
-        **_energies(tail.layer, stem, masks, smallest.mask, keep_energy),
-        fill_values=to_f4(fill.stored()),
+        **_energies(tail.layer, stem, spread(masks), spread(smallest.mask), keep_energy),
+        fill_values=to_f4(fill.stored()), groups=groups_of_channels(question),
         evaluations=to_f4(spent), refine_evaluations=to_f4(smallest.evaluations))
 
 
-def mean_fill(tail: Tail, batches: Iterable[Tensor]) -> Fill:
+def mean_fill(tail: Tail, batches: Iterable[Inputs]) -> Fill:
     """The mean of each channel over all images and positions, in one pass: the fill "mean", never a batch's own.
 
     Args:
@@ -167,6 +174,12 @@ def _energies(layer: Layer, stem: Stem, masks: Bool[Tensor, "N A K"], smallest: 
 
     by_area = energy(masks) if keep else np.full((*masks.shape[:2], *layer.grid), np.nan, np.float32)
     return {"energy": energy(smallest[:, None])[:, 0], "energy_by_area": by_area}
+
+
+def groups_of_channels(question: Question) -> np.ndarray:
+    """The group of every channel, as a record holds it: each its own where none are asked for."""
+    entries = torch.arange(question.family.size)[None]
+    return to_i4(question.family.spread(entries)[0])
 
 
 def to_numpy(values: Tensor) -> np.ndarray:

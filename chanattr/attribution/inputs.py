@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from chanattr.errors import ChanattrError, InputError, ModelError
 from chanattr.network.hooks import frozen
-from chanattr.network.outputs import call, logits_of
+from chanattr.network.inputs import outline, tensors_of
+from chanattr.network.outputs import Inputs, call, first_tensor, logits_of
 from chanattr.network.tail import Stem
 from chanattr.records import ImageAttribution
 from chanattr.search.objective import Reward
@@ -21,25 +22,31 @@ SAME = 0.02  # how far probabilities of the same images may lie apart: other dev
 SHARED = ("layer", "reward", "game", "fill", "fill_sha256", "level", "score", "model_sha256")
 
 
-def check_images(images: object) -> None:
-    """Refuses what is no batch of images.
+def check_images(images: object) -> int:
+    """Refuses what is no batch of images; gives their number.
 
     Raises:
-        InputError: not a floating tensor with a batch axis and at least one image.
+        InputError: not a floating tensor with a batch axis and at least one image, nor a tuple or mapping of tensors with a row an
+            image, of which one is such a tensor.
     """
-    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 2 or not len(images):
+    tensors = tensors_of(images) if isinstance(images, (tuple, Mapping)) and first_tensor(images) is not None else [images]
+    fitting = [x for x in tensors if isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 1 and len(x)]
+    if not fitting:
         what = f"{type(images).__name__}{_shape(images)}"
-        raise InputError(f"images are {what}; expected a floating tensor [N, ...] as the model takes it, N at least 1; "
-                         "make them floats by the model's own preprocessing; ca.image_loader reads picture files")
+        raise InputError(f"images are {what}; expected a floating tensor [N, ...] as the model takes it, N at least 1, or a tuple or "
+                         "mapping that holds one; make them floats by the model's own preprocessing; ca.image_loader reads picture files")
+    return len(fitting[0])
 
 
-def check_model(model: nn.Module, images: Tensor, score: Callable[..., Tensor] | None) -> None:
+def check_model(model: nn.Module, images: Inputs, score: Callable[..., Tensor] | None) -> None:
     """Runs the model once as it is, so that its own error comes with what it was given.
 
     Raises:
         ModelError: the model or the score function fails on these images, or gives another number of rows.
     """
-    what = f"images of shape {tuple(images.shape)}, {images.dtype}, {images.device}"
+    first = tensors_of(images)[0]
+    shape = f"of shape {tuple(first.shape)}, {first.dtype}" if images is first else outline(images)
+    what = f"images {shape}, {first.device}"
     try:
         with frozen(model), torch.no_grad():
             logits = logits_of(call(model, images), score)
@@ -48,7 +55,7 @@ def check_model(model: nn.Module, images: Tensor, score: Callable[..., Tensor] |
     except Exception as error:
         raise ModelError(f"{type(model).__name__} failed on {what} ({type(error).__name__}: {_short(error)}); expected images as the model "
                          "takes them; check their channels, size and device, and that model(images) runs by itself") from error
-    if len(logits) != len(images):
+    if len(logits) != len(first):
         raise ModelError(f"{type(model).__name__} gave logits {tuple(logits.shape)} for {what}; expected one row an image; "
                          "give images with a batch axis [N, ...]")
 

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from chanattr.attribution.inputs import checked_reward
 from chanattr.attribution.score import Fill
 from chanattr.errors import InputError
+from chanattr.network.heads import heads_of
 from chanattr.network.layers import Layer
 from chanattr.network.names import kind
 from chanattr.network.weights import model_sha256
 from chanattr.search.family import Channels
+from chanattr.search.groups import Group, Groups, groups_of
 from chanattr.search.objective import Reward, level_of, reward_function
 from chanattr.settings import COUNT, GAMES, REWARDS, STEPS, ExactSearch, Search, Settings, check_areas, check_number, check_search
 
@@ -28,13 +30,13 @@ class Question:
 
     Attributes:
         settings: complete and resolved.
-        family: the channels of the layer.
+        family: the channels of the layer, or groups of them.
         reward: the callable.
         batch_size: masked images run at once.
     """
 
     settings: Settings
-    family: Channels
+    family: Channels | Groups
     reward: Reward
     batch_size: int
 
@@ -59,6 +61,7 @@ class Asked:
     model: str = ""
     preprocessing: str = ""
     batch_size: int | None = None
+    group: Group = ""
 
     def __post_init__(self) -> None:
         if self.game not in GAMES:
@@ -94,18 +97,32 @@ def make_question(asked: Asked, model: nn.Module, layer: Layer, fill: Fill, *, d
     Raises:
         InputError: areas cannot be used on this layer.
     """
-    family = Channels(layer.channels)
+    family = family_of(asked.group, model, layer)
     search: Search = family.resolve(asked.search if asked.search is not None else ExactSearch())
     exact = isinstance(search, ExactSearch)
     settings = Settings(
-        layer=layer.name, areas=check_areas(asked.areas, layer.channels), search=search, reward=callable_name(asked.reward),
+        layer=layer.name, areas=check_areas(asked.areas, family.size, family.unit), search=search, reward=callable_name(asked.reward),
         game=asked.game, fill=fill.name, fill_sha256=fill.sha256, level=_level(asked.level, asked.game),
         refine=exact if asked.refine is None else asked.refine, folds=asked.folds, seed=asked.seed,
         score=callable_name(asked.score) if asked.score is not None else "", model=asked.model or kind(model),
-        model_sha256=digest or model_sha256(model), preprocessing=asked.preprocessing)
+        model_sha256=digest or model_sha256(model), preprocessing=asked.preprocessing,
+        group=family.name, groups_sha256=family.sha256)
     reward = reward_function(asked.reward)
     return Question(settings=settings, family=family, batch_size=int(asked.batch_size or default_batch_size(model)),
                     reward=reward if isinstance(asked.reward, str) else checked_reward(reward, settings.reward))
+
+
+def family_of(group: Group, model: nn.Module, layer: Layer) -> Channels | Groups:
+    """What a mask of a layer selects: its channels, its attention heads, or groups that are given.
+
+    Raises:
+        InputError, LayerError: no such group, or heads that cannot be told.
+    """
+    if isinstance(group, str) and group == "":
+        return Channels(layer.channels)
+    if isinstance(group, str) and group == "heads":
+        return Groups.consecutive(layer.channels // heads_of(model, layer), layer.channels, "heads")
+    return groups_of(group, layer.channels, layer.name)
 
 
 def default_batch_size(model: nn.Module) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -54,6 +54,7 @@ class NetworkScore:
         fill: values of dropped channels, [K] or [N, K].
         members: for each row the images it is over; an image may belong to several rows.
         batch_size: masked images run at once.
+        spread: masks of the family to masks of channels.
     """
 
     tail: Tail
@@ -63,6 +64,7 @@ class NetworkScore:
     fill: Tensor
     members: tuple[Tensor, ...]
     batch_size: int
+    spread: Callable[[Tensor], Tensor]
 
     @torch.inference_mode(False)
     def __call__(self, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], gradient: bool) -> Scored:
@@ -88,7 +90,7 @@ class NetworkScore:
         sums = torch.zeros(3, len(masks), device=masks.device, dtype=torch.float32)
         counts = torch.tensor([len(m) for m in self.members], device=masks.device)[rows].float()
         for owner, image in self._batches(rows):
-            logits = self.tail.logits(self.stem, masks[owner].float(), image, self.fill).float()
+            logits = self.tail.logits(self.stem, self.spread(masks[owner].float()), image, self.fill).float()
             targets = self.targets[image]
             figures = torch.stack([self.reward(logits, targets), (logits.argmax(1) == targets).float(),
                                    log_probability(logits, targets)])
@@ -96,7 +98,7 @@ class NetworkScore:
         return Judged(*(sums / counts))
 
     def _reward(self, masks: Tensor, image: Tensor) -> Tensor:
-        return self.reward(self.tail.logits(self.stem, masks, image, self.fill).float(), self.targets[image])
+        return self.reward(self.tail.logits(self.stem, self.spread(masks), image, self.fill).float(), self.targets[image])
 
     def _batches(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(mask, image) pairs of all masks with all images of their rows, cut to the batch size."""
@@ -106,7 +108,7 @@ class NetworkScore:
         owner = torch.repeat_interleave(torch.arange(len(rows), device=device), counts[rows])
         before = (counts[rows].cumsum(0) - counts[rows])[owner]
         image = torch.cat(self.members)[first[rows][owner] + torch.arange(len(owner), device=device) - before]
-        return list(zip(owner.split(self.batch_size), image.split(self.batch_size), strict=True))
+        return list(zip(owner.split(self.batch_size), image.split(self.batch_size), strict=True)) if len(owner) else []
 
 
 def channels_last(values: Tensor, layer: Layer) -> Float[Tensor, "N P K"]:

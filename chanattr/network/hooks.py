@@ -69,26 +69,35 @@ def watch(modules: Mapping[str, nn.Module], note: Callable[[str, Any, Any], None
 def change(model: nn.Module, layer: str, new: Change) -> Iterator[None]:
     """Inside, the layer's output (its first tensor) is replaced by ``new(output)`` at the call that its name means.
 
+    Of ``NAME:input`` it is the first tensor of what the module is given, for this module only: others that take it see it as it is.
+
     Raises:
         LayerError: no such layer; or, at the forward pass, it fires more than once and its name does not say which call.
     """
-    module, bare, number = find(model, layer)
+    module, bare, number, is_input = find(model, layer)
     calls = threading.local()  # `DataParallel` runs its copies, which share the hooks, each in a thread
 
     def begin(*_: Any) -> None:
         calls.count = 0
 
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    def changed(passing: Any) -> Any:
         calls.count = getattr(calls, "count", 0) + 1
         if not number and calls.count > 1:
             raise LayerError(f"layer {bare!r} fires more than once in a forward pass; expected its call to be named; use {bare}@1, "
                              f"{bare}@2, "
                              "...; 'chanattr layers MODEL' shows how many")
-        return replace_tensor(output, new) if number in (0, calls.count) else output
+        return replace_tensor(passing, new) if number in (0, calls.count) else passing
+
+    def after(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        return changed(output)
+
+    def before(_module: nn.Module, positional: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        return changed((positional, keywords))
 
     with ExitStack() as stack:
         stack.callback(unwrapped(model).register_forward_pre_hook(begin).remove)
-        stack.callback(module.register_forward_hook(hook).remove)
+        placed = module.register_forward_pre_hook(before, with_kwargs=True) if is_input else module.register_forward_hook(after)
+        stack.callback(placed.remove)
         stack.enter_context(eager())
         yield
 
@@ -103,7 +112,7 @@ def inject(model: nn.Module, layer: str, mask: Tensor | np.ndarray | Sequence[fl
 
     Args:
         model: any module; on leaving, also by an exception, it has the hooks that it had.
-        layer: dotted name, with ``@n`` for the n-th call.
+        layer: dotted name; ``NAME:input`` is what a module is given; with ``@n`` for the n-th call.
         mask: [K], or [N, K] with one row an image of the batch; bool or in [0, 1].
         fill: what a dropped channel becomes: a number, [K] or [N, K].
         channel_axis: of the layer's output, where it is not found rightly.
@@ -119,12 +128,12 @@ def inject(model: nn.Module, layer: str, mask: Tensor | np.ndarray | Sequence[fl
         ...     model(torch.rand(4, 2)).abs().sum().item()
         0.0
     """
-    module = find(model, layer).module
+    place = find(model, layer)
     given, filled = torch.as_tensor(mask), torch.as_tensor(fill)
     size = next((values.shape[-1] for values in (given, filled) if values.ndim), None)
 
     def masked(activation: Tensor) -> Tensor:
-        axis = axis_for_mask(module, tuple(activation.shape), size, channel_axis, layer)
+        axis = axis_for_mask(place, tuple(activation.shape), size, channel_axis, layer)
         return apply_mask(activation, given, filled, axis, layer)
 
     with change(model, layer, masked):
@@ -174,7 +183,7 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
 
     Args:
         model: any module; on leaving it has the hooks that it had.
-        layers: dotted names, with ``@n`` for the n-th call.
+        layers: dotted names, with ``:input`` for what a module is given and ``@n`` for the n-th call.
 
     Raises:
         LayerError: no such layer; at the forward pass, one fires more than once without ``@n``.

@@ -10,7 +10,7 @@ from torch import nn
 
 from chanattr.errors import LayerError
 from chanattr.network.layout import given_axis, grid_of
-from chanattr.network.names import Place, check_calls, find, kind, named
+from chanattr.network.names import Place, check_called, check_calls, find, kind, named
 from chanattr.network.observe import Sight, look
 from chanattr.network.outputs import Inputs, batch_size_of
 
@@ -20,10 +20,11 @@ class Layer:
     """What one forward pass tells about a layer.
 
     Attributes:
-        name: dotted, as in ``named_modules`` without ``module.`` and ``_orig_mod.``; ``@n`` for the n-th call.
+        name: dotted, as in ``named_modules`` without ``module.`` and ``_orig_mod.``; ``NAME:input`` for what the module is given;
+            ``@n`` for the n-th call.
         type: class of the module.
         calls: how often it fired; 0 is never.
-        shape: of its output, or of the first tensor in it.
+        shape: of its output (or input), or of the first tensor in it.
         channel_axis: of that shape; -1 where there is none.
         channels: K.
         grid: (h, w); (1, L) for tokens; (1, 1) without positions.
@@ -68,7 +69,11 @@ def describe(model: nn.Module, example: Inputs, name: str, *, channel_axis: int 
 def describe_all(model: nn.Module, example: Inputs, names: Sequence[str], *, channel_axis: int | None = None) -> tuple[Layer, ...]:
     """Several layers, as `describe` gives them, from one forward pass."""
     places = [find(model, name) for name in names]
-    seen = look(model, example, [] if channel_axis is not None else [place.name for place in places])
+    seen = look(model, example, [] if channel_axis is not None else [place.name for place in places],
+                [place.name for place in places if place.is_input])
+    for place in places:
+        if not seen[place.name]:
+            check_called(model, place)
     return tuple(_masked_layer(place, seen[place.name], batch_size_of(example), channel_axis) for place in places)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from chanattr.errors import InputError
+from chanattr.network.names import Place
 
 FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.modules.pooling._MaxPoolNd,
          nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd,
@@ -62,15 +63,16 @@ def keeps_layout(module: nn.Module) -> bool:
     return kind.__module__ in POINTWISE or kind is nn.Identity or kind.__name__ in ("StochasticDepth", "DropPath")
 
 
-def clues(module: nn.Module, shape: tuple[int, ...], square: bool) -> set[int]:
+def clues(module: nn.Module | None, shape: tuple[int, ...], square: bool) -> set[int]:
     """Channel axes that are likely: by the last module inside that tells, and by which two sizes are equal.
 
     Args:
-        module: of the layer.
-        shape: of its output, [N, ...] with four axes or more.
+        module: that gives it; None where what is inside the module tells nothing, as of its input.
+        shape: of the activation, [N, ...] with four axes or more.
         square: whether the images are, so that two equal sizes are height and width.
     """
-    found = {next((axis for inner in reversed(list(module.modules())) if (axis := _by_size(inner, shape)) >= 0), -1)}
+    inner = reversed(list(module.modules())) if module is not None else ()
+    found = {next((axis for part in inner if (axis := _by_size(part, shape)) >= 0), -1)}
     if square and len(shape) == 4:
         found |= {3 if shape[1] == shape[2] != shape[3] else 1 if shape[2] == shape[3] != shape[1] else -1}
     return found - {-1, 0}
@@ -84,12 +86,12 @@ def _by_size(module: nn.Module, shape: tuple[int, ...]) -> int:
     return fitting[0] if len(fitting) == 1 else -1
 
 
-def axis_for_mask(module: nn.Module, shape: tuple[int, ...], size: int | None, given: int | None, layer: str) -> int:
+def axis_for_mask(place: Place, shape: tuple[int, ...], size: int | None, given: int | None, layer: str) -> int:
     """The channel axis of an activation that a mask is put on, where only the module and the mask can tell.
 
     Args:
-        module: of the layer.
-        shape: of its output.
+        place: of the layer.
+        shape: of its activation.
         size: of the mask and the fill; None for single numbers.
         given: by the caller.
         layer: for messages.
@@ -99,12 +101,12 @@ def axis_for_mask(module: nn.Module, shape: tuple[int, ...], size: int | None, g
     """
     if given is not None:
         return given_axis(shape, given)
-    axis = told(module, shape)
+    axis = (taken if place.is_input else told)(place.module, shape)
     if axis > 0 or len(shape) == 3:
         return axis if axis > 0 else 2
     if size is None:
         return min(1, len(shape) - 1)  # the same number for every channel
-    likely = clues(module, shape, square=True) if len(shape) > 3 else set()
+    likely = clues(None if place.is_input else place.module, shape, square=True) if len(shape) > 3 else set()
     fitting = {axis for axis in (1, len(shape) - 1) if shape[axis] == size} if len(shape) > 3 else set()
     left = likely & fitting if likely and fitting else likely | fitting
     if len(left) != 1:

@@ -1,4 +1,4 @@
-"""Finds a module by its dotted name, and the call of it that is meant."""
+"""Finds a module by its dotted name, and what of it is meant: its output or its input, and of which call."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from torch import nn
 
 from chanattr.errors import LayerError
 
+INPUT = ":input"  # after a module's name: what it is given, in place of what it gives
+
 
 class Place(NamedTuple):
-    """A module found by name: itself, its plain name, and the call that is meant, counted from 1 (0: not said)."""
+    """A layer found by name: its module, its plain name, the call that is meant, counted from 1 (0: not said), and whether its input is."""
 
     module: nn.Module
     name: str
     call: int
+    is_input: bool = False
 
 
 def plain_names(model: nn.Module) -> dict[str, str]:
@@ -47,19 +50,33 @@ def split_call(name: str) -> tuple[str, int]:
     return (match[1], int(match[2])) if match else (name, 0)
 
 
+def split_input(name: str) -> tuple[str, bool]:
+    """The name of a layer's module, and whether its input is meant (``NAME:input``).
+
+    Example:
+        >>> split_input("blocks.0.attn.proj:input"), split_input("blocks.0")
+        (('blocks.0.attn.proj', True), ('blocks.0', False))
+    """
+    return name.removesuffix(INPUT), name.endswith(INPUT)
+
+
 def find(model: nn.Module, name: str) -> Place:
-    """The module that a layer's name means: a plain name, else one of ``named_modules``, also with the words of a wrapper that is gone.
+    """What a layer's name means: a plain name, else one of ``named_modules``, also with the words of a wrapper that is gone.
+
+    With ``:input`` after it, and before ``@n``, the module's input is meant.
 
     Raises:
         LayerError: no such layer; says which one may have been meant.
     """
-    bare, call = split_call(name)
+    whole, call = split_call(name)
+    bare, is_input = split_input(whole)
     modules, raw = named(model), dict(model.named_modules(remove_duplicate=False))
     unwrapped_name = ".".join(part for part in bare.split(".") if part not in ("_orig_mod", "module"))
     module = next((known[key] for known, key in ((modules, bare), (raw, bare), (modules, unwrapped_name)) if key in known), None)
     if module is not None:
         inner = unwrapped(module)
-        return Place(inner, next(plain for plain, other in modules.items() if other is inner), call)
+        plain = next(plain for plain, other in modules.items() if other is inner)
+        return Place(inner, plain + INPUT * is_input, call, is_input)
     close = difflib.get_close_matches(bare, modules, 1, 0.5)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     raise LayerError(f"no layer {bare!r} in {kind(model)}{hint} Expected a dotted name as in named_modules; "
@@ -81,6 +98,22 @@ def check_calls(name: str, number: int, calls: int) -> None:
     if calls > 1 and not number:
         raise LayerError(f"layer {name!r} fires {calls} times in a forward pass; expected its call to be named; "
                          f"use {name}@1 to {name}@{calls}")
+
+
+def check_called(model: nn.Module, place: Place) -> None:
+    """Refuses a module of attention whose weights are used without calling it, which no hook can see.
+
+    Raises:
+        LayerError: so.
+    """
+    owner, _, last = split_input(place.name)[0].rpartition(".")
+    parent = named(model).get(owner)
+    attends = parent is not None and re.search("attention|attn", kind(parent), re.IGNORECASE)
+    if not owner or parent is None or not attends or not isinstance(place.module, nn.Linear):
+        return
+    raise LayerError(f"layer {place.name!r} is never called: {kind(parent)} {owner!r} uses the weights of its {last!r} itself, as torch's "
+                     "attention does, and no hook sees what passes there (the attention heads side by side); expected a module that is "
+                     f"called; choose {owner!r}, its output, or for heads a model of timm or transformers, which call their projection")
 
 
 def inner_name(module: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""What forward passes show of every module: the shapes it gives, and from its neighbours and other image sizes its channel axis."""
+"""What forward passes show of every module: shapes, and from its neighbours and other image sizes the channel axis."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from chanattr.network.hooks import frozen, watch
 from chanattr.network.layout import clues, keeps_layout, taken, told
-from chanattr.network.names import named
+from chanattr.network.names import INPUT, named
 from chanattr.network.outputs import Inputs, call, first_tensor, replace_tensor
 
 
 class Sight(NamedTuple):
-    """One call of a module: the shape of (the first tensor in) its output, and the channel axis; -1 where nothing tells."""
+    """One call of a module: the shape of (the first tensor in) its output, or input, and the channel axis; -1 where nothing tells."""
 
     shape: tuple[int, ...]
     axis: int
@@ -38,8 +38,8 @@ class Call(NamedTuple):
     output: Value | None
 
 
-def look(model: nn.Module, example: Inputs, wanted: Collection[str]) -> dict[str, list[Sight]]:
-    """Every call of every module, by plain name.
+def look(model: nn.Module, example: Inputs, wanted: Collection[str], inputs: Collection[str] = ()) -> dict[str, list[Sight]]:
+    """Every call of every module, by plain name; and of some inputs of modules, by ``NAME:input``.
 
     The axis is taken from what the module is, or which modules made or take the same tensor (a convolution, a linear layer); else from
     what is inside it, where the sizes agree; else from a pass with images of twice the size, in which only the channels stay as many.
@@ -47,24 +47,32 @@ def look(model: nn.Module, example: Inputs, wanted: Collection[str]) -> dict[str
     Args:
         model: left as found.
         example: the model's input for one or two images.
-        wanted: names of modules whose axis is worth that second pass.
+        wanted: names whose axis is worth that second pass.
+        inputs: names of inputs that are looked at too.
     """
     modules = named(model)
     calls: list[Call] = []
     _run(model, modules, example, calls)
     flow = _axes_by_flow(modules, calls)
     square = _is_square(first_tensor(example))
-    seen: dict[str, list[Sight]] = {name: [] for name in modules}
-    for name, _, output in calls:
-        seen[name].append(Sight(output.shape, _axis(modules[name], output, flow, square)) if output is not None else Sight((), -1))
+    insides: dict[str, nn.Module | None] = {**modules, **dict.fromkeys(inputs)}  # what is inside a module tells nothing of its input
+    seen: dict[str, list[Sight]] = {name: [] for name in insides}
+    for name, value in _passed(calls, inputs):
+        seen[name].append(Sight(value.shape, _axis(insides[name], value, flow, square)) if value is not None else Sight((), -1))
     if any(sight.axis < 0 and len(sight.shape) == 4 for name in wanted for sight in seen[name]):
-        _fill_in(seen, _watched_at_twice_the_size(model, modules, example))
+        _fill_in(seen, _passed(_watched_at_twice_the_size(model, modules, example), inputs))
     if not square:
         _fill_in_clues(seen, modules)
     return seen
 
 
-def _axis(module: nn.Module, output: Value, flow: Mapping[int, int], square: bool) -> int:
+def _passed(calls: list[Call], inputs: Collection[str]) -> list[tuple[str, Value | None]]:
+    """What passed at every call, by name: outputs, and inputs that are asked for."""
+    found = [[(name, output), *([(name + INPUT, given)] if name + INPUT in inputs else [])] for name, given, output in calls]
+    return [pair for pairs in found for pair in pairs]
+
+
+def _axis(module: nn.Module | None, output: Value, flow: Mapping[int, int], square: bool) -> int:
     """By the flow; else by likelihoods that agree, where two equal sizes mean something; else of tokens the last."""
     if len(output.shape) < 3:
         return 1 if len(output.shape) == 2 else -1
@@ -141,10 +149,10 @@ def _watched_at_twice_the_size(model: nn.Module, modules: Mapping[str, nn.Module
     return calls
 
 
-def _fill_in(seen: dict[str, list[Sight]], larger: list[Call]) -> None:
+def _fill_in(seen: dict[str, list[Sight]], larger: list[tuple[str, Value | None]]) -> None:
     """Axes that are not known, from the one axis that did not grow."""
     shapes: defaultdict[str, list[tuple[int, ...]]] = defaultdict(list)
-    for name, _, output in larger:
+    for name, output in larger:
         shapes[name].append(output.shape if output is not None else ())
     for name, sights in seen.items():
         for number, (sight, other) in enumerate(zip(sights, shapes[name], strict=False)):
@@ -157,6 +165,7 @@ def _fill_in_clues(seen: dict[str, list[Sight]], modules: Mapping[str, nn.Module
     """Axes that are not known even so, from what is inside the module: of images that are not square, the last thing to go by."""
     for name, sights in seen.items():
         for number, sight in enumerate(sights):
-            likely = clues(modules[name], sight.shape, square=False) if sight.axis < 0 and len(sight.shape) > 3 else set()
+            unknown = name in modules and sight.axis < 0 and len(sight.shape) > 3
+            likely = clues(modules[name], sight.shape, square=False) if unknown else set()
             if len(likely) == 1:
                 sights[number] = sight._replace(axis=likely.pop())

@@ -40,6 +40,7 @@ from chanattr.runs.classes import Note, attribute_classes
 from chanattr.runs.plan import Plan, Ready, Task, make_ready
 from chanattr.runs.pool import results
 from chanattr.runs.shards import Shard, as_shard, shards
+from chanattr.search.groups import Group
 from chanattr.search.objective import Reward
 from chanattr.settings import Search
 from chanattr.store import ImageTable, Run
@@ -71,7 +72,8 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
               reward: str | Reward = "logit", game: str = "preserve",
               fill: str | float | Sequence[float] | np.ndarray = "zero", level: str | float | None = None,
               refine: bool | None = None, classes: bool = True, class_areas: Areas | Mapping[str, Areas] = None, folds: int = 2,
-              label: str = "exact", score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, seed: int = 0,
+              label: str = "exact", score: Callable[..., Tensor] | None = None, group: Group = "",
+              channel_axis: int | None = None, seed: int = 0,
               batch_size: int | None = None, engine: str = "auto", shard_size: int = SHARD, workers: int = 0, name: str = "",
               preprocessing: str = "", class_names: Sequence[str] = (), resume: bool = True,
               progress: Progress = True) -> RunSummary:
@@ -88,7 +90,7 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
         layers: dotted names; a file holds each under its one name, without a wrapper's words and with ``@n`` only where it fires twice.
         targets: "predicted" (default), "label", or one class for all.
         areas: as in `per_image`, or ``{layer: areas}``.
-        search, reward, game, fill, level, refine, score, channel_axis, seed, batch_size, engine: as in `per_image`.
+        search, reward, game, fill, level, refine, score, group, channel_axis, seed, batch_size, engine: as in `per_image`.
         classes: whether to search joint sets for every class that has labels.
         class_areas: of the joint sets; None is `areas`.
         folds: parts of a class searched apart for held-out scores.
@@ -111,7 +113,7 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
     check_named(reward=reward, score=score)
     check_label(label)
     asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed, model=name or kind(model),
-                  preprocessing=preprocessing, batch_size=batch_size)
+                  preprocessing=preprocessing, batch_size=batch_size, group=group)
     example = first_images(loader).to(device_of(model))
     plan = Plan.of(model, example, layers, asked, areas=areas, fill=fill, engine=engine, channel_axis=channel_axis)
     class_areas = plan.by_layer(areas if class_areas is None else class_areas)

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -43,6 +43,9 @@ class Family(Protocol):
     def resolve(self, search: AnySearch) -> AnySearch:
         """The search with every field left None set to this family's value."""
 
+    def spread(self, masks: Tensor) -> Tensor:
+        """The masks as the layer takes them, a value a channel; differentiable."""
+
 
 @dataclass(frozen=True)
 class Channels:
@@ -52,6 +55,9 @@ class Channels:
     """
 
     size: int
+    name: ClassVar[str] = ""
+    unit: ClassVar[str] = "channels"
+    sha256: ClassVar[str] = ""
 
     def start(self, count: int, *, device: torch.device, dtype: torch.dtype = torch.float32) -> Float[Tensor, "P K"]:
         """All ones: nothing dropped."""
@@ -83,6 +89,10 @@ class Channels:
     def resolve(self, search: AnySearch) -> AnySearch:
         """The search with the channel family's values for fields left None."""
         return resolve(search, CHANNEL_EXACT if isinstance(search, ExactSearch) else CHANNEL_PENALTY)
+
+    def spread(self, masks: Tensor) -> Tensor:
+        """Unchanged: a mask has a value a channel."""
+        return masks
 
 
 CHANNEL_EXACT = ExactSearch(relaxed_steps=15, binary_steps=25, anneal=0.5, relaxed_rate=0.3, momentum=0.5, memory=0.8, exchange=0.5,

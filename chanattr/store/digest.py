@@ -47,6 +47,8 @@ def _add_answers(digest: Any, index: Index, answers: Answers) -> None:
     described = [[column.name, column.dtype, head.shape(column, 0)] for column in columns(head.kind)]
     _say(digest, [head.path, head.settings.as_dict(), described])
     digest.update(head.areas.tobytes() + head.fill_values.tobytes())
+    if head.entry == "group":
+        digest.update(head.groups.tobytes())
     images = head.kind is ImageAttribution
     for wanted, pieces, rows in ((columns(head.kind), answers.pieces, answers.rows()),
                                  ((energy_column(),), answers.energy, answers.energy_rows())):

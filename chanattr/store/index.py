@@ -16,6 +16,7 @@ from chanattr.records import NOT_RUN, ClassAttribution
 from chanattr.settings import Settings
 from chanattr.store import check
 from chanattr.store.layout import (
+    ENTRY,
     FOLDERS,
     FORMAT,
     FORMAT_VERSION,
@@ -236,9 +237,12 @@ def read_head(kind: type, group: h5py.Group, items: Items) -> Head:
     about = check.attributes(group)
     areas = read_array(items, "area", "<i4", (len(items["area"]),))
     fill = read_array(items, "fill_values", "<f4", (len(items["fill_values"]),))
+    groups = read_array(items, "groups", "<i4", fill.shape) if "groups" in items else np.arange(len(fill), dtype="<i4")
+    if not np.array_equal(np.unique(groups), np.arange(len(np.unique(groups)))):
+        raise ValueError(f"the groups of {group.name} are not numbered from 0 without a gap")
     down, across = (int(size) for size in about["grid"])
     head = Head(kind=kind, layer=str(about["layer"]), label=str(about["label"]), settings=Settings.from_json(str(about["settings"])),
-                engine=str(about["engine"]), areas=areas, fill_values=fill, grid=(down, across))
+                engine=str(about["engine"]), areas=areas, fill_values=fill, groups=groups, grid=(down, across))
     if f"/{head.path}" != group.name:
         raise ValueError(f"the group {group.name} says that it is {head.path}")
     return head
@@ -251,11 +255,11 @@ def check_same(stored: Head, given: Head) -> None:
         StoreError: settings, areas, channels, grid or fill values differ.
     """
     different: list[tuple[str, Any, Any]] = stored.settings.differences(given.settings)
-    different += [(f"the number of {name}s", stored.sizes[name], given.sizes[name]) for name in ("channel", "area", "y", "x")
+    different += [(f"the number of {name}s", stored.sizes[name], given.sizes[name]) for name in ("channel", ENTRY, "area", "y", "x")
                   if stored.sizes[name] != given.sizes[name]]
     if not different:
-        different += [(name, getattr(stored, name).tolist(), getattr(given, name).tolist()) for name in ("areas", "fill_values")
-                      if not np.array_equal(getattr(stored, name), getattr(given, name), equal_nan=name != "areas")]
+        different += [(name, getattr(stored, name).tolist(), getattr(given, name).tolist()) for name in ("areas", "fill_values", "groups")
+                      if not np.array_equal(getattr(stored, name), getattr(given, name), equal_nan=name == "fill_values")]
     for name, mine, theirs in different:
         raise StoreError(f"layer {stored.layer!r} has answers under the label {stored.label!r} with {name} {_short(mine)}; these have "
                          f"{_short(theirs)}; expected one question a label; write these under another one: label=...")

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from chanattr.errors import StoreError
-from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, array_axes, row_axis
+from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, array_axes, is_grouped, row_axis
 from chanattr.settings import Settings
 
 FORMAT, PART_FORMAT, FORMAT_VERSION = "chanattr-run", "chanattr-part", "1.0"
+ENTRY = "entry"  # of a mask: named "channel" in a file, or "group" where channels are grouped
 FOLDERS: dict[type, str] = {ImageAttribution: "layers", ClassAttribution: "classes"}
-DIMENSIONS = {"N": "image", "A": "area", "K": "channel", "C": "class", "h": "y", "w": "x"}
+DIMENSIONS = {"N": "image", "A": "area", "K": ENTRY, "C": "class", "h": "y", "w": "x"}
 UNKNOWN_SHA256 = bytes(32)
 HALF_MAX = float(np.finfo(np.float16).max)
 TEXT = "str"
@@ -29,7 +30,8 @@ _FLAGS = {ImageAttribution: {"top1", "smallest_top1"}, ClassAttribution: set()}
 _INTEGERS = {"targets": -1, "predictions": -1, "smallest_area": NOT_RUN, "rows": 0, "images": 0}
 _HALVES = {"energy", "energy_by_area"}
 # Shared by all rows, or kept for some rows only; the class numbers are the rows themselves.
-_APART = {ImageAttribution: {"areas", "fill_values", "energy_by_area"}, ClassAttribution: {"areas", "fill_values", "targets"}}
+_APART = {ImageAttribution: {"areas", "fill_values", "groups", "energy_by_area"},
+          ClassAttribution: {"areas", "fill_values", "groups", "targets"}}
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Head:
         settings: the question.
         engine: provenance, in words.
         areas: i4 [A].
-        fill_values: f4 [K].
+        fill_values: f4 [L].
+        groups: group of every channel, i4 [L].
         grid: (h, w) of the layer; (0, 0) for classes.
     """
 
@@ -76,6 +79,7 @@ class Head:
     engine: str
     areas: np.ndarray
     fill_values: np.ndarray
+    groups: np.ndarray
     grid: tuple[int, int] = (0, 0)
 
     @property
@@ -85,9 +89,23 @@ class Head:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Length of every dimension but the rows'."""
-        channels = len(self.fill_values)
-        return {"area": len(self.areas), "channel": channels, "byte": (channels + 7) // 8, "y": self.grid[0], "x": self.grid[1]}
+        """Length of every dimension but the rows'; `ENTRY` is that of a mask."""
+        return {"area": len(self.areas), "channel": len(self.fill_values), ENTRY: self.entries, "byte": (self.entries + 7) // 8,
+                "y": self.grid[0], "x": self.grid[1]}
+
+    @property
+    def entries(self) -> int:
+        """Of a mask: channels, or groups of them."""
+        return int(self.groups.max(initial=-1)) + 1
+
+    @property
+    def entry(self) -> str:
+        """What an entry of a mask is: "channel" or "group"."""
+        return "group" if is_grouped(self.groups) else "channel"
+
+    def dims(self, column: Column) -> tuple[str, ...]:
+        """The names of a column's dimensions after the first, in a file."""
+        return tuple(self.entry if name == ENTRY else name for name in column.dims)
 
     def shape(self, column: Column, rows: int) -> tuple[int, ...]:
         """Of a column with so many rows."""
@@ -190,12 +208,12 @@ def encode(column: Column, values: Any) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def decode(column: Column, stored: np.ndarray, channels: int) -> Any:
+def decode(column: Column, stored: np.ndarray, entries: int) -> Any:
     """A stored array as the record holds it; half precision comes back as f4."""
     if column.dtype == TEXT:
         return tuple(str(text) for text in stored)
     if column.packed:
-        return np.unpackbits(stored, axis=-1, count=channels, bitorder="little").view(bool)
+        return np.unpackbits(stored, axis=-1, count=entries, bitorder="little").view(bool)
     if column.flag:
         return stored.astype(bool)
     return stored.astype("<f4") if column.dtype == "<f2" else stored
@@ -206,4 +224,5 @@ def head_of(record: ImageAttribution | ClassAttribution, label: str) -> Head:
     grid = record.energy.shape[1:] if isinstance(record, ImageAttribution) else (0, 0)
     fill = Column("fill_values", "fill_values", "<f4", ("channel",), np.nan)
     return Head(kind=type(record), layer=record.layer, label=label, settings=record.settings, engine=record.engine,
-                areas=np.asarray(record.areas).astype("<i4"), fill_values=encode(fill, record.fill_values), grid=(grid[0], grid[1]))
+                areas=np.asarray(record.areas).astype("<i4"), fill_values=encode(fill, record.fill_values),
+                groups=np.asarray(record.groups).astype("<i4"), grid=(grid[0], grid[1]))

@@ -166,8 +166,11 @@ def _put_answers(root: h5py.File, answers: Answers, images: int) -> None:
     head = answers.head
     group = put_head(root, head)
     _scale(group, "area", head.areas)
-    _scale(group, "channel", np.arange(len(head.fill_values), dtype="<i4"))
+    for name, count in {"channel": len(head.fill_values), head.entry: head.entries}.items():
+        _scale(group, name, np.arange(count, dtype="<i4"))
     _fill(group, "fill_values", head.fill_values, ("channel",))
+    if head.entry == "group":
+        _fill(group, "groups", head.groups, ("channel",))
     for name in ("byte", "y", "x") if head.kind is ImageAttribution else ("byte",):
         _marker(group, name, head.sizes[name])
     if head.kind is ImageAttribution:
@@ -186,8 +189,8 @@ def _put_columns(group: h5py.Group, answers: Answers, pieces: Sequence[Any], wan
     for column in wanted:
         dtype = h5py.string_dtype() if column.dtype == TEXT else column.dtype
         most = 64 if column.packed or len(column.dims) > 1 else BLOCK
-        made[column.name] = _create(group, column.name, head.shape(column, len(rows)), dtype, (axis, *column.dims), most=most)
-        made[column.name].attrs.update(_meaning(column, len(head.fill_values)))
+        made[column.name] = _create(group, column.name, head.shape(column, len(rows)), dtype, (axis, *head.dims(column)), most=most)
+        made[column.name].attrs.update(_meaning(column, head.entries))
     step = block_rows(wanted, head)
     for start in range(0, len(rows), step):
         for name, values in gather(head, pieces, wanted, rows[start:start + step]).items():
@@ -195,10 +198,10 @@ def _put_columns(group: h5py.Group, answers: Answers, pieces: Sequence[Any], wan
                 made[name][start:start + step] = values
 
 
-def _meaning(column: Column, channels: int) -> Mapping[str, Any]:
+def _meaning(column: Column, entries: int) -> Mapping[str, Any]:
     """Attributes that tell other readers what the numbers are."""
     if column.packed:
-        return {"encoding": "packbits-little", "channels": channels}
+        return {"encoding": "packbits-little", "channels": entries}
     if column.flag:
         return {"dtype": "bool"}
     if column.dtype in ("<f4", "<f2"):

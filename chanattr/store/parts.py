@@ -193,6 +193,8 @@ def build_part(run_id: str, *, settings: str = "", images: ImageRows | None = No
         if head is not None:
             group = put_head(root, head)
             group["area"], group["fill_values"] = head.areas, head.fill_values
+            if head.entry == "group":
+                group["groups"] = head.groups
             for column, values in (data or {}).items():
                 _put(group, column.name, values, column.dtype)
             if rows is not None:

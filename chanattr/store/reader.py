@@ -81,8 +81,8 @@ def image_field(index: Index, layer: str, label: str, name: str, rows: Keys) -> 
 
 def _decoded(answers: Answers, wanted: Sequence[Column], rows: np.ndarray) -> dict[str, Any]:
     stored = gather(answers.head, answers.pieces, wanted, rows)
-    channels = len(answers.head.fill_values)
-    return {column.field: decode(column, stored.pop(column.name), channels) for column in wanted}
+    entries = answers.head.entries
+    return {column.field: decode(column, stored.pop(column.name), entries) for column in wanted}
 
 
 def image_record(index: Index, layer: str, label: str, rows: Keys) -> ImageAttribution:
@@ -90,7 +90,8 @@ def image_record(index: Index, layer: str, label: str, rows: Keys) -> ImageAttri
     answers, chosen = answers_of(index, ImageAttribution, layer, label), rows_of(index, rows)
     head = answers.head
     return ImageAttribution(layer=layer, settings=head.settings, engine=head.engine, keys=tuple(index.keys[row] for row in chosen),
-                            areas=head.areas, fill_values=head.fill_values, energy_by_area=gather_energy(answers, chosen),
+                            areas=head.areas, fill_values=head.fill_values, groups=head.groups,
+                            energy_by_area=gather_energy(answers, chosen),
                             **_decoded(answers, columns(ImageAttribution), chosen))
 
 
@@ -99,7 +100,7 @@ def class_record(index: Index, layer: str, label: str) -> ClassAttribution:
     answers = answers_of(index, ClassAttribution, layer, label)
     head, targets = answers.head, answers.rows()
     return ClassAttribution(layer=layer, settings=head.settings, engine=head.engine, targets=targets.astype("<i4"), areas=head.areas,
-                            fill_values=head.fill_values, **_decoded(answers, columns(ClassAttribution), targets))
+                            fill_values=head.fill_values, groups=head.groups, **_decoded(answers, columns(ClassAttribution), targets))
 
 
 def image_table(index: Index) -> ImageTable:
@@ -134,6 +135,8 @@ def _about(index: Index, layer: str, label: str) -> dict[str, Any]:
     head = (images or classes or answers_of(index, ImageAttribution, layer, label)).head
     about = {"areas": head.areas.tolist(), "channels": len(head.fill_values), "images": len(images.done) if images else 0,
              "settings": head.settings.as_dict(), "engine": head.engine, "classes": len(classes.done) if classes else 0}
+    if head.entry == "group":
+        about["groups"] = head.entries
     if classes:
         about |= {"class_areas": classes.head.areas.tolist(), "class_settings": classes.head.settings.as_dict()}
     return about

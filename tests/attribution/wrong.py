@@ -74,7 +74,7 @@ AREAS = r"areas=.*; expected a list of whole numbers of channels, None for a gri
 AREA = r"area {} for a layer of 6 channels; expected a whole number of channels from 1 to 6; leave areas out for a grid over all of them"
 TARGETS = r"targets have shape {} and type torch.\w+; expected 4 whole numbers, one an image; leave targets out for the predicted classes"
 SEARCH = r"search={}; expected ca.ExactSearch\(...\) or ca.PenaltySearch\(...\); leave it out for the exact search"
-IMAGES = r"images are {}; expected a floating tensor \[N, ...\] as the model takes it, N at least 1; make them floats by the model's own"
+IMAGES = r"images are {}; expected a floating tensor \[N, ...\] as the model takes it, N at least 1, or a tuple or mapping that holds one"
 FOUND = r"{}; pass what per_image gave for these images, in their order, or leave found out"
 LEVEL = r"level={}; expected 'original', 'top1' or a fraction from 0 to 1"
 

@@ -112,7 +112,7 @@ def test_blocks_are_small_where_rows_are_large() -> None:
 
 @pytest.mark.parametrize("kind", [type(images(0, 1)), type(classes())])
 def test_every_field_of_a_record_has_a_place(kind: type) -> None:
-    apart = {"areas", "fill_values", "energy_by_area"} if kind is ImageAttribution else {"areas", "fill_values", "targets"}
+    apart = {"areas", "fill_values", "groups"} | ({"energy_by_area"} if kind is ImageAttribution else {"targets"})
     stored = {column.field for column in columns(kind)} - {"names"}
     assert stored | apart == set(array_axes(kind))
     assert len({column.name for column in columns(kind)}) == len(columns(kind))
@@ -145,4 +145,4 @@ def test_the_store_imports_no_torch(tmp_path: Path) -> None:
 
 
 def test_sizes() -> None:
-    assert head_of(images(), "exact").sizes == {"area": 3, "channel": CHANNELS, "byte": 3, "y": GRID[0], "x": GRID[1]}
+    assert head_of(images(), "exact").sizes == {"area": 3, "channel": CHANNELS, "entry": CHANNELS, "byte": 3, "y": GRID[0], "x": GRID[1]}

@@ -1,0 +1,129 @@
+"""Groups of channels as a family: a mask selects whole groups, and areas count groups."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from chanattr.errors import InputError
+from chanattr.search.family import Channels
+from chanattr.settings import AnySearch
+
+Group = str | int | Sequence[int] | np.ndarray | Tensor  # "", "heads", channels a group, or the group of every channel
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Masks over G groups of a layer's channels: parameters are a value a group, in [0, 1]^G; areas count groups.
+
+    A group is to the search what a channel is elsewhere, so its settings are those of `Channels`; only the network sees the
+    channels, and the slope of a group is the sum over its channels.
+
+    Attributes:
+        groups: group of every channel, i8 [K], each of 0 to G - 1 at least once.
+        name: "heads" or "given", as it is stored.
+    """
+
+    groups: Tensor
+    name: str = "given"
+    unit: str = "groups"
+
+    @classmethod
+    def consecutive(cls, width: int, channels: int, name: str = "given") -> Groups:
+        """Groups of `width` channels in order."""
+        return cls(torch.arange(channels) // width, name, "heads" if name == "heads" else "groups")
+
+    @property
+    def size(self) -> int:
+        """G."""
+        return self._entries.size
+
+    @cached_property
+    def _entries(self) -> Channels:
+        """The masks as the search sees them."""
+        return Channels(int(self.groups.max()) + 1)
+
+    @property
+    def sha256(self) -> str:
+        """Of the group of every channel, in hex."""
+        return hashlib.sha256(self.groups.cpu().numpy().astype("<i4").tobytes()).hexdigest()
+
+    def spread(self, masks: Tensor) -> Tensor:
+        """[P, G] to [P, K]: each channel has its group's value. In a backward pass the channels' slopes are summed."""
+        return masks[..., self.groups.to(masks.device)]
+
+    def start(self, count: int, *, device: torch.device, dtype: torch.dtype = torch.float32) -> Float[Tensor, "P G"]:
+        """All ones: nothing dropped."""
+        return self._entries.start(count, device=device, dtype=dtype)
+
+    def project(self, values: Float[Tensor, "P G"], areas: Int[Tensor, "P"] | Float[Tensor, "P"]) -> Float[Tensor, "P G"]:
+        """As `Channels.project`, over groups."""
+        return self._entries.project(values, areas)
+
+    def smooth_gradient(self, gradient: Float[Tensor, "P G"], progress: float) -> Float[Tensor, "P G"]:
+        """Unchanged."""
+        return gradient
+
+    def binary(self, values: Float[Tensor, "P G"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P G"]:
+        """The `areas` groups of largest value; ties go to the lower number."""
+        return self._entries.binary(values, areas)
+
+    def finish(self, values: Float[Tensor, "P G"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P G"]:
+        """The binary masks."""
+        return self._entries.finish(values, areas)
+
+    def every(self, area: int, most: int) -> Bool[Tensor, "S G"]:
+        """All sets of `area` groups, if they are at most `most`; none otherwise."""
+        return self._entries.every(area, most)
+
+    def resolve(self, search: AnySearch) -> AnySearch:
+        """The search with the channel family's values for fields left None."""
+        return self._entries.resolve(search)
+
+
+def groups_of(group: Group, channels: int, layer: str) -> Groups:
+    """Groups as a caller gives them.
+
+    Args:
+        group: channels a group, in order; or the group of every channel, [K], numbered from 0 without a gap.
+        channels: K.
+        layer: for messages.
+
+    Raises:
+        InputError: something else.
+
+    Example:
+        >>> groups_of(2, 6, "mix").groups.tolist()
+        [0, 0, 1, 1, 2, 2]
+        >>> groups_of([1, 0, 0], 3, "mix").spread(torch.tensor([[0.5, 1.0]])).tolist()
+        [[1.0, 0.5, 0.5]]
+    """
+    remedy = (f"expected 'heads', a divisor of {channels} (channels a group, in order), or the group of each of the {channels} channels of "
+              f"layer {layer!r}, numbered from 0 without a gap; leave it out for single channels")
+    values = _whole_numbers(group)
+    if values.ndim == 0 and values.size and int(values) > 0 and channels % int(values) == 0:
+        return Groups.consecutive(int(values), channels)
+    if values.shape != (channels,):
+        what = repr(group) if isinstance(group, (str, int, float)) else f"{type(group).__name__} of shape {values.shape}"
+        raise InputError(f"group={what}; {remedy}")
+    if values.min() != 0 or len(np.unique(values)) != values.max() + 1:
+        raise InputError(f"group has the numbers {np.unique(values)[:10].tolist()}; {remedy}")
+    return Groups(torch.from_numpy(values.astype(np.int64)))
+
+
+def _whole_numbers(group: Group) -> np.ndarray:
+    """The numbers given, i8; none where they are no whole numbers."""
+    if isinstance(group, Tensor):
+        group = group.detach().cpu().numpy()
+    try:
+        values = np.asarray(group)
+    except (TypeError, ValueError):
+        return np.zeros((0, 0), np.int64)
+    return values.astype(np.int64) if values.dtype.kind in "iu" else np.zeros((0, 0), np.int64)
