@@ -1,0 +1,314 @@
+"""`bench`: the plain way, the paper's protocol done literally, against `per_image`, measured on the same images in one run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from chanattr.attribution.asking import Asking, make_asking, search_pairs
+from chanattr.attribution.image import answer, per_image
+from chanattr.attribution.inputs import check_images, check_model
+from chanattr.attribution.question import Areas, Asked, Question, default_batch_size, make_question
+from chanattr.attribution.score import fill_of
+from chanattr.errors import InputError
+from chanattr.network.clock import measured, peak_since_start
+from chanattr.network.names import kind
+from chanattr.network.tail import Tail, bind
+from chanattr.progress import Progress, advance
+from chanattr.records import ImageAttribution
+from chanattr.settings import STEPS, PenaltySearch, Range, check_number
+
+PROTOCOL = 300  # steps of the paper
+ROUND = 2.0  # seconds that a rate is measured for, at least two steps
+PLAIN = "plain"
+AREAS, REFINED, ALONE = "refine=False", "refine=True", "areas='smallest'"
+WAYS: dict[str, dict[str, Any]] = {AREAS: {"refine": False}, REFINED: {"refine": True}, ALONE: {"areas": "smallest"}}
+
+
+class Rung(NamedTuple):
+    """One part of the gain: what was changed, and how many times less time an image it took, as measured in this run."""
+
+    change: str
+    ratio: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way to answer, measured.
+
+    Attributes:
+        name: "plain", or the arguments of `per_image`.
+        engine: how masked activations were scored.
+        images: answered in each round.
+        seconds: an image, of each round; without making the way ready.
+        evaluations: an image, with what a* took.
+        peak: most bytes held; see `chanattr.network.clock.measured`.
+        score: mean over the plain way's images and the areas by the definition in float32; None without areas, or where the plain way
+            was cut short.
+        share: of the better score of both ways for the same image and area, as ratio of means; None as `score`.
+        smallest: a* of the plain way's images, in their order; -1 where none was reached; empty where the way was cut short.
+    """
+
+    name: str
+    engine: str
+    images: int
+    seconds: tuple[float, ...]
+    evaluations: float
+    peak: int
+    score: float | None
+    share: float | None
+    smallest: tuple[int, ...]
+
+    @property
+    def mean_seconds(self) -> float:
+        """An image, over the rounds."""
+        return float(np.mean(self.seconds))
+
+    @property
+    def rate(self) -> float:
+        """Evaluations a second."""
+        return self.evaluations / self.mean_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What was measured.
+
+    Attributes:
+        model, layer, channels, device, threads, torch: what, where and by what.
+        areas: searched by both; the full area needs no search in either.
+        images, plain_images, steps: given; of which the plain way did; of its protocol's 300 steps.
+        batch_size: masked images that `per_image` runs at once; the plain way runs the areas of one image.
+        ready_seconds, again_seconds: to find the layer, export, cut and check against injection: the first time, and when it is kept.
+        peak_of_process: whether peaks count from the start of the process, where the system cannot put the mark back.
+        ways: the plain one first.
+        rungs: parts of the gain of the last way; their product is the whole.
+    """
+
+    model: str
+    layer: str
+    channels: int
+    device: str
+    threads: int
+    torch: str
+    areas: tuple[int, ...]
+    images: int
+    plain_images: int
+    steps: int
+    batch_size: int
+    ready_seconds: float
+    again_seconds: float
+    peak_of_process: bool
+    ways: tuple[Way, ...]
+    rungs: tuple[Rung, ...]
+
+    def gain(self, way: Way) -> float:
+        """How many times less time an image than the plain way takes for all its steps (calculated, if it was cut short)."""
+        return self.plain_seconds / way.mean_seconds
+
+    @property
+    def plain_seconds(self) -> float:
+        """An image by the plain way with all its 300 steps: measured, or in proportion to the evaluations if it was cut short."""
+        return self.ways[0].mean_seconds * whole_protocol(self.ways[0].evaluations, self.steps)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        ways = [dataclasses.asdict(way) | {"mean_seconds": way.mean_seconds, "rate": way.rate, "gain": self.gain(way)} for way in self.ways]
+        rungs = [rung._asdict() for rung in self.rungs]
+        return dataclasses.asdict(self) | {"ways": ways, "rungs": rungs, "plain_seconds": self.plain_seconds, "complete": self.complete}
+
+    @property
+    def complete(self) -> bool:
+        """Whether the plain way ran all its steps; else its answers are none."""
+        return self.steps == PROTOCOL
+
+
+def whole_protocol(evaluations: float, steps: int) -> float:
+    """How many times the evaluations of so many steps all 300 are: each area ends with one forward."""
+    return 1.0 if steps == PROTOCOL else (PROTOCOL + 1 / 3) / (steps + 1 / 3)
+
+
+@dataclass
+class _Taken:
+    """What was measured of a way so far."""
+
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    found: list[ImageAttribution] = dataclasses.field(default_factory=list)
+    peak: int = 0
+
+
+def bench(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, areas: Areas = None, plain_images: int = 1,
+          plain_steps: int = PROTOCOL, score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, name: str = "",
+          progress: Progress = False) -> Bench:
+    """The plain way against `per_image`, on the same images, in turns.
+
+    The plain way is the paper's protocol done literally: a hook on the whole network, one image at a time, its areas as the batch,
+    `PenaltySearch`, float32. There is a round for each image that it does: it, then the rates between, then `per_image` on all images.
+
+    Args:
+        model: any module; left exactly as found.
+        images: as the model takes them.
+        layer, areas, score, channel_axis: as for `per_image`; areas must be given or None.
+        plain_images: how many of the images, from the first, the plain way does.
+        plain_steps: below 300 its answers are not reported, and its time is calculated from those steps.
+        name: of the model, for the report.
+        progress: as for `per_image`; over rounds.
+
+    Raises:
+        InputError: also for areas="smallest", or no area below K.
+        LayerError, ModelError: as `per_image`.
+    """
+    images_given = check_images(images)
+    plain_images = int(check_number(f"plain_images={plain_images!r}", plain_images, Range(1, images_given, whole=True)))
+    plain_steps = int(check_number(f"plain_steps={plain_steps!r}", plain_steps, STEPS._replace(high=PROTOCOL)))
+    if isinstance(areas, str):
+        raise InputError(f"areas={areas!r} to compare with a way that needs areas; expected counts of channels, or None for the grid")
+    check_model(model, images[:2], score)
+    options: dict[str, Any] = {"score": score, "channel_axis": channel_axis}
+    with measured(images.device) as ready:
+        tail = bind(model, images[:2], [layer], **options)[layer]
+    with measured(images.device) as again:
+        bind(model, images[:2], [layer], **options)
+    hook = bind(model, images[:2], [layer], engine="injection", **options)[layer]
+    plain = _question(model, tail, areas, plain_steps, score)
+    open_ = tuple(area for area in plain.settings.areas if area < tail.layer.channels)
+    if not open_:
+        raise InputError(f"areas={plain.settings.areas} for a layer of {tail.layer.channels} channels; expected one that needs a search, "
+                         "below all of them; leave areas out")
+    plain = dataclasses.replace(plain, batch_size=len(open_))
+    taken = {PLAIN: _Taken(), **{way: _Taken() for way in WAYS}}
+    rates: dict[str, list[float]] = {}
+    with advance(progress, plain_images, "rounds") as tell:
+        for row in range(plain_images):
+            _plain_round(taken[PLAIN], plain, hook, images[row:row + 1])
+            for change, rate in _rates(plain, tail, images, row, default_batch_size(model)):
+                rates.setdefault(change, []).append(rate)
+            for way, asked in WAYS.items():
+                _our_round(taken[way], model, images, layer, again.seconds, {"areas": areas} | asked | options)
+            tell(1)
+    ways = _ways(taken, plain, hook, images, plain_steps)
+    return Bench(
+        model=name or kind(model), layer=tail.layer.name, channels=tail.layer.channels, device=_device_name(images.device),
+        threads=torch.get_num_threads(), torch=torch.__version__, areas=open_, images=images_given, plain_images=plain_images,
+        steps=plain_steps, batch_size=default_batch_size(model), ready_seconds=ready.seconds, again_seconds=again.seconds,
+        peak_of_process=peak_since_start(images.device), ways=ways,
+        rungs=ladder(ways, {change: float(np.mean(found)) for change, found in rates.items()}, plain_steps))
+
+
+def ladder(ways: Sequence[Way], rates: dict[str, float], steps: int) -> tuple[Rung, ...]:
+    """The parts of the gain from the plain way, which is first, to the last; their product is the ratio of seconds an image.
+
+    Seconds are evaluations over their rate, so each change of the rate and each change of the evaluations is a ratio of its own.
+
+    Args:
+        ways: plain, on the areas, refined, a* alone.
+        rates: evaluations a second after each change, in order.
+        steps: of the plain way.
+    """
+    plain, areas, refined, alone = ways
+    rungs, before = [], plain.rate
+    for change, rate in (*rates.items(), ("own search, judging, records", areas.rate)):
+        rungs.append(Rung(change, rate / before))
+        before = rate
+    fewer = plain.evaluations * whole_protocol(plain.evaluations, steps) / areas.evaluations
+    return (*rungs, Rung("fewer evaluations", fewer), Rung("a* refined to the exact count", areas.mean_seconds / refined.mean_seconds),
+            Rung("areas not searched", refined.mean_seconds / alone.mean_seconds))
+
+
+def _question(model: nn.Module, tail: Tail, areas: Areas, steps: int, score: Callable[..., Tensor] | None) -> Question:
+    """The plain way's question."""
+    asked = Asked(areas=areas, search=PenaltySearch(steps=steps), refine=False, score=score)
+    return make_question(asked, model, tail.layer, fill_of("zero", torch.zeros(1, *tail.layer.shape[1:]), tail.layer))
+
+
+def _plain_round(taken: _Taken, plain: Question, hook: Tail, image: Tensor) -> None:
+    """One image by the plain way."""
+    stem = hook.stem(image)
+    with measured(image.device) as meter:
+        found = answer(plain, hook, stem, keys=("0",), targets=None, fill=fill_of("zero", stem.activation, hook.layer))
+    taken.seconds.append(meter.seconds)
+    taken.peak = max(taken.peak, meter.peak)
+    taken.found.append(found)
+
+
+def _our_round(taken: _Taken, model: nn.Module, images: Tensor, layer: str, again: float, asked: dict[str, Any]) -> None:
+    """All images by `per_image`; what making the way ready takes when it is kept is not theirs."""
+    with measured(images.device) as meter:
+        found = per_image(model, images, layer, **asked)
+    taken.seconds.append(max(meter.seconds - again, 0.0) / len(images))
+    taken.peak = max(taken.peak, meter.peak)
+    taken.found = [found]
+
+
+def _rates(plain: Question, tail: Tail, images: Tensor, row: int, batch_size: int) -> Iterator[tuple[str, float]]:
+    """Evaluations a second of the plain way's own search, as one thing after another is changed."""
+    yield "tail cut out", _rate(_asking(plain, tail, images[row:row + 1]))
+    yield "large batches", _rate(_asking(dataclasses.replace(plain, batch_size=batch_size), tail, images))
+
+
+def _asking(question: Question, tail: Tail, images: Tensor) -> Asking:
+    stem = tail.stem(images)
+    goal = stem.logits.argmax(1)
+    members = tuple(torch.arange(len(goal), device=goal.device)[:, None])
+    return make_asking(question, tail, stem, goal, fill_of("zero", stem.activation, tail.layer), members)
+
+
+def _rate(asking: Asking) -> float:
+    """Evaluations a second over all rows and areas side by side, after a first step that is not counted."""
+    settings, device = asking.question.settings, asking.original.device
+    areas = torch.tensor([area for area in settings.areas if area < asking.question.family.size], device=device)
+    rows = torch.arange(len(asking.original), device=device).repeat_interleave(len(areas))
+    everything = areas.repeat(len(asking.original))
+
+    def run(steps: int) -> tuple[float, float]:
+        short = dataclasses.replace(asking.question, settings=dataclasses.replace(settings, search=PenaltySearch(steps=steps)))
+        with measured(device) as meter:
+            found = search_pairs(asking._replace(question=short), everything, rows)
+        return float(found.evaluations.sum()), meter.seconds
+
+    _, once = run(1)
+    spent, seconds = run(int(np.clip(ROUND / max(once, 1e-6), 2, PROTOCOL)))
+    return spent / seconds
+
+
+def _ways(taken: dict[str, _Taken], plain: Question, hook: Tail, images: Tensor, steps: int) -> tuple[Way, ...]:
+    """The ways with what their answers are worth, where the plain way's are complete."""
+    shared = len(taken[PLAIN].found)
+    asking = _asking(plain, hook, images[:shared])
+    records = {name: one.found for name, one in taken.items()}
+    scores = {name: _scores(asking, found, shared) for name, found in records.items()}
+    best = np.maximum(scores[PLAIN], scores[AREAS])
+    ways = []
+    for name, one in taken.items():
+        complete = steps == PROTOCOL or name != PLAIN
+        fair = scores[name].size > 0 and steps == PROTOCOL
+        area = np.concatenate([found.smallest_area for found in one.found])[:shared]
+        spent = np.concatenate([found.evaluations + found.refine_evaluations for found in one.found])
+        ways.append(Way(
+            name=name, engine=one.found[0].engine, images=len(one.found[0]), seconds=tuple(one.seconds), evaluations=float(spent.mean()),
+            peak=one.peak, score=float(scores[name].mean()) if scores[name].size and complete else None,
+            share=float(scores[name].mean() / best.mean()) if fair else None, smallest=tuple(area.tolist()) if complete else ()))
+    return tuple(ways)
+
+
+def _scores(asking: Asking, found: list[ImageAttribution], shared: int) -> np.ndarray:
+    """Scores by the definition of the plain way's images at the areas below K, [images, areas]."""
+    masks = np.concatenate([one.masks for one in found])[:shared]
+    masks = masks[:, masks[0].sum(1) < masks.shape[2]] if masks.shape[1] else masks
+    if not masks.shape[1]:
+        return np.zeros((shared, 0))
+    device = asking.original.device
+    rows = torch.arange(shared, device=device).repeat_interleave(masks.shape[1])
+    judged = asking.score.judge(torch.from_numpy(masks.reshape(-1, masks.shape[2])).to(device), rows).reward
+    return judged.view(shared, -1).cpu().numpy()
+
+
+def _device_name(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
