@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from chanattr.search.worth import Seen, standardised
 from chanattr.settings import ExactSearch
 
 FORWARDS = 3  # that cost as much as one evaluation with its gradient
+NEAR = 0.02  # of the level's scale: rewards this far below it are worth a look by the definition (a search may run in half precision)
 
 
 class Found(NamedTuple):
@@ -24,8 +26,20 @@ class Found(NamedTuple):
     evaluations: Float[Tensor, "P"]
 
 
+class Enough(NamedTuple):
+    """When a set is good enough to stop at: its reward is near the level, and by the definition it reaches.
+
+    Attributes:
+        level: reward of each pair to be near to; minus infinity has every better set looked at.
+        reaches: tells of binary masks [M, K] of rows [M] whether they do, [M].
+    """
+
+    level: Float[Tensor, "P"]
+    reaches: Callable[[Tensor, Tensor], Tensor]
+
+
 def exact(score: Score, family: Family, areas: Int[Tensor, "P"], rows: Int[Tensor, "P"], settings: ExactSearch, *,
-          start: Float[Tensor, "P K"] | None = None, steps: int | None = None, seed: int = 0) -> Found:
+          start: Float[Tensor, "P K"] | None = None, steps: int | None = None, seed: int = 0, enough: Enough | None = None) -> Found:
     """The best mask found of each pair's exact area.
 
     Where all masks of an area can be scored with the evaluations at hand, they are, and the answer is the best there is. Elsewhere a
@@ -43,6 +57,7 @@ def exact(score: Score, family: Family, areas: Int[Tensor, "P"], rows: Int[Tenso
         start: masks to start from, of areas at or above those asked; the first slopes are taken at them.
         steps: evaluations after a `start`, in place of ``settings.binary_steps``.
         seed: of the noise, which is the same for every pair: no answer depends on what is searched beside it.
+        enough: a pair whose set is so is not searched on, where only a* is wanted; None spends all evaluations.
 
     Returns:
         Binary masks of exactly `areas`, the rewards seen, and the evaluations spent on each pair.
@@ -63,7 +78,8 @@ def exact(score: Score, family: Family, areas: Int[Tensor, "P"], rows: Int[Tenso
             _put(found, here, _count(score, masks, rows[here]))
     if (~few).any():
         warm = None if start is None else start[~few]
-        _put(found, ~few, _search(score, family, areas[~few], rows[~few], settings, warm, steps, seed))
+        until = None if enough is None else enough._replace(level=enough.level[~few])
+        _put(found, ~few, _search(score, family, areas[~few], rows[~few], settings, warm, steps, seed, until))
     return found
 
 
@@ -82,18 +98,18 @@ def _count(score: Score, masks: Bool[Tensor, "S K"], rows: Int[Tensor, "R"]) -> 
 
 
 def _search(score: Score, family: Family, areas: Tensor, rows: Tensor, settings: ExactSearch, start: Tensor | None, steps: int,
-            seed: int) -> Found:
+            seed: int, enough: Enough | None) -> Found:
     if start is None:
-        spent = settings.relaxed_steps + steps
+        before = settings.relaxed_steps
         masks, seen = _relaxed(score, family, areas, rows, settings)
         left = 1.0
     else:
-        spent = steps
+        before = 1
         masks, seen = _cut(score, family, areas, rows, start, settings)
         steps -= 1
         left = min(1.0, steps / settings.binary_steps)  # a warm start enters the schedule where this many steps are left
-    masks, rewards = _exchanges(score, areas, rows, masks, seen, steps, left, settings, seed)
-    return Found(masks, rewards, torch.full(areas.shape, float(spent), device=areas.device))
+    found = _exchanges(score, areas, rows, masks, seen, steps, left, settings, seed, enough)
+    return found._replace(evaluations=found.evaluations + before)
 
 
 def _relaxed(score: Score, family: Family, areas: Tensor, rows: Tensor, settings: ExactSearch) -> tuple[Tensor, Seen]:
@@ -119,24 +135,41 @@ def _cut(score: Score, family: Family, areas: Tensor, rows: Tensor, start: Tenso
 
 
 def _exchanges(score: Score, areas: Tensor, rows: Tensor, masks: Tensor, seen: Seen, steps: int, left: float, settings: ExactSearch,
-               seed: int) -> tuple[Tensor, Tensor]:
-    """The best of the binary masks met on a walk of ever smaller exchanges."""
+               seed: int, enough: Enough | None) -> Found:
+    """The best of the binary masks met on a walk of ever smaller exchanges; pairs that have enough leave it."""
     generator = torch.Generator().manual_seed(seed)
-    room = torch.minimum(areas, masks.shape[1] - areas)
-    best, best_reward = masks, torch.full(areas.shape, -torch.inf, device=areas.device)
+    going = torch.arange(len(areas), device=areas.device)
+    best = Found(masks.clone(), torch.full(areas.shape, -torch.inf, device=areas.device), torch.zeros(areas.shape, device=areas.device))
     for step in range(steps):
-        scored = score(masks.float(), rows, True)
-        better = scored.reward > best_reward
-        best = torch.where(better[:, None], masks, best)
-        best_reward = torch.where(better, scored.reward, best_reward)
+        scored = score(masks.float(), rows[going], True)
+        best.evaluations[going] += 1
+        better = scored.reward > best.rewards[going]
+        best.masks[going[better]], best.rewards[going[better]] = masks[better], scored.reward[better]
         if step == steps - 1:
             break
         seen = seen.add(masks.float(), standardised(scored.gradient), settings.memory)
+        if enough is not None and (done := _done(best, going, rows, better, enough)).any():
+            going, masks, seen = going[~done], masks[~done], Seen(seen.slopes[:, ~done], seen.times[:, ~done])
+            if not len(going):
+                break
         share = left * (1 - (step + 1) / steps)
         noise = settings.exploration * share * torch.randn(masks.shape[1], generator=generator).to(masks.device)
+        room = torch.minimum(areas[going], masks.shape[1] - areas[going])
         count = (settings.exchange * share * room).round().clamp(min=1)
         masks = exchanged(masks, standardised(seen.worth()) + noise, count)
-    return best, best_reward
+    return best
+
+
+def _done(best: Found, going: Tensor, rows: Tensor, better: Tensor, enough: Enough) -> Bool[Tensor, "G"]:
+    """Which of the pairs still searched have enough; a look at one costs a forward."""
+    level = enough.level[going]
+    look = better & (best.rewards[going] >= level - NEAR * level.abs().clamp(min=1))
+    pairs = going[look]
+    done = torch.zeros_like(look)
+    if len(pairs):
+        done[look] = enough.reaches(best.masks[pairs], rows[pairs])
+        best.evaluations[pairs] += 1 / FORWARDS
+    return done
 
 
 def exchanged(masks: Bool[Tensor, "P K"], worth: Float[Tensor, "P K"], counts: Float[Tensor, "P"]) -> Bool[Tensor, "P K"]:

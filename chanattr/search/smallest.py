@@ -10,12 +10,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from chanattr.records import NOT_REACHED
-from chanattr.search.exact import exact
+from chanattr.search.exact import Enough, Found, exact
 from chanattr.search.family import Family
 from chanattr.search.objective import Score
 from chanattr.settings import ExactSearch
 
 Judge = Callable[[Bool[Tensor, "P K"], Int[Tensor, "P"]], Bool[Tensor, "P"]]
+SearchFrom = Callable[[Int[Tensor, "P"], Int[Tensor, "P"], Float[Tensor, "P K"] | None], Found]
 
 
 class Smallest(NamedTuple):
@@ -38,8 +39,40 @@ def on_grid(areas: Int[Tensor, "A"], masks: Bool[Tensor, "N A K"], reached: Bool
     return Smallest(area, mask & ~empty_reached[:, None], torch.zeros(len(masks), device=masks.device))
 
 
+def bracket(areas: Int[Tensor, "A"], empty_reached: Bool[Tensor, "N"], full: Bool[Tensor, "N K"], search: SearchFrom,
+            judge: Judge) -> Smallest:
+    """The smallest reaching area of a grid by bisection over the grid: a few searches in place of all.
+
+    The score is not monotone in the area, so the answer may be another than the smallest of a whole grid searched.
+
+    Args:
+        areas: the grid, increasing, up to K.
+        empty_reached: rows that need no channel.
+        full: the mask with everything, of each row.
+        search: ``search(areas [P], rows [P], start [P, K] or None)``; a start is a set of a larger area that reaches.
+        judge: tells by the definition (float32) whether binary masks reach their rows' level.
+    """
+    top, every = len(areas) - 1, torch.arange(len(full), device=areas.device)
+    mask, spent = full.clone(), torch.zeros(len(full), device=areas.device)
+    low, high = torch.full_like(every, -1), torch.where(empty_reached, 0, top)
+    while (between := high - low > 1).any():
+        for warm in (False, True):  # from a set that reaches, where there is one; else from everything
+            rows = torch.nonzero(between & ((high < top) == warm))[:, 0]
+            if len(rows):
+                middle = (low[rows] + high[rows]) // 2
+                found = search(areas[middle], rows, mask[rows].float() if warm else None)
+                reaches = judge(found.masks, rows)
+                mask[rows] = torch.where(reaches[:, None], found.masks, mask[rows])
+                high[rows], low[rows] = torch.where(reaches, middle, high[rows]), torch.where(reaches, low[rows], middle)
+                spent[rows] += found.evaluations
+                between[rows] = False
+    reached_top = (high < top) | judge(full, every)
+    area = torch.where(empty_reached, 0, torch.where(reached_top, areas[high], NOT_REACHED))
+    return Smallest(area, mask & (area > 0)[:, None], spent)
+
+
 def refine(found: Smallest, areas: Int[Tensor, "A"], score: Score, family: Family, settings: ExactSearch, judge: Judge, *,
-           seed: int = 0) -> Smallest:
+           seed: int = 0, level: Float[Tensor, "N"] | None = None) -> Smallest:
     """a* bisected between the smallest reaching grid area and the largest grid area below it.
 
     The full set, which always reaches, is the upper end where no grid area does. Each step searches all rows side by side at their
@@ -53,6 +86,7 @@ def refine(found: Smallest, areas: Int[Tensor, "A"], score: Score, family: Famil
         settings: resolved.
         judge: tells by the definition (float32) whether binary masks reach their rows' level.
         seed: of the searches' noise.
+        level: reward of each row at which a step's set is looked at, to go on at once if it reaches; None spends all evaluations.
     """
     settings = family.resolve(settings)
     full = torch.ones_like(found.mask)
@@ -65,7 +99,9 @@ def refine(found: Smallest, areas: Int[Tensor, "A"], score: Score, family: Famil
     spent = found.evaluations.clone()
     while len(rows := torch.nonzero(high - low > 1)[:, 0]):
         middle = (low[rows] + high[rows]) // 2
-        trial = exact(score, family, middle, rows, settings, start=mask[rows].float(), steps=settings.refine_steps, seed=seed)
+        enough = None if level is None else Enough(level[rows], judge)
+        trial = exact(score, family, middle, rows, settings, start=mask[rows].float(), steps=settings.refine_steps, seed=seed,
+                      enough=enough)
         reaches = judge(trial.masks, rows)
         mask[rows] = torch.where(reaches[:, None], trial.masks, mask[rows])
         high[rows] = torch.where(reaches, middle, high[rows])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from chanattr.search.exact import Found, exact
+from chanattr.search.exact import Enough, Found, exact
 from chanattr.search.family import Channels
 from chanattr.search.objective import Scored
 from chanattr.search.worth import standardised
@@ -303,3 +303,53 @@ def plain_exchange(mask: np.ndarray, worth: np.ndarray, count: int) -> np.ndarra
         if worth[coming] > worth[leaving]:
             mask[leaving], mask[coming] = 0, 1
     return mask
+
+
+def enough_at(score: Rows, level: Sequence[float], near: float | None = None) -> tuple[Enough, list[Tensor]]:
+    """Enough at or above a level of each row; and the masks that were looked at."""
+    levels, looked = torch.tensor(level), []
+
+    def reaches(masks: Tensor, rows: Tensor) -> Tensor:
+        looked.append(masks)
+        return score.value(masks.float(), rows) >= levels[rows]
+
+    return Enough(levels if near is None else torch.full_like(levels, near), reaches), looked
+
+
+def search_until(score: Rows, areas: Sequence[int], rows: Sequence[int], enough: Enough) -> Found:
+    until = enough._replace(level=enough.level[rows])
+    return exact(score, Uncounted(CHANNELS), torch.tensor(areas), torch.tensor(rows), QUICK, enough=until)
+
+
+@pytest.mark.parametrize("near", [None, -torch.inf])
+def test_a_pair_that_has_enough_is_not_searched_on(near: float | None) -> None:
+    whole = find(Rows(), [4, 4, 4], [0, 1, 2])
+    score = Rows()
+    levels = [float(whole.rewards[0]) - 1.5, float(whole.rewards[1]) + 1, float(whole.rewards[2])]
+    enough, looked = enough_at(score, levels, near)
+    found = search_until(score, [4, 4, 4], [0, 1, 2], enough)
+    assert found.rewards[0] >= levels[0]
+    assert found.rewards[2] == whole.rewards[2]
+    assert torch.equal(found.masks[1:], whole.masks[1:])  # the others go on as if nothing had happened
+    gradients = [(len(rows), rows.tolist()) for _, rows, _ in score.calls]
+    assert found.evaluations[0] < whole.evaluations[0]
+    assert sum(0 in rows for _, rows in gradients) == int(found.evaluations[0])
+    looks = sum(map(len, looked))
+    assert found.evaluations.sum().item() == pytest.approx(sum(count for count, _ in gradients) + looks / 3, rel=1e-5)
+
+
+def test_only_rewards_near_the_level_are_looked_at() -> None:
+    score = Rows()
+    enough, looked = enough_at(score, [1e6, 1e6, 1e6])
+    found = search_until(score, [4, 4, 4], [0, 1, 2], enough)
+    assert not looked
+    assert found.evaluations.tolist() == [14, 14, 14]
+
+
+def test_what_the_definition_does_not_confirm_is_searched_on() -> None:
+    """A search in half precision may take a set for good enough that is not."""
+    score, whole = Rows(), find(Rows(), [4], [1])
+    nothing = Enough(torch.full((3,), -torch.inf), lambda masks, rows: torch.zeros(len(masks), dtype=torch.bool))
+    found = search_until(score, [4], [1], nothing)
+    assert torch.equal(found.masks, whole.masks)
+    assert len(score.calls) == 14

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from chanattr.search.exact import Found
 from chanattr.search.family import Channels
 from chanattr.search.objective import Scored
-from chanattr.search.smallest import Smallest, on_grid, refine
+from chanattr.search.smallest import Smallest, bracket, on_grid, refine
 from chanattr.settings import ExactSearch, area_grid
 from tests import reference
 
@@ -182,3 +183,66 @@ def test_given_evaluations_are_kept() -> None:
     found = refine(coarse, torch.tensor([12, 14]), score, Channels(CHANNELS), ExactSearch(refine_steps=3), score.judge)
     assert (found.area.tolist(), found.evaluations.tolist()) == ([13], [10])
     assert coarse.area.tolist() == [14]
+
+
+class Searched:
+    """A search that gives the first channels of each area, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, int]] = []  # row, area, members of the start (0: none)
+
+    def __call__(self, areas: Tensor, rows: Tensor, start: Tensor | None) -> Found:
+        members = [0] * len(rows) if start is None else start.sum(1).int().tolist()
+        self.asked += list(zip(rows.tolist(), areas.tolist(), members, strict=True))
+        masks = torch.arange(CHANNELS)[None] < areas[:, None]
+        return Found(masks, torch.zeros(len(areas)), torch.full(areas.shape, 7.0))
+
+
+def bracketed(reaching: np.ndarray, grid: list[int]) -> tuple[Smallest, Searched]:
+    search, score = Searched(), ByArea(reaching)
+    full = torch.ones(len(reaching), CHANNELS, dtype=torch.bool)
+    return bracket(torch.tensor(grid), score.reaching[:, 0], full, search, score.judge), search
+
+
+@pytest.mark.parametrize("make", [rising, wild])
+@pytest.mark.parametrize("grid", [g for g in GRIDS if CHANNELS in g], ids=str)
+def test_the_bracket_is_bisected_as_by_a_plain_loop(make: Make, grid: list[int]) -> None:
+    reaching = make(np.random.default_rng(20 + len(grid)), 60)
+    found, search = bracketed(reaching, grid)
+    for row in range(60):
+        low, high, steps = -1, (0 if reaching[row, 0] else len(grid) - 1), 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if reaching[row, grid[middle]] else (middle, high)
+            steps += 1
+        best = 0 if reaching[row, 0] else grid[high] if reaching[row, grid[high]] else -1
+        assert found.area[row] == best, f"row {row}"
+        assert found.mask[row].sum() == max(0, best)
+        assert found.evaluations[row] == 7 * steps == 7 * sum(asked[0] == row for asked in search.asked)
+
+
+def test_a_bracket_starts_from_the_smallest_set_that_reaches() -> None:
+    found, search = bracketed(np.arange(CHANNELS + 1)[None] >= 9, list(range(1, CHANNELS + 1)))
+    assert found.area.tolist() == [9]
+    assert search.asked == [(0, 20, 0), (0, 10, 20), (0, 5, 10), (0, 7, 10), (0, 8, 10), (0, 9, 10)]
+
+
+def test_on_rising_scores_the_bracket_is_the_smallest_of_the_grid() -> None:
+    reaching, grid = rising(np.random.default_rng(5), 60), list(area_grid(CHANNELS))
+    whole = ByArea(reaching).on_grid(torch.tensor(grid))
+    assert torch.equal(bracketed(reaching, grid)[0].area, whole.area)
+
+
+def test_refinement_stops_a_step_whose_set_reaches() -> None:
+    class Counted(ByArea):
+        def __call__(self, masks: Tensor, rows: Tensor, gradient: bool) -> Scored:
+            scored = super().__call__(masks, rows, gradient)
+            return scored._replace(reward=masks.sum(1))  # the area: its level is 13
+
+    score = Counted(np.arange(CHANNELS + 1)[None] >= 13)
+    areas = torch.tensor([8, 24])
+    found = refine(score.on_grid(areas), areas, score, Channels(CHANNELS), ExactSearch(refine_steps=STEPS), score.judge,
+                   level=torch.tensor([13.0]))
+    assert found.area.tolist() == [13]
+    # 16, 14 and 13 reach at the first set (a start, a set, a look); 12 is looked at never, being below the level by more than rounding
+    assert found.evaluations.item() == pytest.approx(3 * (2 + 1 / 3) + STEPS)
