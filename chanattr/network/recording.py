@@ -106,7 +106,8 @@ def record(model: nn.Module, images: Inputs, layer: str, score: Callable[[Any], 
         one.able, one.over = _is_able(output, [t for t, v in zip(coming, versions, strict=True) if t._version != v], coming)
         if one.able:
             one.output = _hollow(output)
-            tape.events.append(_Event(one, (), _memory(tensors_in(output)), False, end=True))
+            passed_on = () if one.over >= 0 else _memory([tensor for tensor in coming if tensor.layout is torch.strided])
+            tape.events.append(_Event(one, passed_on, _memory(tensors_in(output)), False, end=True))
         tape.passed |= one is tape.target
         return output
 
@@ -155,8 +156,9 @@ def needed_tensors(tape: Tape, answered: set[Call]) -> set[tuple[Call, int]]:
     needed: set[tuple[Call, int]] = set()
     for event in tape.events:
         if event.end and event.call in answered:
-            for memory in event.given:
-                origin[memory] = frozenset((event.call, place) for place, other in enumerate(event.given) if other == memory)
+            for memory in set(event.given):  # an output may be a view of what came in, which others may still read
+                before = origin.get(memory, frozenset()) if memory in event.taken else frozenset()
+                origin[memory] = before | {(event.call, place) for place, other in enumerate(event.given) if other == memory}
         elif not event.end and not is_inside(event.call, answered, itself=True):
             sources = frozenset().union(*(origin.get(memory, frozenset()) for memory in event.taken))
             needed |= sources if event.read else set()

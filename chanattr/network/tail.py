@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from chanattr.errors import ChanattrError, InputError, LayerError, ModelError
 from chanattr.network.cache import forget, graphs_of
 from chanattr.network.export import Graphs, Unsupported, first_line
-from chanattr.network.hooks import apply_mask, capture, change, frozen, inject
+from chanattr.network.hooks import apply_mask, capture, change, eager, frozen, inject
 from chanattr.network.inputs import at_least_two, join_rows, outline, take_rows, tensors_of
 from chanattr.network.layers import Layer, describe_all
 from chanattr.network.names import kind
@@ -117,9 +117,7 @@ class InjectedTail:
         """Runs the network once and keeps the images."""
         with frozen(self.model), capture(self.model, [self.layer.name]) as seen, torch.no_grad():
             logits = logits_of(call(self.model, images), self.score)
-        if len(logits) != batch_size_of(images):
-            raise ModelError(f"{kind(self.model)} gave logits of {len(logits)} rows for {batch_size_of(images)} images; expected one row "
-                             "an image; give images with a batch axis, and a model that neither mixes nor drops them")
+        _check_rows(logits, images)
         return Stem(logits=logits, activation=seen[self.layer.name], sides=(), images=images)
 
     def logits(self, stem: Stem, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], fill: float | Tensor = 0.0) -> Float[Tensor, "M C"]:
@@ -154,6 +152,7 @@ class ReplayTail:
         except Diverged as error:
             LOG.info("%s: these images are scored by injection: %s", name, error)
             return self._plain().stem(images)
+        _check_rows(logits, images)
         return Stem(logits=logits, activation=seen[name], sides=tuple(kept), images=images)
 
     def logits(self, stem: Stem, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], fill: float | Tensor = 0.0) -> Float[Tensor, "M C"]:
@@ -200,6 +199,7 @@ def bind(model: nn.Module, example: Inputs, names: Sequence[str], *, engine: str
         raise ModelError(f"{kind(model)} has weights made in inference mode, through which no gradient flows to the mask; expected weights "
                          "made outside torch.inference_mode; build or load the model outside it")
     layers = describe_all(model, example, names, channel_axis=channel_axis)
+    _check_odd(model, example, score)
     plain = {name: InjectedTail(layer=layer, model=model, score=score, reason="asked for")
              for name, layer in zip(names, layers, strict=True)}
     if engine == "injection":
@@ -300,10 +300,26 @@ def _run_stem(graphs: Graphs, images: Inputs) -> tuple[Tensor, ...]:
     if outline(images) != graphs.form:
         raise InputError(f"images come as {outline(images)}, but the tail was cut for {graphs.form}; expected the same form; "
                          "give images and example alike")
-    outputs = graphs.stem(*tensors_of(at_least_two(images)))
+    doubled = at_least_two(images)
+    outputs = graphs.stem(*tensors_of(doubled))
+    _check_rows(outputs[0], doubled)
     if batch_size_of(images) > 1:
         return tuple(outputs)
     return tuple(output[: len(output) // 2] for output in outputs)
+
+
+def _check_rows(logits: Tensor, images: Inputs) -> None:
+    if len(logits) != batch_size_of(images):
+        raise ModelError(f"the model gave logits of {len(logits)} rows for {batch_size_of(images)} images; expected one row an image; "
+                         "give images with a batch axis, and a model that neither mixes nor drops them")
+
+
+@torch.no_grad()
+def _check_odd(model: nn.Module, example: Inputs, score: Callable[[Any], Tensor] | None) -> None:
+    """Three images must give three rows: what is spread over devices or taken in pairs may lose the last."""
+    images = take_rows(example, torch.arange(3) % batch_size_of(example))
+    with frozen(model), eager():
+        _check_rows(logits_of(call(model, images), score), images)
 
 
 def _objection(tail: Tail, plain: InjectedTail, example: Inputs) -> str:
