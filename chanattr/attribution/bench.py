@@ -111,7 +111,7 @@ class Bench:
 
     def gain(self, way: Way) -> float:
         """How many times less time an image than the plain way takes for all its steps (calculated, if it was cut short)."""
-        return self.plain_seconds / way.mean_seconds
+        return self.plain_seconds / (self.plain_seconds if way.name == PLAIN else way.mean_seconds)
 
     @property
     def plain_seconds(self) -> float:

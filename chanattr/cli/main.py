@@ -92,6 +92,27 @@ def attribute(**options: Any) -> None:
         sys.exit(EXIT_SOME_BAD)
 
 
+@main.command(short_help="Measure the plain way against ours.")
+@click.option("--model", default="embedded", show_default=True, help="As for 'layers'.")
+@click.option("--layer", help="Dotted name. [default: features.12 of embedded]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--images", type=click.Path(path_type=Path), help="Folder of pictures. [default: the shipped ones]")
+@click.option("--count", default=4, show_default=True, type=AT_LEAST_ONE, help="Pictures, of different classes where there are.")
+@click.option("--plain-images", default=1, show_default=True, type=AT_LEAST_ONE, help="How many of them the plain way does; a round each.")
+@click.option("--plain-steps", default=300, show_default=True, type=click.IntRange(1, 300), help="Fewer: its time is reckoned from them.")
+@click.option("--areas", default="grid", show_default=True, help="'grid', 'paper', or counts: 1,5,20.")
+@click.option("--weights", help="'random', or a file of weights.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def bench(**options: Any) -> None:
+    """Measure, in one run and on the same images, the plain way (the paper's protocol literally) against ours.
+
+    Prints seconds, evaluations, scores, a* and peak memory of both, and which part of the gain comes from what.
+    """
+    from chanattr.cli.bench import run_bench
+
+    run_bench(options)
+
+
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="For programs.")

@@ -1,0 +1,134 @@
+"""`chanattr bench`: the plain way against ours on the same pictures, in tables or as JSON."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from chanattr.attribution.bench import PROTOCOL, Bench, Way, bench
+from chanattr.cli.attribute import device_of
+from chanattr.cli.text import TERMINAL, count, table
+from chanattr.errors import InputError
+from chanattr.images import demo_folder, image_loader
+from chanattr.network.layers import describe
+from chanattr.network.zoo import LoadedModel, load_model
+from chanattr.settings import paper_areas
+
+DEFAULT_MODEL, DEFAULT_LAYER = "embedded", "features.12"
+
+
+def run_bench(options: dict[str, Any]) -> None:
+    """Measures and prints."""
+    layer = options["layer"] or (DEFAULT_LAYER if options["model"] == DEFAULT_MODEL else "")
+    if not layer:
+        raise InputError(f"no --layer for {options['model']}; expected one of its layers; 'chanattr layers {options['model']}' lists them")
+    device = device_of(options["device"])
+    loaded = load_model(options["model"], weights=options["weights"], device=device)
+    images = pictures(loaded, options["images"], options["count"]).to(device)
+    areas = areas_of(options["areas"], loaded, images, layer)
+    told = bench(loaded.module, images, layer, areas=areas, plain_images=min(options["plain_images"], len(images)),
+                 plain_steps=options["plain_steps"], score=loaded.score, name=loaded.name, progress=not options["as_json"])
+    click.echo(json.dumps(told.as_dict(), indent=2) if options["as_json"] else bench_text(told))
+
+
+def areas_of(words: str, loaded: LoadedModel, images: torch.Tensor, layer: str) -> tuple[int, ...] | None:
+    """Areas from words.
+
+    Raises:
+        InputError: not 'grid', 'paper' or whole numbers.
+    """
+    if words == "grid":
+        return None
+    if words == "paper":
+        return paper_areas(describe(loaded.module, images[:2], layer).channels)
+    try:
+        return tuple(int(word) for word in words.split(","))
+    except ValueError:
+        raise InputError(f"--areas {words}; expected 'grid', 'paper', or whole numbers of channels such as 1,5,20; a* alone is measured "
+                         "too, and needs no areas; leave it out for the grid") from None
+
+
+def pictures(loaded: LoadedModel, folder: Path | None, wanted: int) -> torch.Tensor:
+    """So many pictures of a folder, of as many of its classes as there are.
+
+    Raises:
+        ImageError: none can be read.
+    """
+    def loader(limit: int | None) -> Any:
+        return image_loader([str(folder or demo_folder())], loaded.preprocess, class_names=loaded.class_names,
+                            wordnet_ids=loaded.wordnet_ids, limit_per_class=limit)
+
+    classes = len(np.unique(loader(None).labels))
+    chosen = loader(-(-wanted // classes))
+    chosen.example()  # an error, where none can be read
+    found = [image for batch in chosen for image in batch.images][:wanted]
+    return torch.stack(found)
+
+
+def bench_text(told: Bench) -> str:
+    """The tables, and what is to be known of them."""
+    part = "" if told.plain_images == told.images else f" ({told.plain_images} of {told.images} by the plain way)"
+    what = f"{told.model} {told.layer}, K = {told.channels}; {count(told.images, 'image')}{part}; {count(len(told.areas), 'area')}, "
+    where = f"{told.areas[0]} to {told.areas[-1]}; {told.device}, {count(told.threads, 'thread')}, torch {told.torch}"
+    head = textwrap.wrap(what + where, TERMINAL)
+    return "\n".join([*head, "", cost_table(told), "", quality_table(told), "", ladder_table(told), "", *notes(told)])
+
+
+def cost_table(told: Bench) -> str:
+    """Seconds, evaluations and memory of each way."""
+    rows = [(way.name, _seconds(way), f"{told.gain(way):.3g}", f"{way.evaluations:.0f}", f"{way.rate:.3g}", f"{way.peak / 2**20:.0f}")
+            for way in told.ways]
+    return table(("way", "s an image (each round)", "times", "evaluations", "a second", "peak MiB"), rows)
+
+
+def quality_table(told: Bench) -> str:
+    """Scores and a* of each way, on the images that all did."""
+    return table(("way", "score", "share", "a* median", "a* mean", "no a*"), [_quality(way) for way in told.ways])
+
+
+def _quality(way: Way) -> tuple[str, ...]:
+    reached = [area for area in way.smallest if area >= 0]
+    figures = (f"{np.median(reached):g}", f"{np.mean(reached):.1f}") if reached else ("-", "-")
+    return (way.name, "-" if way.score is None else f"{way.score:.3f}", "-" if way.share is None else f"{way.share:.3f}", *figures,
+            f"{len(way.smallest) - len(reached)} of {len(way.smallest)}" if way.smallest else "-")
+
+
+def ladder_table(told: Bench) -> str:
+    """The parts of the gain, and their product so far."""
+    rows, product = [], 1.0
+    for rung in told.rungs:
+        product *= rung.ratio
+        rows.append((rung.change, f"{rung.ratio:.3g}", f"{product:.3g}"))
+    return table(("where it comes from", "times", "so far"), rows)
+
+
+def notes(told: Bench) -> list[str]:
+    """What is to be known of the tables, wrapped."""
+    plain = told.ways[0]
+    short = "" if told.complete else (f" It ran {told.steps} of its {PROTOCOL} steps: its {plain.mean_seconds:.3g} s an image are of "
+                                      f"those, 'times' is reckoned from {told.plain_seconds:.3g} s for all {PROTOCOL}, and it has no "
+                                      "answers.")
+    peak = "of the device's memory" if told.device.startswith("cuda") else "of the process, with libraries and weights"
+    since = ", since it started" if told.peak_of_process else ""
+    words = (
+        f"plain: the paper's protocol literally: a hook on the whole network, one image at a time, its {count(len(told.areas), 'area')} as "
+        f"the batch, the penalty search with {count(told.steps, 'step')}, float32; {told.plain_images} of {told.images} images.{short}",
+        f"the others: per_image as it comes ({told.ways[1].engine}), all images in each round, {count(told.batch_size, 'masked image')} at "
+        f"once. Not in their seconds: making that way ready, {told.ready_seconds:.2g} s the first time in a process, "
+        f"{told.again_seconds:.2g} s when it is kept.",
+        "evaluations: an image; (forwards + 2 backwards) / 3 of one masked image.",
+        f"score, share (of the better of plain and ours, image by image and area by area) and a*: over the "
+        f"{count(told.plain_images, 'image')} that all did; scores by the hook in float32.",
+        f"peak: the most that was held, {peak}{since}.")
+    return [line for note in words for line in textwrap.wrap(note, TERMINAL, subsequent_indent="  ")]
+
+
+def _seconds(way: Way) -> str:
+    mean = f"{way.mean_seconds:.3g}"
+    return f"{mean} (one round)" if len(way.seconds) == 1 else f"{mean} ({min(way.seconds):.3g} to {max(way.seconds):.3g})"
