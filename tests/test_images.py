@@ -354,10 +354,28 @@ def test_thumbnails_have_short_side_128_and_come_with_the_first_only(tmp_path: P
         assert [len(batch.thumbnails) for batch in loader] == [2, 1, 0]
 
 
+def test_readers_give_what_one_process_gives(tmp_path: Path) -> None:
+    fill(tmp_path, *(f"{number}.png" for number in range(7)))
+    (tmp_path / "3x.png").write_text("no picture")
+    alone, helped = (image_loader(tmp_path, to_tensor, batch_size=3, readers=readers) for readers in (0, 2))
+    for mine, theirs in zip(alone, helped, strict=True):
+        assert torch.equal(mine.images, theirs.images)
+        assert mine.keys == theirs.keys
+        assert np.array_equal(mine.sha256, theirs.sha256)
+        assert all(np.array_equal(*pair) for pair in zip(mine.thumbnails, theirs.thumbnails, strict=True))
+    assert alone.bad == helped.bad
+    assert len(helped.bad) == 1
+
+
 def test_limit_per_class(tmp_path: Path) -> None:
     fill(tmp_path, "0_a/a.png", "0_a/b.png", "0_a/c.png", "1_b/a.png", "x.png", "y.png", "z.png")
     loader = image_loader(tmp_path, to_tensor, class_names=NAMES, limit_per_class=2)
     assert loader.keys == ("0_a/a.png", "0_a/b.png", "1_b/a.png", "x.png", "y.png")
+
+
+def test_readers_below_zero_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ca.InputError, match="readers is -1; expected a whole number from 0"):
+        image_loader(fill(tmp_path, "a.png"), to_tensor, readers=-1)
 
 
 @pytest.mark.parametrize("option", ["batch_size", "limit_per_class"])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from chanattr import embedded
 from chanattr.errors import ImageError, InputError
@@ -31,7 +32,7 @@ class Batch(NamedTuple):
         labels: class indices; -1 unknown.
         keys: one an image.
         sha256: of the files' bytes.
-        thumbnails: u1 [y, x, 3] each, short side 128 pixels, for the first images of a pass only: so fewer than there are keys, or none.
+        thumbnails: u1 [y, x, 3] each, short side 128 pixels, of the first files only: so fewer than there are keys, or none.
     """
 
     images: Float[Tensor, "B 3 H W"]
@@ -52,10 +53,10 @@ class ImageLoader:
         bad: (path, reason) of the files that could not be read so far.
     """
 
-    def __init__(self, found: Sequence[Found], preprocess: Preprocess, batch_size: int) -> None:
-        self._found = tuple(found)
-        self._preprocess = preprocess
+    def __init__(self, found: Sequence[Found], preprocess: Preprocess, batch_size: int, readers: int = 0) -> None:
+        self._pictures = _Pictures(tuple(found), preprocess)
         self._batch_size = batch_size
+        self._readers = readers
         self.keys = tuple(one.key for one in found)
         self.labels = np.array([one.label for one in found], np.int64)
         self.bad: list[tuple[str, str]] = []
@@ -63,16 +64,13 @@ class ImageLoader:
 
     def __len__(self) -> int:
         """Number of batches."""
-        return -(-len(self._found) // self._batch_size)
+        return -(-len(self.keys) // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        thumbnails = 0
-        for start in range(0, len(self._found), self._batch_size):
-            rows = [row for one in self._found[start:start + self._batch_size] if (row := self._read(one, thumbnails < THUMBNAILS))]
-            if rows:
-                batch = _batch(rows, THUMBNAILS - thumbnails)
-                thumbnails += len(batch.thumbnails)
-                yield batch
+        read = DataLoader(self._pictures, batch_size=self._batch_size, num_workers=self._readers, collate_fn=list)
+        for found in read:
+            if rows := [row for one in found if (row := self._good(one))]:
+                yield _batch(rows)
 
     def example(self) -> Float[Tensor, "B 3 H W"]:
         """The first two images that can be read (one, if there is but one).
@@ -81,8 +79,8 @@ class ImageLoader:
             ImageError: none can be read.
         """
         images: list[Tensor] = []
-        for one in self._found:
-            if row := self._read(one, False):
+        for number in range(len(self.keys)):
+            if row := self._good(self._pictures[number]):
                 images.append(row.image)
             if len(images) == 2:
                 break
@@ -91,17 +89,14 @@ class ImageLoader:
             raise ImageError(f"none of the {len(self.keys)} images can be read; expected at least one; the first, {path}: {reason}")
         return torch.stack(images)
 
-    def _read(self, one: Found, thumbnail: bool) -> _Row | None:
-        try:
-            data = read_bytes(one.path)
-            picture = decode(data, one.path)
-        except ImageError as error:
-            if one.key not in self._noted:
-                self._noted.add(one.key)
-                self.bad.append((str(one.path), str(error).removeprefix(f"{one.path} ")))
-            return None
-        return _Row(image=self._preprocess(picture), found=one, sha256=hashlib.sha256(data).digest(),
-                    thumbnail=thumbnail_of(picture) if thumbnail else None)
+    def _good(self, one: _Row | _Unread) -> _Row | None:
+        """The row; one that could not be read is noted."""
+        if isinstance(one, _Row):
+            return one
+        if one.key not in self._noted:
+            self._noted.add(one.key)
+            self.bad.append((one.path, one.reason))
+        return None
 
 
 class _Row(NamedTuple):
@@ -111,9 +106,35 @@ class _Row(NamedTuple):
     thumbnail: np.ndarray | None
 
 
+class _Unread(NamedTuple):
+    key: str
+    path: str
+    reason: str
+
+
+class _Pictures(Dataset[Any]):
+    """The files by number, each read when it is asked for, in whatever process."""
+
+    def __init__(self, found: tuple[Found, ...], preprocess: Preprocess) -> None:
+        self._found, self._preprocess = found, preprocess
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getitem__(self, number: int) -> _Row | _Unread:
+        one = self._found[number]
+        try:
+            data = read_bytes(one.path)
+            picture = decode(data, one.path)
+        except ImageError as error:
+            return _Unread(one.key, str(one.path), str(error).removeprefix(f"{one.path} "))
+        return _Row(image=self._preprocess(picture), found=one, sha256=hashlib.sha256(data).digest(),
+                    thumbnail=thumbnail_of(picture) if number < THUMBNAILS else None)
+
+
 def image_loader(paths: PathLike | Sequence[PathLike], preprocess: Preprocess, *, class_names: Sequence[str] = (),
                  wordnet_ids: Sequence[str] = (), batch_size: int = 16, root: PathLike | None = None,
-                 limit_per_class: int | None = None) -> ImageLoader:
+                 limit_per_class: int | None = None, readers: int = 0) -> ImageLoader:
     """A loader over picture files.
 
     Args:
@@ -124,6 +145,8 @@ def image_loader(paths: PathLike | Sequence[PathLike], preprocess: Preprocess, *
         batch_size: images a batch.
         root: what keys are relative to; None: the folder given, or the common parent of several paths.
         limit_per_class: takes this many images of each class, the first by key; images without a label count as one class.
+        readers: processes that read files (torch's ``DataLoader``), for devices that search faster than one core decodes; 0 reads in
+            this process.
 
     Raises:
         InputError: nothing is found, a class folder names no class, a file is given twice, or a number is below 1.
@@ -139,8 +162,10 @@ def image_loader(paths: PathLike | Sequence[PathLike], preprocess: Preprocess, *
     for name, number in {"batch_size": batch_size, "limit_per_class": limit_per_class}.items():
         if number is not None and number < 1:
             raise InputError(f"{name} is {number}; expected a whole number from 1; leave it out for the usual")
+    if readers < 0:
+        raise InputError(f"readers is {readers}; expected a whole number from 0; leave it out to read in this process")
     found = find_images(paths, class_names=class_names, wordnet_ids=wordnet_ids, root=root)
-    return ImageLoader(_limited(found, limit_per_class), preprocess, batch_size)
+    return ImageLoader(_limited(found, limit_per_class), preprocess, batch_size, readers)
 
 
 def demo_folder() -> Path:
@@ -166,11 +191,11 @@ def _limited(found: Sequence[Found], limit: int | None) -> list[Found]:
     return kept
 
 
-def _batch(rows: Sequence[_Row], thumbnails: int) -> Batch:
+def _batch(rows: Sequence[_Row]) -> Batch:
     shapes = {tuple(row.image.shape) for row in rows}
     if len(shapes) > 1:
         raise InputError(f"preprocess gave images of shapes {sorted(shapes)[:3]}; expected one shape for all; let it crop to one size")
     return Batch(images=torch.stack([row.image for row in rows]), labels=np.array([row.found.label for row in rows], np.int64),
                  keys=tuple(row.found.key for row in rows),
                  sha256=np.frombuffer(b"".join(row.sha256 for row in rows), np.uint8).reshape(-1, 32),
-                 thumbnails=tuple(row.thumbnail for row in rows[:max(0, thumbnails)] if row.thumbnail is not None))
+                 thumbnails=tuple(row.thumbnail for row in rows if row.thumbnail is not None))

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +37,7 @@ from chanattr.runs.checks import (
     known_labels,
 )
 from chanattr.runs.classes import Note, attribute_classes
+from chanattr.runs.overlap import ahead, behind
 from chanattr.runs.plan import Plan, Ready, Task, make_ready
 from chanattr.runs.pool import results
 from chanattr.runs.shards import Shard, as_shard, shards
@@ -199,15 +200,15 @@ def _images(run: Run, ready: Ready, loader: Iterable[Any], label: str, note: Not
     searched: set[str] = set()
     seen: set[str] = set()
     bad: dict[str, str] = {}
-    with advance(progress, total, "images x layers") as tell:
-        tasks = _tasks(run, ready.plan.layers, loader, finished, targets, classes, shard_size, seen, tell)
-        with closing(results(ready, tasks, workers)) as found:  # closed at once when interrupted: workers must not go on meanwhile
+    with advance(progress, total, "images x layers") as tell, behind() as do:
+        tasks = _tasks(run, do, ready.plan.layers, loader, finished, targets, classes, shard_size, seen, tell)
+        with closing(tasks), closing(results(ready, tasks, workers)) as found:  # at once when interrupted: workers must not go on meanwhile
             for task, (record, failed) in found:
                 for key, reason in failed:
                     bad.setdefault(key, reason)
                 if record is not None:
-                    note(finished=False)
-                    run.write(record, label=label, images=_table(task.shard, record))
+                    do(note, finished=False)
+                    do(run.write, record, label=label, images=_table(task.shard, record))
                     searched.update(record.keys)
                 tell(len(failed) + (len(record) if record is not None else 0))
     if bad and not searched and not any(finished.values()):
@@ -216,23 +217,24 @@ def _images(run: Run, ready: Ready, loader: Iterable[Any], label: str, note: Not
     return len(searched), len(seen - searched - bad.keys()), tuple(bad.items())
 
 
-def _tasks(run: Run, layers: tuple[str, ...], loader: Iterable[Any], finished: dict[str, set[str]], targets: Targets, classes: int,
-           shard_size: int, seen: set[str], tell: Callable[[int], None]) -> Iterator[Task]:
-    """The shards' missing rows: one task for all layers that miss the same rows."""
-    for shard in shards(loader, shard_size):
-        check_labels(shard.labels.tolist(), shard.keys, classes)
-        missing: dict[tuple[int, ...], list[str]] = {}
-        for layer in layers:
-            rows = tuple(i for i, key in enumerate(shard.keys) if key not in finished[layer])
-            missing.setdefault(rows, []).append(layer)
-        run.register(shard.keys, shard.sha256, shard.labels)
-        for rows, here in missing.items():
-            if rows:
-                part = shard.rows(rows)
-                yield Task(shard=part, layers=tuple(here), targets=_targets(part, targets), keep_energy=bool(part.thumbnails))
-        seen.update(shard.keys)
-        if skipped := sum(len(shard.keys) - len(rows) for rows, here in missing.items() for _ in here):
-            tell(skipped)
+def _tasks(run: Run, do: Callable[..., None], layers: tuple[str, ...], loader: Iterable[Any], finished: dict[str, set[str]],
+           targets: Targets, classes: int, shard_size: int, seen: set[str], tell: Callable[[int], None]) -> Generator[Task, None, None]:
+    """The shards' missing rows: one task for all layers that miss the same rows. The next shard is read while one is searched."""
+    with closing(ahead(shards(loader, shard_size))) as coming:
+        for shard in coming:
+            check_labels(shard.labels.tolist(), shard.keys, classes)
+            missing: dict[tuple[int, ...], list[str]] = {}
+            for layer in layers:
+                rows = tuple(i for i, key in enumerate(shard.keys) if key not in finished[layer])
+                missing.setdefault(rows, []).append(layer)
+            do(run.register, shard.keys, shard.sha256, shard.labels)
+            for rows, here in missing.items():
+                if rows:
+                    part = shard.rows(rows)
+                    yield Task(shard=part, layers=tuple(here), targets=_targets(part, targets), keep_energy=bool(part.thumbnails))
+            seen.update(shard.keys)
+            if skipped := sum(len(shard.keys) - len(rows) for rows, here in missing.items() for _ in here):
+                tell(skipped)
 
 
 def _targets(shard: Shard, targets: Targets) -> list[int] | None:

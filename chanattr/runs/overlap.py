@@ -1,0 +1,86 @@
+"""Host work beside the device's: what comes is read ahead, what is done is written behind, each in one thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+PATIENCE = 0.1  # seconds after which a thread that waits looks whether it is still wanted
+
+
+def ahead(items: Iterable[Item], count: int = 1) -> Generator[Item, None, None]:
+    """The items, each made in a thread of its own before it is asked for, at most `count` too early.
+
+    An exception of the items is raised where its item would have come. On closing, the thread ends after the item in hand.
+    """
+    made: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=count)
+    unwanted = threading.Event()
+
+    def put(kind: str, value: Any) -> bool:
+        while not unwanted.is_set():
+            try:
+                made.put((kind, value), timeout=PATIENCE)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def make() -> None:
+        try:
+            for item in items:
+                if not put("item", item):
+                    return
+            put("end", None)
+        except BaseException as error:  # whatever it is, it is the caller's
+            put("error", error)
+
+    thread = threading.Thread(target=make, name="chanattr-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = made.get()
+            if kind == "error":
+                raise value
+            if kind == "end":
+                return
+            yield value
+    finally:
+        unwanted.set()
+        thread.join()
+
+
+@contextmanager
+def behind(most: int = 2) -> Iterator[Callable[..., None]]:
+    """Inside, ``do(function, ...)`` has a thread call the functions one after another, in order; at most `most` wait.
+
+    An error of one is raised at the next ``do`` or on leaving, and what comes after it is not done. On leaving, also by an exception,
+    what waits is done first: nothing that was finished is lost.
+    """
+    waiting: list[Future[None]] = []
+    failed = threading.Event()
+
+    def call(function: Callable[..., Any], *given: Any, **named: Any) -> None:
+        if failed.is_set():
+            return
+        try:
+            function(*given, **named)
+        except BaseException:
+            failed.set()
+            raise
+
+    def settle(left: int) -> None:
+        while len(waiting) > left or (waiting and waiting[0].done()):
+            waiting.pop(0).result()
+
+    def do(function: Callable[..., Any], *given: Any, **named: Any) -> None:
+        settle(most - 1)
+        waiting.append(pool.submit(call, function, *given, **named))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="chanattr-behind") as pool:
+        yield do
+        settle(0)

@@ -1,0 +1,145 @@
+"""Reading ahead and writing behind: the same items, the same order, and every error where it belongs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import chanattr as ca
+from chanattr.runs.overlap import ahead, behind
+from tests.runs.loaders import Loader, content, run_all
+
+
+def slow(count: int, made: list[int]) -> Iterator[int]:
+    for number in range(count):
+        made.append(number)
+        yield number
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("chanattr")]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_items_come_in_order_and_not_too_early(count: int) -> None:
+    made: list[int] = []
+    for got, item in enumerate(ahead(slow(20, made), count)):
+        assert item == got
+        time.sleep(0.005)
+        assert len(made) <= got + 1 + count + 1  # the one in hand, those that wait, and the one being made
+    assert made == list(range(20))
+    assert not threads()
+
+
+def test_an_item_is_made_before_it_is_asked_for() -> None:
+    made: list[int] = []
+    items = ahead(slow(5, made))
+    assert next(items) == 0
+    limit = time.monotonic() + 10
+    while len(made) < 2 and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert len(made) >= 2
+    items.close()
+    assert not threads()
+
+
+def test_an_error_of_the_items_comes_in_its_place() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("no more")
+
+    items = ahead(broken())
+    assert next(items) == 1
+    with pytest.raises(OSError, match="no more"):
+        next(items)
+    assert not threads()
+
+
+def test_what_is_behind_is_done_in_order() -> None:
+    done: list[int] = []
+
+    def note(number: int) -> None:
+        time.sleep(0.002)
+        done.append(number)
+
+    with behind() as do:
+        for number in range(20):
+            do(note, number)
+            assert len(done) >= number - 2  # at most two wait
+    assert done == list(range(20))
+    assert not threads()
+
+
+def test_an_error_behind_is_raised_and_nothing_after_it_is_done() -> None:
+    done: list[int] = []
+
+    def fail() -> None:
+        raise OSError("disk full")
+
+    def three() -> None:
+        with behind() as do:
+            do(done.append, 1)
+            do(fail)
+            time.sleep(0.05)
+            do(done.append, 2)
+            do(done.append, 3)
+
+    with pytest.raises(OSError, match="disk full"):
+        three()
+    assert done == [1]
+    assert not threads()
+
+
+def test_what_waits_is_done_when_the_caller_fails() -> None:
+    done: list[int] = []
+
+    def interrupted() -> None:
+        with behind() as do:
+            do(time.sleep, 0.05)
+            do(done.append, 1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done == [1]
+    assert not threads()
+
+
+def test_a_run_leaves_no_thread_and_a_failing_write_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_all(tmp_path / "whole.h5")
+    assert not threads()
+    write, count = ca.store.run.Run.write, 0
+
+    def third_fails(*given: object, **named: object) -> None:
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise ca.StoreError("disk full; expected room; make some")
+        write(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ca.store.run.Run, "write", third_fails)
+    with pytest.raises(ca.StoreError, match="disk full"):
+        run_all(tmp_path / "broken.h5")
+    monkeypatch.undo()
+    assert not threads()
+    run_all(tmp_path / "broken.h5")
+    assert content(tmp_path / "broken.h5") == content(tmp_path / "whole.h5")
+
+
+def test_a_loader_that_fails_in_the_middle_loses_nothing(tmp_path: Path) -> None:
+    class Broken(Loader):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            for number, batch in enumerate(super().__iter__()):
+                if number == 2:
+                    raise OSError("share went away")
+                yield batch
+
+    with pytest.raises(OSError, match="share went away"):
+        run_all(tmp_path / "run.h5", Broken(), classes=False)
+    with ca.open_run(tmp_path / "run.h5") as run:
+        assert len(run.finished("mix")) == 8
+    assert not threads()
