@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from chanattr.network.hooks import eager, frozen
 from chanattr.network.inputs import with_tensors
-from chanattr.network.names import find, named, unwrapped
+from chanattr.network.names import find, named, split_input, unwrapped
 from chanattr.network.outputs import Inputs, call, logits_of, parts_of
 
 RECORDED = 5  # images of the recorded pass: few tensors that are no batch have as many rows
@@ -61,6 +61,7 @@ class Tape:
     events: list[_Event] = field(default_factory=list)
     stack: list[Call] = field(default_factory=list)
     target: Call | None = None
+    is_input: bool = False  # the layer is what the target is given, so that the target has to run
     passed: bool = False  # the layer's call is over
 
 
@@ -84,15 +85,14 @@ class _Watch(TorchDispatchMode):
 @torch.no_grad()
 def record(model: nn.Module, images: Inputs, layer: str, score: Callable[[Any], Tensor] | None) -> Tape:
     """One forward pass, every call and every operation noted."""
-    tape = Tape()
     place = find(model, layer)
-    count = 0
+    tape, target, count = Tape(is_input=place.is_input), split_input(place.name)[0], 0
 
     def forward(name: str, own: Forward, positional: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         nonlocal count
         one = Call(name, tape.stack[-1] if tape.stack else None)
         tape.calls.append(one)
-        if name == place.name:
+        if name == target:
             count += 1
             tape.target = one if count == max(1, place.call) else tape.target
         coming = arguments_of((positional, keywords))
@@ -134,7 +134,8 @@ def answered_calls(tape: Tape) -> set[Call]:
     """The outermost calls that were over before the layer's began, and the layer's own, as far as they can be answered."""
     found: set[Call] = set()
     for one in tape.calls:  # a call comes before those inside it
-        if one.able and (one.early or one is tape.target) and not is_inside(one, found):
+        wanted = one.early or (one is tape.target and not tape.is_input)
+        if one.able and wanted and not is_inside(one, found):
             found.add(one)
     return found
 

@@ -310,8 +310,8 @@ def _run_stem(graphs: Graphs, images: Inputs) -> tuple[Tensor, ...]:
 
 def _check_rows(logits: Tensor, images: Inputs) -> None:
     if len(logits) != batch_size_of(images):
-        raise ModelError(f"the model gave logits of {len(logits)} rows for {batch_size_of(images)} images; expected one row an image; "
-                         "give images with a batch axis, and a model that neither mixes nor drops them")
+        raise ModelError(f"the model gave logits {tuple(logits.shape)} for images of shape {tuple(tensors_of(images)[0].shape)}; expected "
+                         "one row an image; give images with a batch axis, and a model that neither mixes nor drops them")
 
 
 @torch.no_grad()

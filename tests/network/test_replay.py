@@ -86,9 +86,10 @@ class Overwriting(nn.Module):
 
 CASES: list[tuple[Any, str]] = [
     (Branching, "body"), (Odd, "layer"), (Odd, "first"), (Odd, "first.0"), (Odd, "act@1"), (Odd, "act@2"), (Odd, "act@3"), (Odd, "mix@2"),
-    (Odd, "split"), (Odd, "split.left"), (Scalar, "layer"), (Overwriting, "layer"), (Overwriting, "conv"), (Plain, "conv"), (Plain, "relu"),
-    (Plain, "mix"), (Plain, "last"), (Plain, "pool"), (Residual, "branch"), (Tokens, "block"), (Tokens, "norm"), (ChannelsLast, "wide"),
-    (Twice, "act@1"), (Twice, "act@2"), (Dataclass, "body")]
+    (Odd, "layer:input"), (Odd, "act:input@2"), (Odd, "split.left:input"), (Odd, "split"), (Odd, "split.left"), (Scalar, "layer"),
+    (Overwriting, "layer"), (Overwriting, "conv"), (Plain, "conv"), (Plain, "relu"), (Plain, "mix"), (Plain, "last"), (Plain, "pool"),
+    (Residual, "branch"), (Tokens, "block"), (Tokens, "norm"), (ChannelsLast, "wide"), (Twice, "act@1"), (Twice, "act@2"),
+    (Dataclass, "body")]
 
 
 @pytest.mark.parametrize(("build", "name"), CASES)
