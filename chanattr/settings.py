@@ -154,6 +154,11 @@ class Settings:
     group: str = ""
     groups_sha256: str = ""
 
+    @property
+    def unit(self) -> str:
+        """What areas count, in words."""
+        return {"": "channels", "heads": "heads"}.get(self.group, "groups")
+
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain JSON types, without what is younger than the format and not used: older questions keep their digest."""
         whole = dataclasses.asdict(self) | {"areas": list(self.areas)}

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import torch
 
+from chanattr.attribution.question import family_of
 from chanattr.errors import InputError
 from chanattr.images import ImageLoader, image_loader
 from chanattr.network.layers import describe
@@ -25,7 +26,7 @@ def run_attribute(options: dict[str, Any]) -> int:
     loaded = load_model(options["model"], weights=options["weights"], device=device_of(options["device"]))
     loader = image_loader(list(options["images"]), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids)
     layers, axis = list(options["layers_"]), options["channel_axis"]
-    areas = {name: layer_areas(options["areas"], loaded, loader, name, axis) for name in layers}
+    areas = {name: layer_areas(options["areas"], loaded, loader, name, axis, question["group"]) for name in layers}
     output: Path = options["output"]
     with open_run(output, "a") as run:
         summary = attribute(run, loaded.module, loader, layers, areas=areas, channel_axis=axis, score=loaded.score, name=loaded.name,
@@ -45,7 +46,7 @@ def question_of(options: dict[str, Any]) -> dict[str, Any]:
     same = ("game", "refine", "classes", "label", "seed", "batch_size", "workers", "resume")
     return {name: options[name] for name in same} | {
         "targets": targets_of(options["targets"]), "search": SEARCHES[options["search_"]](), "reward": reward_of(options["reward"]),
-        "fill": fill_of(options["fill"]), "level": level_of(options["level"])}
+        "group": group_of(options["group"]), "fill": fill_of(options["fill"]), "level": level_of(options["level"])}
 
 
 def tell_summary(summary: RunSummary, output: Path) -> None:
@@ -82,7 +83,8 @@ def device_of(name: str) -> str:
     return name
 
 
-def layer_areas(words: str, loaded: LoadedModel, loader: ImageLoader, layer: str, axis: int | None) -> tuple[int, ...] | str:
+def layer_areas(words: str, loaded: LoadedModel, loader: ImageLoader, layer: str, axis: int | None,
+                group: str | int) -> tuple[int, ...] | str:
     """Areas of one layer from words; counts over K are dropped with a notice.
 
     Raises:
@@ -90,19 +92,21 @@ def layer_areas(words: str, loaded: LoadedModel, loader: ImageLoader, layer: str
     """
     if words == "smallest":
         return words
-    channels = describe(loaded.module, loader.example().to(device_of_model(loaded.module)), layer, channel_axis=axis).channels
+    found = describe(loaded.module, loader.example().to(device_of_model(loaded.module)), layer, channel_axis=axis)
+    family = family_of(group, loaded.module, found)
+    channels, unit = family.size, family.unit
     if words in ("grid", "paper"):
         return {"grid": area_grid, "paper": paper_areas}[words](channels)
     try:
         counts = [int(word) for word in words.split(",")]
     except ValueError:
-        raise InputError(f"--areas {words}; expected 'grid', 'paper', 'smallest', or whole numbers of channels such as 1,5,20") from None
+        raise InputError(f"--areas {words}; expected 'grid', 'paper', 'smallest', or whole numbers of {unit} such as 1,5,20") from None
     fitting = tuple(count for count in counts if count <= channels)
     if not fitting or min(fitting) < 1:
-        raise InputError(f"--areas {words} for {layer}, which has {channels} channels; expected whole numbers from 1 to {channels}; "
+        raise InputError(f"--areas {words} for {layer}, which has {channels} {unit}; expected whole numbers from 1 to {channels}; "
                          "leave it out for a grid over all of them")
     if len(fitting) < len(counts):
-        click.echo(f"{layer} has {channels} channels: areas over that are dropped", err=True)
+        click.echo(f"{layer} has {channels} {unit}: areas over that are dropped", err=True)
     return fitting
 
 
@@ -116,6 +120,19 @@ def targets_of(words: str) -> str | int:
         return words
     if not (words.isascii() and words.isdigit()):
         raise InputError(f"--targets {words}; expected 'predicted', 'label' or a class number from 0; leave it out for 'predicted'")
+    return int(words)
+
+
+def group_of(words: str) -> str | int:
+    """'', 'heads', or channels a group.
+
+    Raises:
+        InputError: none of these.
+    """
+    if words in ("", "heads"):
+        return words
+    if not (words.isascii() and words.isdigit() and int(words)):
+        raise InputError(f"--group {words}; expected 'heads', or a whole number of channels a group; leave it out for single channels")
     return int(words)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from chanattr.errors import InputError, LayerError
 from chanattr.network.layout import axis_for_mask
 from chanattr.network.names import find, unwrapped
-from chanattr.network.outputs import replace_tensor
+from chanattr.network.outputs import first_tensor, replace_tensor
 
 Change = Callable[[Tensor], Tensor]
 
@@ -69,7 +69,8 @@ def watch(modules: Mapping[str, nn.Module], note: Callable[[str, Any, Any], None
 def change(model: nn.Module, layer: str, new: Change) -> Iterator[None]:
     """Inside, the layer's output (its first tensor) is replaced by ``new(output)`` at the call that its name means.
 
-    Of ``NAME:input`` it is the first tensor of what the module is given, for this module only: others that take it see it as it is.
+    Of ``NAME:input`` it is the first tensor of what the module is given, for this module only: others that take it see it as it is. Where
+    that has several rows an image (windows of attention), `new` is given [N, rows, ...]; an image's rows must follow one another.
 
     Raises:
         LayerError: no such layer; or, at the forward pass, it fires more than once and its name does not say which call.
@@ -77,8 +78,16 @@ def change(model: nn.Module, layer: str, new: Change) -> Iterator[None]:
     module, bare, number, is_input = find(model, layer)
     calls = threading.local()  # `DataParallel` runs its copies, which share the hooks, each in a thread
 
-    def begin(*_: Any) -> None:
+    def begin(_model: nn.Module, positional: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         calls.count = 0
+        first = first_tensor((positional, keywords)) if is_input else None
+        calls.images = first.shape[0] if first is not None and first.ndim else 0  # len() would tie an export to the example's
+
+    def by_image(activation: Tensor) -> Tensor:
+        images = getattr(calls, "images", 0)
+        if not is_input or not activation.ndim or not images or activation.shape[0] == images or activation.shape[0] % images:
+            return new(activation)
+        return new(activation.unflatten(0, (images, activation.shape[0] // images))).flatten(0, 1)
 
     def changed(passing: Any) -> Any:
         calls.count = getattr(calls, "count", 0) + 1
@@ -86,7 +95,7 @@ def change(model: nn.Module, layer: str, new: Change) -> Iterator[None]:
             raise LayerError(f"layer {bare!r} fires more than once in a forward pass; expected its call to be named; use {bare}@1, "
                              f"{bare}@2, "
                              "...; 'chanattr layers MODEL' shows how many")
-        return replace_tensor(passing, new) if number in (0, calls.count) else passing
+        return replace_tensor(passing, by_image) if number in (0, calls.count) else passing
 
     def after(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         return changed(output)
@@ -95,7 +104,7 @@ def change(model: nn.Module, layer: str, new: Change) -> Iterator[None]:
         return changed((positional, keywords))
 
     with ExitStack() as stack:
-        stack.callback(unwrapped(model).register_forward_pre_hook(begin).remove)
+        stack.callback(unwrapped(model).register_forward_pre_hook(begin, with_kwargs=True).remove)
         placed = module.register_forward_pre_hook(before, with_kwargs=True) if is_input else module.register_forward_hook(after)
         stack.callback(placed.remove)
         stack.enter_context(eager())

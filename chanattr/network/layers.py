@@ -6,13 +6,16 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from chanattr.errors import LayerError
+from chanattr.network.hooks import capture, frozen
+from chanattr.network.inputs import at_least_two, take_rows, tensors_of, with_tensors
 from chanattr.network.layout import given_axis, grid_of
 from chanattr.network.names import Place, check_called, check_calls, find, kind, named
 from chanattr.network.observe import Sight, look
-from chanattr.network.outputs import Inputs, batch_size_of
+from chanattr.network.outputs import Inputs, batch_size_of, call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,9 @@ def describe_all(model: nn.Module, example: Inputs, names: Sequence[str], *, cha
     for place in places:
         if not seen[place.name]:
             check_called(model, place)
-    return tuple(_masked_layer(place, seen[place.name], batch_size_of(example), channel_axis) for place in places)
+    images = batch_size_of(example)
+    return tuple(_masked_layer(place, [_by_image(model, example, place, sight, images) for sight in seen[place.name]], images, channel_axis)
+                 for place in places)
 
 
 def canonical(model: nn.Module, example: Inputs, names: Sequence[str]) -> tuple[str, ...]:
@@ -113,6 +118,31 @@ def _masked_layer(place: Place, sights: Sequence[Sight], images: int, channel_ax
         raise LayerError(f"layer {layer.name!r} gives {layer.shape[0]} rows for {images} images (shape {layer.shape}); expected "
                          "the images along its first axis; choose another layer")
     return layer
+
+
+def _by_image(model: nn.Module, example: Inputs, place: Place, sight: Sight, images: int) -> Sight:
+    """What a module is given with its rows an image along an axis of their own, as `hooks.change` gives it: windows of attention."""
+    rows = sight.shape[0] if sight.shape else images
+    if not place.is_input or rows == images or rows % images or not _rows_follow(model, example, place):
+        return sight
+    return Sight((images, rows // images, *sight.shape[1:]), sight.axis + (sight.axis > 0))
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def _rows_follow(model: nn.Module, example: Inputs, place: Place) -> bool:
+    """Whether the rows that a module is given for one image are the first of those that it is given for two."""
+    two = take_rows(at_least_two(example), slice(0, 2))
+    other = [torch.stack([x[0], 0.5 * x[0].flip(-1)]) if x.is_floating_point() and x.ndim > 1 else x for x in tensors_of(two)]
+    name = place.name + f"@{place.call}" * bool(place.call)
+    kept = []
+    for count in (1, 2):
+        with frozen(model), capture(model, [name]) as seen:
+            call(model, take_rows(with_tensors(two, other), slice(0, count)))
+        kept.append(seen[name].float())
+    one, both = kept
+    near = 1e-3 * one.abs().amax()
+    return one.shape[1:] == both.shape[1:] and bool((both[:1] - one).abs().amax() <= near < (both[1:] - one).abs().amax())
 
 
 def _layer(name: str, module: nn.Module, sights: Sequence[Sight], channel_axis: int | None) -> Layer:

@@ -92,9 +92,9 @@ def smallest_areas(found: ImageAttribution, names: Sequence[str] | None = None,
     _histogram(figure, data)
     run = int((found.smallest_area != NOT_RUN).sum())
     below = f"a* of {run:,} images · layer {words.safe(words.short(found.layer, 32))}"
-    theme.dress(figure, "How many channels an image needs", below, height=360 + (30 + 26 * len(drawn) if drawn else 0))
+    theme.dress(figure, f"How many {found.settings.unit} an image needs", below, height=360 + (30 + 26 * len(drawn) if drawn else 0))
     figure.update_xaxes(**theme.area_axis(data.channels))
-    figure.update_xaxes(title={"text": "a*: channels"})
+    figure.update_xaxes(title={"text": f"a*: {found.settings.unit}"})
     figure.update_yaxes(title={"text": "images"}, rangemode="tozero")
     figure.update_layout(margin={"b": 64, "t": 84}, showlegend=False, bargap=0)
     if drawn:

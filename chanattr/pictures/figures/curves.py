@@ -84,7 +84,7 @@ def area_curve(found: ImageAttribution, row: int, *, names: Sequence[str] | None
     _line(figure, data.areas, data.scores, (data.smallest_area, data.smallest_score), theme.SLATE)
     for kept, label in ((True, "target is top class"), (False, "target is not")):
         chosen = data.top1 == kept
-        hover = f"area %{{x}} channels<br>score %{{y:.3f}}<br>{label}<extra></extra>"
+        hover = f"area %{{x}} {found.settings.unit}<br>score %{{y:.3f}}<br>{label}<extra></extra>"
         figure.add_scatter(x=data.areas[chosen], y=data.scores[chosen], mode="markers", name=label, hovertemplate=hover,
                            marker={"size": 8, "color": theme.SLATE if kept else "#ffffff",
                                    "line": {"width": 1.6, "color": theme.SLATE}})
@@ -132,7 +132,7 @@ def class_curves(classes: ClassAttribution, target: int) -> go.Figure:
 
 
 def _axes(figure: go.Figure, settings: Settings, channels: int) -> go.Figure:
-    figure.update_xaxes(**theme.area_axis(channels))
+    figure.update_xaxes(**theme.area_axis(channels, settings.unit))
     figure.update_yaxes(title={"text": words.score_axis(settings)})
     figure.update_layout(margin={"r": 74, "t": 84})
     return figure

@@ -142,7 +142,7 @@ def area_strip(found: ImageAttribution, row: int, picture: np.ndarray, *, names:
     tall = data.pictures.shape[1] / data.pictures.shape[2]
     figure = go.Figure()
     for panel in range(count):
-        _panel(figure, data, panel, (panel % columns) * 1.08, (panel // columns) * (tall + 0.36), tall)
+        _panel(figure, data, panel, found.settings.unit, left=(panel % columns) * 1.08, top=(panel // columns) * (tall + 0.36), tall=tall)
     row = words.check_row(found, row)
     name = words.safe(words.short(words.class_name(int(found.targets[row]), names), 20))
     below = f"target {name} · layer {words.safe(words.short(found.layer, 24))}"
@@ -155,13 +155,13 @@ def area_strip(found: ImageAttribution, row: int, picture: np.ndarray, *, names:
     return figure
 
 
-def _panel(figure: go.Figure, data: AreaStrip, panel: int, left: float, top: float, tall: float) -> None:
+def _panel(figure: go.Figure, data: AreaStrip, panel: int, unit: str, *, left: float, top: float, tall: float) -> None:
     boxed = panel == data.boxed
     area, score = int(data.areas[panel]), float(data.scores[panel])
     figure.add_layout_image(source=raster.data_uri(data.pictures[panel], quality=70), x=left, y=top, sizex=1, sizey=tall, xref="x",
                             yref="y", sizing="stretch", layer="below")
     figure.add_scatter(x=[left + 0.5], y=[top + tall / 2], mode="markers", marker={"size": 60, "opacity": 0},
-                       hovertemplate=f"area {area:,} channels<br>score {score:.3f}<br>brightness: energy, by this panel's largest"
+                       hovertemplate=f"area {area:,} {unit}<br>score {score:.3f}<br>brightness: energy, by this panel's largest"
                                      "<extra></extra>")
     if boxed:
         figure.add_shape(type="rect", x0=left, x1=left + 1, y0=top, y1=top + tall, line={"color": theme.ACCENT, "width": 4})

@@ -48,13 +48,13 @@ def dress(figure: go.Figure, title: str, subtitle: str, *, height: int = 400) ->
     return figure
 
 
-def area_axis(largest: int) -> dict[str, object]:
-    """A logarithmic axis of areas from 1 to `largest`, with few and round ticks."""
+def area_axis(largest: int, unit: str = "channels") -> dict[str, object]:
+    """A logarithmic axis of areas in some unit from 1 to `largest`, with few and round ticks."""
     ticks = [v * 10**e for e in range(7) for v in (1, 3) if v * 10**e <= largest]
     if largest > ticks[-1]:  # K has its tick, and room for it
         ticks = [*(t for t in ticks if t * 2.2 < largest), largest]
     return {"type": "log", "tickangle": 0, "range": [math.log10(0.82), math.log10(max(largest, 2) * 1.22)], "tickvals": ticks,
-            "ticktext": [f"{t:,}" for t in ticks], "title": {"text": "area: channels selected"}}
+            "ticktext": [f"{t:,}" for t in ticks], "title": {"text": f"area: {unit} selected"}}
 
 
 def note(figure: go.Figure, text: str, **place: object) -> None:

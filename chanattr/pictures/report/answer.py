@@ -10,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 
 from chanattr.pictures.figures import words
-from chanattr.records import NOT_REACHED, NOT_RUN, ClassAttribution, ImageAttribution
+from chanattr.records import NOT_REACHED, NOT_RUN, ClassAttribution, ImageAttribution, entries_of
 from chanattr.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,8 +38,13 @@ class Section(NamedTuple):
 
     @property
     def channels(self) -> int:
-        """K of the layer."""
-        return len(self.record.fill_values)
+        """K: channels of the layer, or groups of them."""
+        return entries_of(self.record)
+
+    @property
+    def amount(self) -> str:
+        """K with its unit, in words."""
+        return f"{self.channels:,} {self.record.settings.unit}"
 
     @property
     def title(self) -> str:
@@ -121,12 +126,12 @@ def right_answers(found: ImageAttribution, labels: np.ndarray) -> np.ndarray:
 def sentence(section: Section, labels: np.ndarray) -> str:
     """The answer of a section in plain words."""
     if section.found is None:
-        return f"Only classes were searched here: {len(section.classes or ())} of them, {section.channels:,} channels."
+        return f"Only classes were searched here: {len(section.classes or ())} of them, {section.amount}."
     asked, given = section.found.settings, answer(section.found, labels)
     if not np.isfinite(given.median):
-        return f"No set of channels was found that reaches the level, for any of {given.run:,} images."
+        return f"No set of {asked.unit} was found that reaches the level, for any of {given.run:,} images."
     share = given.median / section.channels
-    amount = f"{given.median:,g} of {section.channels:,} channels ({share:.{0 if share >= 0.1 else 1}%})"
+    amount = f"{given.median:,g} of {section.amount} ({share:.{0 if share >= 0.1 else 1}%})"
     if asked.game == "delete":
         text = f"The median image loses its answer when {amount} are dropped"
     else:
@@ -141,7 +146,8 @@ def spread(section: Section) -> str:
     if len(reached) < 4:
         return f"{len(reached)} images with an a*, of {int((smallest != NOT_RUN).sum())}."
     least, lower, upper, most = np.percentile(reached, [0, 25, 75, 100])
-    return (f"a* goes from {least:,.0f} to {most:,.0f} channels over {len(reached):,} images; for the middle half of them from "
+    unit = section.record.settings.unit
+    return (f"a* goes from {least:,.0f} to {most:,.0f} {unit} over {len(reached):,} images; for the middle half of them from "
             f"{lower:,.3g} to {upper:,.3g}.")
 
 

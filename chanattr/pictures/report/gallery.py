@@ -112,7 +112,7 @@ def _image_article(found: ImageAttribution, row: int, one: Shown, names: Sequenc
         channels = found.channels(row).tolist()
         body = [element("p", _verdict(found, row, names), class_="answer"), element("p", _facts(found, row, one, names)),
                 _pictures(found, row, one, names, section),
-                channel_list(f"The {len(channels):,} channels of its a* set", channels) if channels else None]
+                channel_list(f"The {len(channels):,} {found.settings.unit} of its a* set", channels) if channels else None]
     others = [element("a", f"{other.title}: {words.smallest(int(record.smallest_area[row]))}", href=image_link(one.key, other))
               for _, other, record in drawn if other is not section]
     elsewhere = element("p", "The same image at ", *[join([", " if n else None, link]) for n, link in enumerate(others)], class_="quiet")
@@ -128,10 +128,10 @@ def _verdict(found: ImageAttribution, row: int, names: Sequence[str]) -> str:
     area, channels = int(found.smallest_area[row]), found.masks.shape[2]
     target = words.class_name(int(found.targets[row]), names)
     if area < 0:
-        return f"No set of channels reaches the level for {target}."
+        return f"No set of {found.settings.unit} reaches the level for {target}."
     still = f"the network still says {target}" if found.smallest_top1[row] else f"the network no longer says {target}"
     does = "with them dropped" if found.settings.game == "delete" else "with these alone"
-    return f"a* = {area:,} of {channels:,} channels: {does} {still}."
+    return f"a* = {area:,} of {channels:,} {found.settings.unit}: {does} {still}."
 
 
 def _facts(found: ImageAttribution, row: int, one: Shown, names: Sequence[str]) -> str:
