@@ -216,3 +216,91 @@ def test_one_image_is_enough(build: type[nn.Module], name: str, engine: str) -> 
     one = tail.logits(alone, mask, torch.tensor([0]))
     assert one.shape == (1, 4)
     torch.testing.assert_close(one, tail.logits(together, mask.expand(3, -1), torch.arange(3))[:1])
+
+
+class TwoInputs(nn.Module):
+    """Takes images and tokens, and a word that is the same for all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.words, self.head = nn.Conv2d(3, 6, 3), nn.Linear(5, 6), nn.Linear(6, 4)
+
+    def forward(self, pixels: Tensor, words: Tensor, mode: str = "sum") -> Tensor:
+        joined = self.body(pixels).mean((2, 3))
+        return self.head((joined + self.words(words) if mode == "sum" else joined).tanh())
+
+
+def words(count: int) -> Tensor:
+    return torch.rand(count, 5, generator=torch.Generator().manual_seed(8))
+
+
+FORMS: dict[str, Callable[[int], Any]] = {
+    "tuple": lambda count: (images(count), words(count), "sum"),
+    "mapping": lambda count: {"pixels": images(count), "words": words(count)},
+}
+WAYS = {"tail": "tail (export)", "replay": "replay", "injection": "injection"}
+
+
+@pytest.mark.parametrize("engine", WAYS)
+@pytest.mark.parametrize("form", FORMS)
+def test_models_with_several_inputs(form: str, engine: str) -> None:
+    model, inputs = seeded(TwoInputs), FORMS[form](4)
+    tail = bind(model, FORMS[form](2), ["body"], engine=engine)["body"]
+    assert tail.engine == WAYS[engine]
+    stem = stems({"body": tail}, inputs)["body"]
+    rows, masks = torch.tensor([3, 0, 0, 2]), torch.rand(4, 6, generator=torch.Generator().manual_seed(2))
+    with ca.inject(model, "body", masks[rows]), torch.no_grad():
+        pixels, tokens = (images(4)[rows], words(4)[rows])
+        expected = model(pixels, tokens)
+    torch.testing.assert_close(tail.logits(take_stem(stem, rows), masks[rows], torch.arange(4)).detach(), expected)
+    torch.testing.assert_close(tail.logits(stem, masks[rows], rows).detach(), expected)
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    return torch.compile(model, backend="eager")  # type: ignore[return-value]
+
+
+WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "DataParallel": nn.DataParallel, "compiled": compiled, "both": lambda model: compiled(nn.DataParallel(model)),
+    "bfloat16": lambda model: model.to(torch.bfloat16)}
+
+
+@pytest.mark.parametrize("engine", WAYS)
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_wrapped_compiled_and_half_models(wrap: str, engine: str) -> None:
+    bare = seeded(Residual)
+    model = WRAPPERS[wrap](bare)
+    x = images(3).to(bare.head.weight.dtype)
+    with torch.no_grad():
+        whole = model(x)  # compiled before any hook is placed
+    tail = bind(model, x[:2], ["branch"], engine=engine)["branch"]
+    assert (tail.engine, tail.layer.name) == (WAYS[engine], "branch")
+    masks = torch.tensor([[1.0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+    with ca.inject(bare, "branch", masks), torch.no_grad():
+        expected = bare(x)
+    error = 4 * torch.finfo(x.dtype).eps
+    torch.testing.assert_close(tail.logits(tail.stem(x), masks, torch.arange(3)).detach(), expected, rtol=error, atol=error)
+    torch.testing.assert_close(expected[2], whole[2], rtol=error, atol=error)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), whole)
+
+
+class Pooling(Plain):
+    """One row for all images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).mean(0, keepdim=True)
+
+
+class Losing(Plain):
+    """Takes images in pairs, and drops the last of an odd number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[: len(x) // 2 * 2]
+
+
+@pytest.mark.parametrize("engine", ["auto", *WAYS])
+@pytest.mark.parametrize(("build", "rows"), [(Pooling, 1), (Losing, 2)])
+def test_a_model_that_loses_images_is_refused(build: type[nn.Module], rows: int, engine: str) -> None:
+    with pytest.raises(ca.ModelError, match=rf"logits \({rows}, 4\) for images of shape \(3, 3, 8, 8\); expected one row an image"):
+        bind(seeded(build), images(2), ["mix"], engine=engine)
