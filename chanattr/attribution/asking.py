@@ -12,6 +12,8 @@ from torch import Tensor
 from chanattr.attribution.inputs import check_finite
 from chanattr.attribution.question import Question
 from chanattr.attribution.score import Fill, NetworkScore
+from chanattr.network.batches import anchor_of, size_within
+from chanattr.network.fast import FastTail, fast
 from chanattr.network.tail import Stem, Tail
 from chanattr.search.exact import Enough, Found, exact
 from chanattr.search.objective import images_per_evaluation, level_of, play, reached
@@ -42,8 +44,12 @@ class Final(NamedTuple):
 def make_asking(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor, "N"], fill: Fill,
                 members: tuple[Tensor, ...]) -> Asking:
     """A score over `members`, its scores with everything and with nothing, and the level in between."""
-    score = NetworkScore(tail=tail, stem=stem, targets=targets, reward=question.reward, fill=fill.values.to(targets.device),
-                         members=members, batch_size=question.batch_size, spread=question.family.spread)
+    quick = fast(tail, stem, precision=question.precision, evaluations=question.evaluations)
+    quick_stem = quick.prepare(stem) if isinstance(quick, FastTail) else stem
+    values = fill.values.to(targets.device)
+    values = values if values.any() else torch.zeros(())  # which is not added
+    score = NetworkScore(tail=tail, stem=stem, quick=quick, quick_stem=quick_stem, targets=targets, reward=question.reward, fill=values,
+                         members=members, batch_size=_batch_size(question, quick, quick_stem), spread=question.family.spread)
     rows = torch.arange(len(members), device=targets.device)
     every = torch.ones(len(members), question.family.size, device=targets.device)
     whole = score.judge(every, rows)
@@ -51,6 +57,19 @@ def make_asking(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor,
     if question.settings.game == "dual":
         full, none = full - none, none - full
     return Asking(score, question, full, none, level_of(question.settings.level, full, none), whole.top1)
+
+
+def _batch_size(question: Question, quick: Tail | FastTail, stem: Stem) -> int:
+    """Masked images run at once: as asked, or less where a budget of memory holds less."""
+    if question.memory_budget is None:
+        return question.batch_size
+
+    def run(count: int) -> Tensor:
+        masks = torch.ones(count, quick.layer.channels, device=stem.logits.device, requires_grad=True)
+        return quick.logits(stem, masks, torch.zeros(count, dtype=torch.long, device=masks.device))
+
+    with torch.inference_mode(False):
+        return min(question.batch_size, size_within(question.memory_budget, anchor_of(quick), run))
 
 
 def check_ends(asking: Asking, names: Sequence[str], unit: str = "image") -> None:

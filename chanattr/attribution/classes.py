@@ -31,14 +31,15 @@ def per_class(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
               fill: str | float | Sequence[float] | np.ndarray | Tensor = "zero", level: str | float | None = None,
               refine: bool | None = None, folds: int = 2, found: ImageAttribution | None = None, names: Sequence[str] = (),
               score: Callable[..., Tensor] | None = None, group: Group = "", channel_axis: int | None = None, seed: int = 0,
-              batch_size: int | None = None, engine: str = "auto", progress: Progress = False) -> ClassAttribution:
+              batch_size: int | None = None, engine: str = "auto", precision: str = "auto",
+              memory_budget: str | int | float | None = None, progress: Progress = False) -> ClassAttribution:
     """The channels each class needs: the mean of its images' a* masks (the paper's), and joint sets found on the mean reward.
 
     A set fits the images it was searched on a little too well: `held_out_scores` come from searches on the other folds.
 
     Args:
         model, images, layer, areas, search, reward, game, fill, level, refine, score, group, channel_axis, seed, batch_size, engine,
-            progress: as for `per_image`.
+            precision, memory_budget, progress: as for `per_image`.
         targets: the class of each image [N]; required.
         folds: parts of a class that are searched apart and scored on the rest; 0 or 1 for none.
         found: the images' own answers to this question, in the order of `images`, if they are at hand; their keys, areas and search
@@ -55,7 +56,7 @@ def per_class(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
     Source: Fong, Patrick and Vedaldi 2019, section 5, for the mean; the joint set is this project's.
     """
     asked = Asked(areas=areas, search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed,
-                  folds=folds, batch_size=batch_size, group=group)
+                  folds=folds, batch_size=batch_size, precision=precision, memory_budget=memory_budget, group=group)
     count = check_images(images)
     if targets is None:
         raise InputError("targets=None; expected the class of each image, for answers are one a class; pass labels, or "
@@ -68,13 +69,14 @@ def per_class(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
     stem = join_stems([tail.stem(shard) for shard in shards])
     goal = goal_of(targets, stem)
     given = mean_fill(tail, shards) if isinstance(fill, str) and fill == "mean" else fill_of(fill, stem.activation, tail.layer)
-    question = make_question(asked, model, tail.layer, given)
+    question = make_question(asked, model, tail.layer, given, images=count)
     if found is not None:
         check_found(found, question.settings, goal, stem.logits)
     else:
         found = per_image(model, images, layer, targets=goal, areas=areas, search=search, reward=reward, game=game,
                           fill=given.values if given.values.ndim == 1 else fill, level=level, refine=refine, score=score, group=group,
-                          channel_axis=channel_axis, seed=seed, batch_size=batch_size, engine=engine, progress=progress)
+                          channel_axis=channel_axis, seed=seed, batch_size=batch_size, engine=engine, precision=precision,
+                          memory_budget=memory_budget, progress=progress)
     records = []
     classes = goal.unique().tolist()
     with advance(progress, len(classes), f"classes at {layer}") as tell:
@@ -124,8 +126,8 @@ def answer_class(question: Question, tail: Tail, stem: Stem, *, target: int, nam
     mean = smallest_mask[reach].mean(0) if reach.any() else np.zeros(question.family.size)
     per_fold = torch.tensor([len(m) for m in members], device=spent.device) * spent
     return ClassAttribution(
-        layer=tail.layer.name, settings=question.settings, engine=tail.engine, names=(name,), targets=np.array([target], np.int32),
-        areas=to_i4(grid), rows=np.array([count], np.int32), images=np.array([reach.sum()], np.int32),
+        layer=tail.layer.name, settings=question.settings, engine=asking.score.quick.engine, names=(name,),
+        targets=np.array([target], np.int32), areas=to_i4(grid), rows=np.array([count], np.int32), images=np.array([reach.sum()], np.int32),
         mean_mask=mean[None].astype(np.float32), joint_masks=to_numpy(masks[:1]), joint_scores=to_f4(final.score[None]),
         joint_top1=to_f4(final.top1[None]), joint_log_probability=to_f4(final.log_probability[None]),
         held_out_scores=to_f4(outside[None, 0]), held_out_top1=to_f4(outside[None, 1]),

@@ -32,7 +32,7 @@ def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
               fill: str | float | Sequence[float] | np.ndarray | Tensor = "zero", level: str | float | None = None,
               refine: bool | None = None, score: Callable[..., Tensor] | None = None, keys: Sequence[str] | None = None,
               group: Group = "", channel_axis: int | None = None, seed: int = 0, batch_size: int | None = None, engine: str = "auto",
-              progress: Progress = False) -> ImageAttribution:
+              precision: str = "auto", memory_budget: str | int | float | None = None, progress: Progress = False) -> ImageAttribution:
     """The best channel sets of every area for each image, and a*, the smallest that keeps the score.
 
     A mask holds exactly its area in every game; scores are float32 scores of binary masks, not of relaxed ones.
@@ -57,8 +57,10 @@ def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
             group, in order; or the group of every channel, [K].
         channel_axis: of the layer's output, where it is not found rightly.
         seed: of every random choice.
-        batch_size: masked images run at once; None fits the device.
-        engine: "auto", "tail" or "injection".
+        batch_size: masked images run at once, at most; None fits the device; where memory runs out, less.
+        engine: "auto", "tail", "replay" or "injection".
+        precision: of the search alone: "float32", "bfloat16", or "auto", which is bfloat16 where that is faster; scores are float32 always.
+        memory_budget: bytes, or words such as "2GB", that masked images may need together.
         progress: True for a bar, False, or ``f(done, total)``.
 
     Returns:
@@ -80,7 +82,7 @@ def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
         [[2, 4, 8], [2, 4, 8]]
     """
     asked = Asked(areas=areas, search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed,
-                  batch_size=batch_size, group=group)
+                  batch_size=batch_size, precision=precision, memory_budget=memory_budget, group=group)
     count = check_images(images)
     names = check_keys(keys, count)
     goal = None if targets is None else check_targets(targets, count)
@@ -95,7 +97,7 @@ def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
         for shard in shards:
             stem = tail.stem(take_rows(images, shard))
             filled = means or fill_of(fill, stem.activation, tail.layer)
-            question = question or make_question(asked, model, tail.layer, filled)
+            question = question or make_question(asked, model, tail.layer, filled, images=count)
             wanted = None if goal is None else goal[shard]
             records.append(answer(question, tail, stem, keys=names[shard], targets=wanted, fill=filled))
             tell(len(stem.logits))
@@ -132,7 +134,7 @@ def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], t
     last = judge(asking, smallest.mask, torch.arange(len(goal), device=goal.device))
     none, spread = smallest.area < 0, question.family.spread
     return ImageAttribution(
-        layer=tail.layer.name, settings=question.settings, engine=tail.engine, keys=tuple(keys), targets=to_i4(goal),
+        layer=tail.layer.name, settings=question.settings, engine=asking.score.quick.engine, keys=tuple(keys), targets=to_i4(goal),
         predictions=to_i4(stem.logits.argmax(1)), probability=to_f4(stem.logits.float().softmax(1).gather(1, goal[:, None])[:, 0]),
         areas=to_i4(grid), masks=to_numpy(masks), scores=to_f4(scores), original=to_f4(asking.original), empty=to_f4(asking.empty),
         top1=to_numpy(top1 > 0.5), smallest_area=to_i4(smallest.area), smallest_mask=to_numpy(smallest.mask),

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from chanattr.attribution.inputs import checked_reward
 from chanattr.attribution.score import Fill
 from chanattr.errors import InputError
+from chanattr.network.batches import bytes_of
+from chanattr.network.fast import PRECISIONS
 from chanattr.network.heads import heads_of
 from chanattr.network.layers import Layer
 from chanattr.network.names import kind
@@ -32,13 +34,19 @@ class Question:
         settings: complete and resolved.
         family: the channels of the layer, or groups of them.
         reward: the callable.
-        batch_size: masked images run at once.
+        batch_size: masked images run at once, at most.
+        memory_budget: bytes that they may need together; None is what the device holds.
+        precision: of the search: "auto", "float32" or "bfloat16"; what is reported is always in float32.
+        evaluations: planned with this question, as far as it is known.
     """
 
     settings: Settings
     family: Channels | Groups
     reward: Reward
     batch_size: int
+    memory_budget: int | None = None
+    precision: str = "auto"
+    evaluations: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +70,8 @@ class Asked:
     preprocessing: str = ""
     batch_size: int | None = None
     group: Group = ""
+    precision: str = "auto"
+    memory_budget: str | int | float | None = None
 
     def __post_init__(self) -> None:
         if self.game not in GAMES:
@@ -82,9 +92,12 @@ class Asked:
         check_number(f"seed={self.seed!r}", self.seed, COUNT)
         if self.batch_size is not None:
             check_number(f"batch_size={self.batch_size!r}", self.batch_size, STEPS)
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision={self.precision!r}; expected one of {', '.join(PRECISIONS)}; leave it out for 'auto'")
+        bytes_of(self.memory_budget)  # refuses what is none
 
 
-def make_question(asked: Asked, model: nn.Module, layer: Layer, fill: Fill, *, digest: str | None = None) -> Question:
+def make_question(asked: Asked, model: nn.Module, layer: Layer, fill: Fill, *, digest: str | None = None, images: int = 0) -> Question:
     """The question for one layer, with everything resolved.
 
     Args:
@@ -93,6 +106,7 @@ def make_question(asked: Asked, model: nn.Module, layer: Layer, fill: Fill, *, d
         layer: as found.
         fill: as resolved.
         digest: of the model, where it is known already.
+        images: how many there will be, as far as it is known.
 
     Raises:
         InputError: areas cannot be used on this layer.
@@ -109,6 +123,7 @@ def make_question(asked: Asked, model: nn.Module, layer: Layer, fill: Fill, *, d
         group=family.name, groups_sha256=family.sha256)
     reward = reward_function(asked.reward)
     return Question(settings=settings, family=family, batch_size=int(asked.batch_size or default_batch_size(model)),
+                    memory_budget=bytes_of(asked.memory_budget), precision=asked.precision, evaluations=_planned(settings, images),
                     reward=reward if isinstance(asked.reward, str) else checked_reward(reward, settings.reward))
 
 
@@ -129,6 +144,13 @@ def default_batch_size(model: nn.Module) -> int:
     """Masked images run at once: enough to fill the device without crowding its memory."""
     parameter = next(model.parameters(), torch.zeros(0))
     return 32 if parameter.device.type == "cpu" else 512
+
+
+def _planned(settings: Settings, images: int) -> int:
+    """Evaluations of all images, roughly: of the search's steps at every area, without refinements."""
+    search = settings.search
+    steps = search.relaxed_steps + search.binary_steps if isinstance(search, ExactSearch) else search.steps
+    return images * max(1, len(settings.areas)) * int(steps)
 
 
 def callable_name(named: str | Callable[..., object]) -> str:

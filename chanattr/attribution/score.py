@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from chanattr.errors import InputError
+from chanattr.network.batches import anchor_of, in_batches
+from chanattr.network.fast import FastTail
 from chanattr.network.layers import Layer
 from chanattr.network.tail import Stem, Tail
 from chanattr.search.objective import Reward, Scored, log_probability
@@ -43,22 +46,34 @@ class Fill(NamedTuple):
         return self.values if self.values.ndim == 1 else self.values.new_full(self.values.shape[1:], torch.nan)
 
 
+class Places(NamedTuple):
+    """Where the images of each of R rows are in the list of all rows' images."""
+
+    counts: Int[Tensor, "R"]
+    first: Int[Tensor, "R"]
+    images: Int[Tensor, "I"]
+    alone: bool  # one image a row
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkScore:
     """Scores masks by running the tail, in batches, on the images that belong to each row.
 
     Attributes:
-        tail, stem: the network after the layer, and the kept activations of N images.
+        tail, stem: the network after the layer, and the kept activations of N images; by them masks are judged.
+        quick, quick_stem: the same as a search runs them, faster and less exact.
         targets: class of each image, i8 [N].
         reward: of logits and targets.
         fill: values of dropped channels, [K] or [N, K].
         members: for each row the images it is over; an image may belong to several rows.
-        batch_size: masked images run at once.
+        batch_size: masked images run at once, at most; less where memory runs out.
         spread: masks of the family to masks of channels.
     """
 
     tail: Tail
     stem: Stem
+    quick: Tail | FastTail
+    quick_stem: Stem
     targets: Tensor
     reward: Reward
     fill: Tensor
@@ -68,47 +83,56 @@ class NetworkScore:
 
     @torch.inference_mode(False)
     def __call__(self, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], gradient: bool) -> Scored:
-        """Mean reward of each mask over its row's images, with the gradient where asked."""
+        """Mean reward of each mask over its row's images, with the gradient where asked; for searching, not for reporting."""
         masks = masks.detach()
+        owner, image = self._pairs(rows)
+
+        def run(part: slice) -> tuple[Tensor, Tensor]:
+            with torch.set_grad_enabled(gradient):
+                leaf = masks[owner[part]].requires_grad_(gradient)
+                logits = self.quick.logits(self.quick_stem, self.spread(leaf), image[part], self.fill).float()
+                got = self.reward(logits, self.targets[image[part]]).to(masks.dtype)
+                return got.detach(), torch.autograd.grad(got.sum(), leaf)[0] if gradient else leaf[:, :0]
+
         rewards = torch.zeros(len(masks), device=masks.device, dtype=masks.dtype)
         gradients = torch.zeros_like(masks) if gradient else masks.new_empty(0, masks.shape[1])
-        counts = torch.tensor([len(m) for m in self.members], device=masks.device)[rows].to(masks.dtype)
-        for owner, image in self._batches(rows):
-            with torch.set_grad_enabled(gradient):
-                leaf = masks[owner].requires_grad_(gradient)
-                got = self._reward(leaf, image).to(masks.dtype)
-                if gradient:
-                    slope = torch.autograd.grad(got.sum(), leaf)[0]
-                    gradients.index_add_(0, owner, slope)
-            rewards.index_add_(0, owner, got.detach())
+        for part, (got, slope) in in_batches(anchor_of(self.quick), len(owner), self.batch_size, gradient, run):
+            rewards.index_add_(0, owner[part], got)
+            if gradient:
+                gradients.index_add_(0, owner[part], slope)
+        counts = self._places.counts[rows].to(masks.dtype)
         return Scored(rewards / counts, gradients / counts[:, None] if gradient else gradients)
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def judge(self, masks: Tensor, rows: Int[Tensor, "M"]) -> Judged:
-        """The final figures of binary masks."""
+        """The final figures of binary masks, by the definition."""
+        owner, image = self._pairs(rows)
+
+        def run(part: slice) -> Tensor:
+            logits = self.tail.logits(self.stem, self.spread(masks[owner[part]].float()), image[part], self.fill).float()
+            targets = self.targets[image[part]]
+            return torch.stack([self.reward(logits, targets), (logits.argmax(1) == targets).float(), log_probability(logits, targets)])
+
         sums = torch.zeros(3, len(masks), device=masks.device, dtype=torch.float32)
-        counts = torch.tensor([len(m) for m in self.members], device=masks.device)[rows].float()
-        for owner, image in self._batches(rows):
-            logits = self.tail.logits(self.stem, self.spread(masks[owner].float()), image, self.fill).float()
-            targets = self.targets[image]
-            figures = torch.stack([self.reward(logits, targets), (logits.argmax(1) == targets).float(),
-                                   log_probability(logits, targets)])
-            sums.index_add_(1, owner, figures)
-        return Judged(*(sums / counts))
+        for part, figures in in_batches(anchor_of(self.tail), len(owner), self.batch_size, False, run):
+            sums.index_add_(1, owner[part], figures)
+        return Judged(*(sums / self._places.counts[rows].float()))
 
-    def _reward(self, masks: Tensor, image: Tensor) -> Tensor:
-        return self.reward(self.tail.logits(self.stem, self.spread(masks), image, self.fill).float(), self.targets[image])
+    @cached_property
+    def _places(self) -> Places:
+        counts = torch.tensor([len(m) for m in self.members], device=self.targets.device)
+        return Places(counts, counts.cumsum(0) - counts, torch.cat(self.members), all(len(m) == 1 for m in self.members))
 
-    def _batches(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(mask, image) pairs of all masks with all images of their rows, cut to the batch size."""
-        device = rows.device
-        counts = torch.tensor([len(m) for m in self.members], device=device)
-        first = counts.cumsum(0) - counts
-        owner = torch.repeat_interleave(torch.arange(len(rows), device=device), counts[rows])
-        before = (counts[rows].cumsum(0) - counts[rows])[owner]
-        image = torch.cat(self.members)[first[rows][owner] + torch.arange(len(owner), device=device) - before]
-        return list(zip(owner.split(self.batch_size), image.split(self.batch_size), strict=True)) if len(owner) else []
+    def _pairs(self, rows: Int[Tensor, "M"]) -> tuple[Int[Tensor, "B"], Int[Tensor, "B"]]:
+        """(mask, image) pairs of all masks with all images of their rows."""
+        counts, first, images, alone = self._places
+        if alone:
+            return torch.arange(len(rows), device=rows.device), images[rows]
+        own = counts[rows]
+        owner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), own)
+        before = (own.cumsum(0) - own)[owner]
+        return owner, images[first[rows][owner] + torch.arange(len(owner), device=rows.device) - before]
 
 
 def channels_last(values: Tensor, layer: Layer) -> Float[Tensor, "N P K"]:
