@@ -47,7 +47,7 @@ class Explanation:
         rows: (images given, rows of logits that came).
         ready_seconds: to find the layer, export, cut and check, once a process.
         stem_seconds: of one image's unmasked pass.
-        seconds, whole_seconds: of one evaluation with its gradient in float32: by `engine`, and by a hook on the whole network.
+        seconds, whole_seconds: of one evaluation with its gradient: by `engine`, and in float32 by a hook on the whole network.
         areas: that would be searched; empty for a* alone.
         search: its name.
         evaluations: of the search over areas, an image.
@@ -103,7 +103,7 @@ class Explanation:
 
 def explain(model: nn.Module, example: Inputs, layer: str, *, images: int = 1000, areas: Areas = None,
             search: Search | None = None, refine: bool | None = None, score: Callable[..., Tensor] | None = None,
-            channel_axis: int | None = None, batch_size: int | None = None, engine: str = "auto") -> Explanation:
+            channel_axis: int | None = None, batch_size: int | None = None, engine: str = "auto", precision: str = "auto") -> Explanation:
     """A dry run of `per_image` at a layer: what a mask there means, the way that will run, and what it would cost.
 
     Evaluations are counted by the search itself on a score that costs nothing; times are measured on a few masks and multiplied.
@@ -112,7 +112,7 @@ def explain(model: nn.Module, example: Inputs, layer: str, *, images: int = 1000
         model: any module; left exactly as found.
         example: one or two images as the model takes them, as `per_image` says.
         images: that the estimate is for.
-        layer, areas, search, refine, score, channel_axis, batch_size, engine: as for `per_image`.
+        layer, areas, search, refine, score, channel_axis, batch_size, engine, precision: as for `per_image`.
 
     Raises:
         InputError, LayerError, ModelError: as `per_image`; ModelError also where the model gives fewer or more rows than images.
@@ -124,40 +124,44 @@ def explain(model: nn.Module, example: Inputs, layer: str, *, images: int = 1000
         >>> told.layout.name, told.engine, told.rows
         ('NCHW', 'tail (export)', (3, 3))
     """
-    asked = Asked(areas=areas, search=search, refine=refine, score=score, batch_size=batch_size)
+    asked = Asked(areas=areas, search=search, refine=refine, score=score, batch_size=batch_size, precision=precision)
     images = int(check_number(f"images={images!r}", images, COUNT))
     count = check_images(example)
     check_model(model, example, score)
     device = tensors_of(example)[0].device
+    three = take_rows(example, torch.tensor([0, count - 1, 0]))
     with measured(device) as made:
         tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
+        question = make_question(asked, model, tail.layer, fill_of("zero", torch.zeros(1, *tail.layer.shape[1:]), tail.layer))
+        check_model(model, three, score)  # an odd number of images, which does not divide
+        asking = _asking(question, tail, three)
     plain = bind(model, example, [layer], engine="injection", score=score, channel_axis=channel_axis)[layer]
-    three = take_rows(example, torch.tensor([0, count - 1, 0]))
-    check_model(model, three, score)  # an odd number of images, which does not divide
-    stem = tail.stem(three)
+    stem = asking.score.stem
     with measured(device) as passed:
         tail.stem(three)
-    question = make_question(asked, model, tail.layer, fill_of("zero", stem.activation, tail.layer))
-    seconds, whole = (_evaluation_seconds(question, one, three) for one in (tail, plain))
+    seconds, whole = (_evaluation_seconds(one) for one in (asking, _asking(question, plain, three)))
     spent, refined, smallest = _counted(question, asked, model, tail)
     return Explanation(
-        model=kind(model), layer=tail.layer, layout=layout_of(model, tail.layer, example), engine=tail.engine, reason=tail.reason,
-        bypasses=bypasses_of(model, tail, stem), rows=(batch_size_of(three), len(stem.logits)),
-        ready_seconds=made.seconds, stem_seconds=passed.seconds / len(stem.logits),
-        seconds=seconds, whole_seconds=whole, areas=question.settings.areas, search=question.settings.search.name, evaluations=spent,
-        refine=refined, smallest=smallest, batch_size=question.batch_size, kept=kept_bytes(stem), images=images,
-        device=str(device))
+        model=kind(model), layer=tail.layer, layout=layout_of(model, tail.layer, example), engine=asking.score.quick.engine,
+        reason=tail.reason, bypasses=bypasses_of(model, tail, stem), rows=(batch_size_of(three), len(stem.logits)),
+        ready_seconds=made.seconds, stem_seconds=passed.seconds / len(stem.logits), seconds=seconds, whole_seconds=whole,
+        areas=question.settings.areas, search=question.settings.search.name, evaluations=spent, refine=refined, smallest=smallest,
+        batch_size=asking.score.batch_size, kept=kept_bytes(stem), images=images, device=str(device))
 
 
-def _evaluation_seconds(question: Question, tail: Tail, images: Inputs) -> float:
-    """Seconds of one masked image, forward and backward, after a first round that is not counted."""
+def _asking(question: Question, tail: Tail, images: Inputs) -> Asking:
     stem = tail.stem(images)
-    device, several = stem.logits.device, len(stem.logits)
-    asking = make_asking(question, tail, stem, stem.logits.argmax(1), fill_of("zero", stem.activation, tail.layer),
-                         tuple(torch.arange(several, device=device)[:, None]))
-    count = min(MASKS, question.batch_size) if device.type == "cpu" else question.batch_size
-    masks = (torch.rand(count, question.family.size, generator=torch.Generator().manual_seed(0)) < 0.5).float().to(device)
-    rows = torch.arange(count, device=device) % several
+    goal = stem.logits.argmax(1)
+    members = tuple(torch.arange(len(goal), device=goal.device)[:, None])
+    return make_asking(question, tail, stem, goal, fill_of("zero", stem.activation, tail.layer), members)
+
+
+def _evaluation_seconds(asking: Asking) -> float:
+    """Seconds of one masked image, forward and backward, after a first round that is not counted."""
+    device, size = asking.original.device, asking.question.family.size
+    count = min(MASKS, asking.score.batch_size) if device.type == "cpu" else asking.score.batch_size
+    masks = (torch.rand(count, size, generator=torch.Generator().manual_seed(0)) < 0.5).float().to(device)
+    rows = torch.arange(count, device=device) % len(asking.original)
     asking.score(masks, rows, True)
     with measured(device) as meter:
         asking.score(masks, rows, True)

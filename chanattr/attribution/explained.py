@@ -32,7 +32,7 @@ def _paragraphs(told: Explanation) -> Iterator[tuple[str, str]]:
     yield "way", told.engine + (f", because: {told.reason}" if told.reason else "")
     yield "passes by", _passing(told)
     yield "cost", (f"a masked image, forward and backward, takes {_seconds(told.seconds)} this way and {_seconds(told.whole_seconds)} by a "
-                   f"hook on the whole network: {told.share:.0%} of it. Measured just now on the same few masks, float32, {told.device}.")
+                   f"hook on the whole network in float32: {told.share:.0%} of it. Measured just now on the same few masks, {told.device}.")
     yield "evaluations", _evaluations(told)
     kept, held = size(told.kept), size(told.kept * told.batch_size)
     yield "memory", (f"{kept} kept an image; {held} of it for a batch of {_count(told.batch_size, 'masked image')}, besides weights "

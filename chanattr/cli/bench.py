@@ -120,8 +120,8 @@ def notes(told: Bench) -> list[str]:
         f"plain: the paper's protocol literally: a hook on the whole network, one image at a time, its {count(len(told.areas), 'area')} as "
         f"the batch, the penalty search with {count(told.steps, 'step')}, float32; {told.plain_images} of {told.images} images.{short}",
         f"the others: per_image as it comes ({told.ways[1].engine}), all images in each round, {count(told.batch_size, 'masked image')} at "
-        f"once. Not in their seconds: making that way ready, {told.ready_seconds:.2g} s the first time in a process, "
-        f"{told.again_seconds:.2g} s when it is kept.",
+        f"once. Not in their seconds: making that way ready (export, cut, fold, check), {told.ready_seconds:.2g} s the first time in a "
+        f"process, {told.again_seconds:.2g} s when it is kept.",
         "evaluations: an image; (forwards + 2 backwards) / 3 of one masked image.",
         f"score, share (of the better of plain and ours, image by image and area by area) and a*: over the "
         f"{count(told.plain_images, 'image')} that all did; scores by the hook in float32.",

@@ -40,6 +40,12 @@ def test_the_tables_fit_a_terminal_and_end_at_the_whole(studio: Studio) -> None:
     assert gain == last
 
 
+def test_the_help_fits() -> None:
+    result = CliRunner().invoke(main, ["bench", "--help"])
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 110
+
+
 def test_fewer_steps_are_said(studio: Studio) -> None:
     result = call(studio, "--layer", "mix", "--plain-steps", 4, "--areas", "2,3")
     assert result.exit_code == 0, result.output
