@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from chanattr.errors import ChanattrError, InputError, ModelError
 from chanattr.network.hooks import frozen
 from chanattr.network.inputs import outline, tensors_of
+from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs, call, first_tensor, logits_of
 from chanattr.network.tail import Stem
 from chanattr.records import ImageAttribution
@@ -42,8 +43,9 @@ def check_model(model: nn.Module, images: Inputs, score: Callable[..., Tensor] |
     """Runs the model once as it is, so that its own error comes with what it was given.
 
     Raises:
-        ModelError: the model or the score function fails on these images, or gives another number of rows.
+        ModelError: the model or the score function fails on these images, gives another number of rows, or is quantised.
     """
+    _check_unquantised(model)
     first = tensors_of(images)[0]
     shape = f"of shape {tuple(first.shape)}, {first.dtype}" if images is first else outline(images)
     what = f"images {shape}, {first.device}"
@@ -58,6 +60,19 @@ def check_model(model: nn.Module, images: Inputs, score: Callable[..., Tensor] |
     if len(logits) != len(first):
         raise ModelError(f"{type(model).__name__} gave logits {tuple(logits.shape)} for {what}; expected one row an image; "
                          "give images with a batch axis [N, ...]")
+
+
+def _check_unquantised(model: nn.Module) -> None:
+    """Refuses a model with integer kernels, which have no backward pass: no slope would reach the mask.
+
+    Raises:
+        ModelError: so; names the first of its quantised modules.
+    """
+    for name, module in model.named_modules():
+        if hasattr(module, "_packed_params"):
+            raise ModelError(f"{kind(model)} is quantised ({type(module).__name__} {name!r}), and no gradient flows through integers to "
+                             "the mask; expected a model in floating point; take it before its conversion (torchvision: quantize=False), "
+                             "and put what is found into the quantised one with ca.inject")
 
 
 def check_keys(keys: Sequence[str] | None, count: int) -> tuple[str, ...]:

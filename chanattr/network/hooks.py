@@ -162,6 +162,9 @@ def apply_mask(activation: Tensor, mask: Tensor, fill: Tensor, axis: int, layer:
     Raises:
         InputError: the sizes do not fit.
     """
+    if activation.is_quantized:  # by its numbers, and back to the same integers
+        masked = apply_mask(activation.dequantize(), mask, fill, axis, layer)
+        return torch.quantize_per_tensor(masked, activation.q_scale(), activation.q_zero_point(), activation.dtype)
     channels = activation.shape[axis]
     for what, values in (("mask", mask), ("fill", fill)):
         if values.ndim and (values.ndim > 2 or values.shape[-1] != channels or (values.ndim == 2 and len(values) != len(activation))):

@@ -88,7 +88,7 @@ class Groups:
         return self._entries.resolve(search)
 
 
-def groups_of(group: Group, channels: int, layer: str) -> Groups:
+def groups_of(group: object, channels: int, layer: str) -> Groups:
     """Groups as a caller gives them.
 
     Args:
@@ -118,7 +118,7 @@ def groups_of(group: Group, channels: int, layer: str) -> Groups:
     return Groups(torch.from_numpy(values.astype(np.int64)))
 
 
-def _whole_numbers(group: Group) -> np.ndarray:
+def _whole_numbers(group: object) -> np.ndarray:
     """The numbers given, i8; none where they are no whole numbers."""
     if isinstance(group, Tensor):
         group = group.detach().cpu().numpy()
