@@ -123,7 +123,7 @@ def make_question(asked: Asked, model: nn.Module, layer: Layer, fill: Fill, *, d
         group=family.name, groups_sha256=family.sha256)
     reward = reward_function(asked.reward)
     return Question(settings=settings, family=family, batch_size=int(asked.batch_size or default_batch_size(model)),
-                    memory_budget=bytes_of(asked.memory_budget), precision=asked.precision, evaluations=_planned(settings, images),
+                    memory_budget=bytes_of(asked.memory_budget), precision=asked.precision, evaluations=planned(asked, family, images),
                     reward=reward if isinstance(asked.reward, str) else checked_reward(reward, settings.reward))
 
 
@@ -146,11 +146,11 @@ def default_batch_size(model: nn.Module) -> int:
     return 32 if parameter.device.type == "cpu" else 512
 
 
-def _planned(settings: Settings, images: int) -> int:
+def planned(asked: Asked, family: Channels | Groups, images: int) -> int:
     """Evaluations of all images, roughly: of the search's steps at every area, without refinements."""
-    search = settings.search
+    search: Search = family.resolve(asked.search if asked.search is not None else ExactSearch())
     steps = search.relaxed_steps + search.binary_steps if isinstance(search, ExactSearch) else search.steps
-    return images * max(1, len(settings.areas)) * int(steps)
+    return images * max(1, len(check_areas(asked.areas, family.size, family.unit))) * int(steps)
 
 
 def callable_name(named: str | Callable[..., object]) -> str:

@@ -80,6 +80,8 @@ def layers(**options: Any) -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--weights", help="'random', or a file of weights.")
 @click.option("--batch-size", type=AT_LEAST_ONE, help="Masked images run at once. [default: fits the device]")
+@click.option("--precision", default="auto", show_default=True, help="Of the search: auto, float32, bfloat16. Scores are float32 always.")
+@click.option("--memory", "memory_budget", help="That masked images may need together: 500MB, 2GB. [default: what the device holds]")
 @click.option("--workers", default=0, show_default=True, type=COUNT, help="Processes; 0 works in this one.")
 @click.option("--resume/--no-resume", default=True, help="Go on where the file stops, or refuse a file that has answers.")
 def attribute(**options: Any) -> None:

@@ -84,7 +84,7 @@ def fast(tail: Tail, stem: Stem, *, precision: str = "auto", evaluations: int = 
 
     Args:
         tail: only an exported one in float32 can be made faster.
-        stem: of some images; the first two are for the check.
+        stem: of some images; the first two are for the check, and must be finite.
         precision: "float32"; "bfloat16"; or "auto", which is bfloat16 where the device computes in it and the graph is large enough.
         evaluations: planned in the whole run; where they are many, and on CUDA, the graph is compiled.
 

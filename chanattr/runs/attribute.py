@@ -75,7 +75,8 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
               refine: bool | None = None, classes: bool = True, class_areas: Areas | Mapping[str, Areas] = None, folds: int = 2,
               label: str = "exact", score: Callable[..., Tensor] | None = None, group: Group = "",
               channel_axis: int | None = None, seed: int = 0,
-              batch_size: int | None = None, engine: str = "auto", shard_size: int = SHARD, workers: int = 0, name: str = "",
+              batch_size: int | None = None, engine: str = "auto", precision: str = "auto",
+              memory_budget: str | int | float | None = None, shard_size: int = SHARD, workers: int = 0, name: str = "",
               preprocessing: str = "", class_names: Sequence[str] = (), resume: bool = True,
               progress: Progress = True) -> RunSummary:
     """Channel sets for every image and every labelled class at several layers, streamed into a run file.
@@ -91,7 +92,8 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
         layers: dotted names; a file holds each under its one name, without a wrapper's words and with ``@n`` only where it fires twice.
         targets: "predicted" (default), "label", or one class for all.
         areas: as in `per_image`, or ``{layer: areas}``.
-        search, reward, game, fill, level, refine, score, group, channel_axis, seed, batch_size, engine: as in `per_image`.
+        search, reward, game, fill, level, refine, score, group, channel_axis, seed, batch_size, engine, precision, memory_budget: as in
+            `per_image`.
         classes: whether to search joint sets for every class that has labels.
         class_areas: of the joint sets; None is `areas`.
         folds: parts of a class searched apart for held-out scores.
@@ -114,9 +116,10 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
     check_named(reward=reward, score=score)
     check_label(label)
     asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed, model=name or kind(model),
-                  preprocessing=preprocessing, batch_size=batch_size, group=group)
+                  preprocessing=preprocessing, batch_size=batch_size, group=group, precision=precision, memory_budget=memory_budget)
     example = first_images(loader).to(device_of(model))
-    plan = Plan.of(model, example, layers, asked, areas=areas, fill=fill, engine=engine, channel_axis=channel_axis)
+    plan = Plan.of(model, example, layers, asked, areas=areas, fill=fill, engine=engine, channel_axis=channel_axis,
+                   images=len(loader.keys) if hasattr(loader, "keys") else 0)
     class_areas = plan.by_layer(areas if class_areas is None else class_areas)
     ready = make_ready(plan)
     check_file(run, plan, label, shard_size, resume)
@@ -134,7 +137,7 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
                                    shard_size=shard_size, progress=progress)
     note(finished=True)
     return RunSummary(images=done, skipped=skipped, classes=counts, seconds=time.monotonic() - started, bad=bad,
-                      engines={layer: tail.engine for layer, tail in ready.tails.items()})
+                      engines=dict(ready.engines))
 
 
 def _with_means(ready: Ready, run: Run, loader: Iterable[Any], label: str) -> Ready:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from chanattr.attribution.image import answer
 from chanattr.attribution.inputs import check_model
-from chanattr.attribution.question import Areas, Asked, Question, make_question
+from chanattr.attribution.question import Areas, Asked, Question, family_of, make_question, planned
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.errors import InputError, ModelError
+from chanattr.network.fast import fast
 from chanattr.network.layers import describe_all
 from chanattr.network.outputs import device_of
 from chanattr.network.tail import Stem, Tail, bind, stems, take_stem
@@ -37,6 +38,7 @@ class Plan:
         fills: by layer; "mean" is resolved before shards are searched.
         engine, channel_axis: as in `per_image`.
         digest: of the model's weights.
+        images: how many there will be; 0 where that is not known.
     """
 
     model: nn.Module
@@ -48,10 +50,11 @@ class Plan:
     engine: str
     channel_axis: int | None
     digest: str
+    images: int = 0
 
     @classmethod
     def of(cls, model: nn.Module, example: Tensor, layers: Sequence[str], asked: Asked, *, areas: Areas | Mapping[str, Areas],
-           fill: Any, engine: str, channel_axis: int | None) -> Plan:
+           fill: Any, engine: str, channel_axis: int | None, images: int = 0) -> Plan:
         """A plan from a caller's arguments; layers and areas go by the layers' one name.
 
         Raises:
@@ -64,7 +67,7 @@ class Plan:
         check_model(model, example, asked.score)
         names = one_names(model, example, layers, channel_axis)
         plan = cls(model=model, example=example, layers=tuple(names), asked=asked, areas={}, fills=dict.fromkeys(names, fill),
-                   engine=engine, channel_axis=channel_axis, digest=model_sha256(model))
+                   engine=engine, channel_axis=channel_axis, digest=model_sha256(model), images=images)
         return dataclasses.replace(plan, areas=plan.by_layer(areas))
 
     def by_layer(self, areas: Areas | Mapping[str, Areas]) -> dict[str, Areas]:
@@ -101,10 +104,11 @@ def one_names(model: nn.Module, example: Tensor, given: Sequence[str], channel_a
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """A plan in a process: its tails, and the questions as shards bring them up."""
+    """A plan in a process: its tails, how a search runs each, and the questions as shards bring them up."""
 
     plan: Plan
     tails: Mapping[str, Tail]
+    engines: Mapping[str, str]
     questions: dict[tuple[str, int, tuple[int, ...]], Question] = field(default_factory=dict)
 
     def question(self, layer: str, fill: Fill, *, areas: Areas, folds: int = 0) -> Question:
@@ -112,7 +116,8 @@ class Ready:
         key = (layer, folds, check_areas(areas, self.tails[layer].layer.channels))
         if key not in self.questions:
             asked = dataclasses.replace(self.plan.asked, areas=areas, folds=folds)
-            self.questions[key] = make_question(asked, self.plan.model, self.tails[layer].layer, fill, digest=self.plan.digest)
+            self.questions[key] = make_question(asked, self.plan.model, self.tails[layer].layer, fill, digest=self.plan.digest,
+                                                images=self.plan.images)
         return self.questions[key]
 
     def fill(self, layer: str, activation: Tensor) -> Fill:
@@ -122,9 +127,15 @@ class Ready:
 
 
 def make_ready(plan: Plan) -> Ready:
-    """Cuts all tails of the plan in one export."""
+    """Cuts all tails of the plan in one export; fast graphs are checked on the example, which a resumed run has too."""
     tails = bind(plan.model, plan.example, list(plan.layers), engine=plan.engine, score=plan.asked.score, channel_axis=plan.channel_axis)
-    return Ready(plan=plan, tails=tails)
+    engines = {}
+    for layer, stem in stems(tails, plan.example).items():
+        asked = dataclasses.replace(plan.asked, areas=plan.areas[layer])
+        family = family_of(asked.group, plan.model, tails[layer].layer)
+        quick = fast(tails[layer], stem, precision=asked.precision, evaluations=planned(asked, family, plan.images))
+        engines[layer] = quick.engine
+    return Ready(plan=plan, tails=tails, engines=engines)
 
 
 @dataclass(frozen=True, kw_only=True)
