@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ def run_attribute(options: dict[str, Any]) -> int:
     """Runs the command; gives the number of images that could not be used."""
     question = question_of(options)
     loaded = load_model(options["model"], weights=options["weights"], device=device_of(options["device"]))
-    loader = image_loader(list(options["images"]), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids)
+    loader = image_loader(list(options["images"]), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids,
+                          readers=readers_of(options["readers"], device_of_model(loaded.module)))
     layers, axis = list(options["layers_"]), options["channel_axis"]
     areas = {name: layer_areas(options["areas"], loaded, loader, name, axis, question["group"]) for name in layers}
     output: Path = options["output"]
@@ -81,6 +83,13 @@ def device_of(name: str) -> str:
         first = (str(error).splitlines() or [""])[0]
         raise InputError(f"--device {name} cannot be used ({first}); expected a device of this machine; leave it out for 'auto'") from error
     return name
+
+
+def readers_of(asked: int | None, device: torch.device) -> int:
+    """Processes that read pictures: as asked, or one a core, at most 8, beside an accelerator; a CPU has no core to spare."""
+    if asked is not None:
+        return asked
+    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
 
 
 def layer_areas(words: str, loaded: LoadedModel, loader: ImageLoader, layer: str, axis: int | None,

@@ -83,6 +83,7 @@ def layers(**options: Any) -> None:
 @click.option("--precision", default="auto", show_default=True, help="Of the search: auto, float32, bfloat16. Scores are float32 always.")
 @click.option("--memory", "memory_budget", help="That masked images may need together: 500MB, 2GB. [default: what the device holds]")
 @click.option("--workers", default=0, show_default=True, type=COUNT, help="Processes; 0 works in this one.")
+@click.option("--readers", type=COUNT, help="Processes that read pictures. [default: none on a CPU, else up to 8]")
 @click.option("--resume/--no-resume", default=True, help="Go on where the file stops, or refuse a file that has answers.")
 def attribute(**options: Any) -> None:
     """Find the channels that each of IMAGES, and each class, needs at some layers of MODEL.

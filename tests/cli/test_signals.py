@@ -42,13 +42,13 @@ def alive(group: int) -> list[str]:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_signal_to_all_processes_of_a_run(tmp_path: Path, sent: signal.Signals, code: int, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "readers"), [(0, 0), (2, 0), (0, 2)])
+def test_a_signal_to_all_processes_of_a_run(tmp_path: Path, sent: signal.Signals, code: int, workers: int, readers: int) -> None:
     """As a terminal sends it: to the command and to its workers."""
     studio = make_studio(tmp_path, per_class=PER_CLASS)
     out = tmp_path / "run.h5"
     words = ["attribute", studio.model.replace(":make", ":slow"), str(studio.images), "--layer", "mix", "-o", str(out), "--areas", "2",
-             "--workers", str(workers), "--device", "cpu"]
+             "--workers", str(workers), "--readers", str(readers), "--device", "cpu"]
     process = subprocess.Popen([sys.executable, "-m", "chanattr", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                start_new_session=True, preexec_fn=as_in_a_terminal, env=os.environ | {"OMP_NUM_THREADS": "1"})
     limit = time.monotonic() + 120
