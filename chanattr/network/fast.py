@@ -133,7 +133,7 @@ def _fingerprint(graph: fx.GraphModule) -> str:
 def _made(tail: ExportedTail, stem: Stem, dtype: torch.dtype, compiled: bool) -> FastTail | str:
     """A fast graph that agrees with its tail; or why there is none, which is logged."""
     with torch.no_grad():
-        made = _make(tail, dtype, stem.activation, compiled)
+        made = _make(tail, dtype, stem, compiled)
     try:
         why = _objection(made, tail, stem)
     except (RuntimeError, TypeError) as error:
@@ -146,12 +146,12 @@ def _made(tail: ExportedTail, stem: Stem, dtype: torch.dtype, compiled: bool) ->
     return why
 
 
-def _make(tail: ExportedTail, dtype: torch.dtype, activation: Tensor, compiled: bool) -> FastTail:
-    cut = tail.graphs.cuts[tail.number]
+def _make(tail: ExportedTail, dtype: torch.dtype, stem: Stem, compiled: bool) -> FastTail:
+    cut, activation = tail.graphs.cuts[tail.number], stem.activation
     graph = folded(cut.tail)
     last = activation.ndim == 4 and tail.layer.channel_axis == 1 and activation.device.type in ("cpu", "cuda") and has_convolutions(graph)
     memory_format = torch.channels_last if last else torch.contiguous_format
-    graph = lowered(graph, dtype, memory_format)
+    graph = lowered(graph, dtype, memory_format, (activation, *stem.sides))
     run: Callable[..., Tensor] = torch.compile(graph, dynamic=False) if compiled else graph
     words = (tail.engine, *([_word(dtype)] if dtype != torch.float32 else []), *(["compiled"] if compiled else []))
     return FastTail(layer=tail.layer, run=run, anchor=graph, rows=tuple(rows for _, rows in cut.sides), dtype=dtype,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -37,13 +37,16 @@ def folded(tail: fx.GraphModule) -> fx.GraphModule:
     return _cleaned(copy)
 
 
-def lowered(tail: fx.GraphModule, dtype: torch.dtype, memory_format: torch.memory_format) -> fx.GraphModule:
+def lowered(tail: fx.GraphModule, dtype: torch.dtype, memory_format: torch.memory_format, inputs: Sequence[Tensor]) -> fx.GraphModule:
     """A copy that computes in `dtype` from inputs of it, with kernels in a memory format; in a low precision but for its last sums.
 
     Logits in bfloat16 would have steps of 1/256 of their size, in which masks cannot be told apart. So the last linear map, the pooling
-    before it, and all that follows the last convolution and is not exact in any precision stays in float32.
+    before it, and all that follows the last convolution and is not exact in any precision stays in float32. `inputs` tell which of the
+    graph's are floating.
     """
     copy = fx.GraphModule(tail, _copied(tail))
+    for node, given in zip((node for node in copy.graph.nodes if node.op == "placeholder"), inputs, strict=True):
+        node.meta["val"] = torch.empty(0, dtype=given.dtype, device="meta")
     late = _late(copy) if dtype != torch.float32 else set()
     for node in list(copy.graph.nodes):
         if node.op in ("placeholder", "get_attr"):
