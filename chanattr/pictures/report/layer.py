@@ -99,7 +99,7 @@ def _overview(section: Section, labels: np.ndarray, names: Sequence[str]) -> Mar
     drawn, note = [], None
     if section.found is not None:
         known = labels if (labels >= 0).any() else None
-        drawn.append(Plot(figures.smallest_areas(section.found, names, known), "How many channels an image needs",
+        drawn.append(Plot(figures.smallest_areas(section.found, names, known), f"How many {section.record.settings.unit} an image needs",
                           "a* of the images; below, class by class" if known is not None else "a* of the images",
                           f"Histogram of a* over the images at {section.title}. {sentence(section, labels)}"))
     classes = section.classes
@@ -128,15 +128,15 @@ def _images(count: int) -> str:
 
 def _table(section: Section, rows: Sequence[ClassRow], linked: set[int], labels: np.ndarray) -> Markup:
     area = None if section.classes is None else compared_area(section.classes)
-    delete = section.record.settings.game == "delete"
+    delete, unit = section.record.settings.game == "delete", section.record.settings.unit
     heads = [("class", "Choose one to see its channels and its joint sets"), ("images", "images searched together"),
              ("a*", "median over the images"), ("joint a*", "a* of one set for all images of the class"),
-             ("top channels", "in most of the images' a* sets"),
+             (f"top {unit}", "in most of the images' a* sets"),
              ("right answers gone" if delete else "right answers kept", "of those of the whole network, by each image's own a* channels")]
     if area is not None:
-        heads.append((f"{area:,} joint channels", "mean score of the joint set on the images it was searched on"))
-        heads.append(("held out", f"mean score of {area:,} joint channels on images that they were not searched on"))
-        heads.append(("all channels", "mean score with every channel"))
+        heads.append((f"{area:,} joint {unit}", "mean score of the joint set on the images it was searched on"))
+        heads.append(("held out", f"mean score of {area:,} joint {unit} on images that they were not searched on"))
+        heads.append((f"all {unit}", "mean score with every channel"))
     head = element("tr", *[element("th", name, scope="col", title=title) for name, title in heads])
     known = set(labels.tolist()) if section.found is not None else set()
     body = [_table_row(section, row, linked=row.target in linked, compared=area is not None, delete=delete, known=row.target in known)
