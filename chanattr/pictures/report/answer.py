@@ -185,7 +185,8 @@ def asked(section: Section, names: Sequence[str]) -> list[tuple[str, str]]:
              ("game", f"{settings.game}: {words.GAMES.get(settings.game, '')}"),
              ("a dropped channel becomes", _fill(settings)),
              ("a* must reach", f"{words.level(settings)}{'; a* refined to the exact count' if settings.refine else ''}"),
-             *([("a mask selects", f"whole {settings.unit}: {len(record.groups):,} channels in {section.channels:,}")] if settings.group else []),
+             *([("a mask selects", f"whole {settings.unit}: {section.channels:,} of {len(record.groups):,} channels together")]
+               if settings.group else []),
              ("areas searched", ", ".join(f"{a:,}" for a in settings.areas) or "none: only a* was asked"),
              ("search", f"{settings.search.name} ({_search(settings)}), seed {settings.seed}"),
              ("pictures", settings.preprocessing or "tensors, as they were given"),
