@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, make_asking, reaches, search_grid
-from chanattr.attribution.image import SHARD, groups_of_channels, mean_fill, per_image, to_f4, to_i4, to_numpy
+from chanattr.attribution.image import groups_of_channels, mean_fill, per_image, shard_size_of, to_f4, to_i4, to_numpy
 from chanattr.attribution.inputs import check_finite, check_found, check_images, check_model, check_targets, goal_of
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
@@ -65,7 +65,8 @@ def per_class(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
     example = take_rows(images, slice(0, 2))
     check_model(model, example, score)
     tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
-    shards = [take_rows(images, slice(first, first + SHARD)) for first in range(0, count, SHARD)]
+    size = shard_size_of(model)
+    shards = [take_rows(images, slice(first, first + size)) for first in range(0, count, size)]
     stem = join_stems([tail.stem(shard) for shard in shards])
     goal = goal_of(targets, stem)
     given = mean_fill(tail, shards) if isinstance(fill, str) and fill == "mean" else fill_of(fill, stem.activation, tail.layer)

@@ -16,7 +16,7 @@ from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, channels_last, fill_of
 from chanattr.network.inputs import take_rows
 from chanattr.network.layers import Layer
-from chanattr.network.outputs import Inputs
+from chanattr.network.outputs import Inputs, device_of
 from chanattr.network.tail import Stem, Tail, bind
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution, concatenate
@@ -24,7 +24,7 @@ from chanattr.search.groups import Group
 from chanattr.search.objective import Reward
 from chanattr.settings import Search
 
-SHARD = 16
+SHARD, LARGE_SHARD = 16, 128  # images searched side by side, on a CPU and on an accelerator, which their areas must fill
 
 
 def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[int] | Tensor | None = None,
@@ -89,7 +89,8 @@ def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
     example = take_rows(images, slice(0, 2))
     check_model(model, example, score)
     tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
-    shards = [slice(first, first + SHARD) for first in range(0, count, SHARD)]
+    size = shard_size_of(model)
+    shards = [slice(first, first + size) for first in range(0, count, size)]
     means = mean_fill(tail, [take_rows(images, s) for s in shards]) if isinstance(fill, str) and fill == "mean" else None
     question = None
     records = []
@@ -102,6 +103,11 @@ def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
             records.append(answer(question, tail, stem, keys=names[shard], targets=wanted, fill=filled))
             tell(len(stem.logits))
     return concatenate(records)
+
+
+def shard_size_of(model: nn.Module) -> int:
+    """Images searched side by side where nobody says how many."""
+    return SHARD if device_of(model).type == "cpu" else LARGE_SHARD
 
 
 def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], targets: Sequence[int] | Tensor | None,

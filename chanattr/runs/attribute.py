@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chanattr.attribution.image import SHARD, mean_fill, mean_of
+from chanattr.attribution.image import mean_fill, mean_of, shard_size_of
 from chanattr.attribution.question import Areas, Asked
 from chanattr.errors import InputError, ModelError
 from chanattr.network.names import kind
@@ -76,7 +76,7 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
               label: str = "exact", score: Callable[..., Tensor] | None = None, group: Group = "",
               channel_axis: int | None = None, seed: int = 0,
               batch_size: int | None = None, engine: str = "auto", precision: str = "auto",
-              memory_budget: str | int | float | None = None, shard_size: int = SHARD, workers: int = 0, name: str = "",
+              memory_budget: str | int | float | None = None, shard_size: int | None = None, workers: int = 0, name: str = "",
               preprocessing: str = "", class_names: Sequence[str] = (), resume: bool = True,
               progress: Progress = True) -> RunSummary:
     """Channel sets for every image and every labelled class at several layers, streamed into a run file.
@@ -98,7 +98,7 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
         class_areas: of the joint sets; None is `areas`.
         folds: parts of a class searched apart for held-out scores.
         label: under which the answers lie in the file.
-        shard_size: images searched side by side; stored with the file.
+        shard_size: images searched side by side; stored with the file. None is the file's, or what fills the device.
         workers: processes; 0 works in this one.
         name, preprocessing, class_names: stored with the file.
         resume: False refuses a file that has answers at these layers already.
@@ -111,7 +111,7 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
         ModelError: as in `per_image`; NaN only if no image gives an answer.
     """
     started = time.monotonic()
-    check_counts(shard_size=(shard_size, 1), workers=(workers, 0), folds=(folds, 0),
+    check_counts(shard_size=(1 if shard_size is None else shard_size, 1), workers=(workers, 0), folds=(folds, 0),
                  batch_size=(1 if batch_size is None else batch_size, 1))
     check_named(reward=reward, score=score)
     check_label(label)
@@ -122,6 +122,7 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
                    images=len(loader.keys) if hasattr(loader, "keys") else 0)
     class_areas = plan.by_layer(areas if class_areas is None else class_areas)
     ready = make_ready(plan)
+    shard_size = shard_size or int(run.attributes.get("shard_size", 0)) or shard_size_of(model)
     check_file(run, plan, label, shard_size, resume)
     number = check_targets(ready, targets)
     known = number if classes or targets == "label" else sys.maxsize  # labels that are only noted may be any

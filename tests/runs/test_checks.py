@@ -38,6 +38,16 @@ def test_another_model_in_the_same_file_is_refused(tmp_path: Path) -> None:
         run_all(tmp_path / "run.h5", model=seeded(Plain, 1))
 
 
+def test_without_a_shard_size_the_file_tells_it(tmp_path: Path) -> None:
+    run_all(tmp_path / "run.h5", Loader(count=6), shard_size=3)
+    run_all(tmp_path / "run.h5", Loader(), shard_size=None)
+    run_all(tmp_path / "whole.h5", Loader(), shard_size=3)
+    assert content(tmp_path / "run.h5") == content(tmp_path / "whole.h5")
+    run_all(tmp_path / "new.h5", Loader(), shard_size=None)
+    with ca.open_run(tmp_path / "new.h5") as run:
+        assert run.attributes["shard_size"] == 16
+
+
 def test_another_shard_size_is_refused(tmp_path: Path) -> None:
     run_all(tmp_path / "run.h5")
     with pytest.raises(ca.InputError, match="shard_size=8, but this file was made with 4"):
