@@ -17,6 +17,7 @@ import click
 from chanattr.errors import ChanattrError
 
 EXIT_SOME_BAD, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130  # and 128 + its number for another signal
+KEEPING = ("attribute", "demo")  # commands whose finished work is kept
 DEBUG = "chanattr.debug"  # in the context's meta, which a group shares with its commands
 
 
@@ -65,7 +66,8 @@ class Group(click.Group):
 
 
 def _interrupted(ctx: click.Context, heard: list[int]) -> NoReturn:
-    _say("\ninterrupted; finished work is saved. The same command goes on where this one stopped.")
+    saved = "; finished work is saved. The same command goes on where this one stopped." if ctx.invoked_subcommand in KEEPING else ""
+    _say(f"\ninterrupted{saved}")
     ctx.exit(128 + heard[-1] if heard else EXIT_INTERRUPTED)
 
 

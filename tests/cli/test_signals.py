@@ -83,7 +83,7 @@ def test_an_error_that_an_interruption_turned_into_is_an_interruption(tmp_path: 
     before = signal.getsignal(signal.SIGTERM)
     result = CliRunner().invoke(main, ["layers", "embedded"])
     assert result.exit_code == 143
-    assert "interrupted; finished work is saved" in result.stderr
+    assert result.stderr.splitlines()[-1] == "interrupted"
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -105,5 +105,5 @@ def test_an_interruption_inside_a_finalizer_is_not_lost(monkeypatch: pytest.Monk
     before = sys.unraisablehook
     result = CliRunner().invoke(main, ["layers", "embedded"])
     assert result.exit_code == 143, result.stderr
-    assert "interrupted; finished work is saved" in result.stderr
+    assert result.stderr.splitlines()[-1] == "interrupted"
     assert sys.unraisablehook is before
