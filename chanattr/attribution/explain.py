@@ -1,4 +1,4 @@
-"""`explain`: a dry run. What a mask at a layer means, which way will run, and what a question would cost, measured on a few masks."""
+"""`explain`, a dry run: what a mask at a layer means, which way will run, and what a question would cost, measured on a few masks."""
 
 from __future__ import annotations
 

@@ -213,12 +213,12 @@ def test_debug_shows_the_traceback(studio: Studio, tmp_path: Path, place: int) -
 
 
 def test_debug_is_in_the_help_of_every_command() -> None:
-    for command in ("", "demo", "layers", "attribute", "show", "report"):
+    for command in ("", "demo", "layers", "attribute", "bench", "show", "report"):
         assert "--debug" in call(*command.split(), "--help").stdout
 
 
 def test_an_unexpected_error_is_one_line_that_says_so(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chanattr.network.zoo.load_model", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("chanattr.cli.layers.load_model", lambda *_, **__: 1 / 0)
     result = call("layers", studio.model)
     assert result.exit_code == 2
     assert result.stderr == ("error: unexpected ZeroDivisionError: division by zero; expected none of this kind: this is a defect of "
@@ -234,7 +234,7 @@ def test_errors_of_the_machine_say_what_to_do(studio: Studio, monkeypatch: pytes
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("chanattr.network.zoo.load_model", fail)
+    monkeypatch.setattr("chanattr.cli.layers.load_model", fail)
     result = call("layers", studio.model)
     assert result.exit_code == 2
     assert re.match(f"error: {message}", result.stderr)
