@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from chanattr.errors import InputError
 from chanattr.network.batches import is_out_of_memory
-from chanattr.network.folding import folded, has_convolutions, lowered, work
+from chanattr.network.folding import folded, has_attention, has_convolutions, lowered, work
 from chanattr.network.hooks import apply_mask
 from chanattr.network.layers import Layer
 from chanattr.network.tail import ExportedTail, Stem, Tail
@@ -97,7 +97,7 @@ def fast(tail: Tail, stem: Stem, *, precision: str = "auto", evaluations: int = 
         return tail
     device = stem.activation.device
     graph = tail.graphs.cuts[tail.number].tail
-    low = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device) and work(graph) >= WORTH)
+    low = precision == "bfloat16" or (precision == "auto" and _gains(graph, device))
     compiled = device.type == "cuda" and evaluations >= COMPILE
     for dtype in (torch.bfloat16, torch.float32) if low else (torch.float32,):
         key = (device, dtype, compiled, tail.layer, _fingerprint(graph))
@@ -110,6 +110,11 @@ def fast(tail: Tail, stem: Stem, *, precision: str = "auto", evaluations: int = 
         if isinstance(found, FastTail):
             return found
     return tail
+
+
+def _gains(graph: fx.GraphModule, device: torch.device) -> bool:
+    """Whether a graph is faster in bfloat16, as far as was measured."""
+    return has_bfloat16(device) and work(graph) >= WORTH and not (device.type == "cpu" and has_attention(graph))
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -151,7 +156,7 @@ def _make(tail: ExportedTail, dtype: torch.dtype, stem: Stem, compiled: bool) ->
     graph = folded(cut.tail)
     last = activation.ndim == 4 and tail.layer.channel_axis == 1 and activation.device.type in ("cpu", "cuda") and has_convolutions(graph)
     memory_format = torch.channels_last if last else torch.contiguous_format
-    graph = lowered(graph, dtype, memory_format, (activation, *stem.sides))
+    graph = lowered(graph, dtype, memory_format, (activation, *stem.sides), grouped_wide=activation.device.type == "cpu")
     run: Callable[..., Tensor] = torch.compile(graph, dynamic=False) if compiled else graph
     words = (tail.engine, *([_word(dtype)] if dtype != torch.float32 else []), *(["compiled"] if compiled else []))
     return FastTail(layer=tail.layer, run=run, anchor=graph, rows=tuple(rows for _, rows in cut.sides), dtype=dtype,

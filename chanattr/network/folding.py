@@ -37,29 +37,41 @@ def folded(tail: fx.GraphModule) -> fx.GraphModule:
     return _cleaned(copy)
 
 
-def lowered(tail: fx.GraphModule, dtype: torch.dtype, memory_format: torch.memory_format, inputs: Sequence[Tensor]) -> fx.GraphModule:
+def lowered(tail: fx.GraphModule, dtype: torch.dtype, memory_format: torch.memory_format, inputs: Sequence[Tensor], *,
+            grouped_wide: bool = False) -> fx.GraphModule:
     """A copy that computes in `dtype` from inputs of it, with kernels in a memory format; in a low precision but for its last sums.
 
     Logits in bfloat16 would have steps of 1/256 of their size, in which masks cannot be told apart. So the last linear map, the pooling
     before it, and all that follows the last convolution and is not exact in any precision stays in float32. `inputs` tell which of the
-    graph's are floating.
+    graph's are floating; `grouped_wide` leaves convolutions in groups in float32 too.
     """
     copy = fx.GraphModule(tail, _copied(tail))
     for node, given in zip((node for node in copy.graph.nodes if node.op == "placeholder"), inputs, strict=True):
         node.meta["val"] = torch.empty(0, dtype=given.dtype, device="meta")
     late = _late(copy) if dtype != torch.float32 else set()
+    wide = late | {node for node in copy.graph.nodes if dtype != torch.float32 and grouped_wide and is_grouped(node)}
     for node in list(copy.graph.nodes):
         if node.op in ("placeholder", "get_attr"):
             continue
         for need in list(node.all_input_nodes):
             if need.op == "get_attr":
-                kind = torch.float32 if node in late or node.target in NORMS else dtype  # norms take what they give in any precision
+                kind = torch.float32 if node in wide or node.target in NORMS else dtype  # norms take what they give in any precision
                 node.replace_input_with(need, _constant(copy, need, node, _cast(kind, memory_format, node)))
-            elif node in late and need not in late and _is_floating(need):
+            elif (node in wide) != (need in wide) and _is_floating(need):
                 with copy.graph.inserting_before(node):
-                    wide = copy.graph.call_function(ATEN._to_copy.default, (need,), {"dtype": torch.float32})
-                node.replace_input_with(need, wide)
+                    cast = copy.graph.call_function(ATEN._to_copy.default, (need,), {"dtype": torch.float32 if node in wide else dtype})
+                node.replace_input_with(need, cast)
     return _cleaned(copy)
+
+
+def is_grouped(node: fx.Node) -> bool:
+    """Whether a node is a convolution in groups, whose backward pass CPUs run slower in bfloat16 than in float32."""
+    return node.target in CONVOLUTIONS and len(node.args) > 6 and bool(node.args[6] != 1)
+
+
+def has_attention(tail: fx.GraphModule) -> bool:
+    """Whether a graph has torch's fused attention, around which CPUs copy bfloat16 slowly."""
+    return any(node.target is ATEN.scaled_dot_product_attention.default for node in tail.graph.nodes)
 
 
 def _copied(tail: fx.GraphModule) -> fx.Graph:
@@ -177,6 +189,9 @@ def _late(module: fx.GraphModule) -> set[fx.Node]:
             continue
         late.add(node)
         waiting.extend((need, passed or product) for need in node.all_input_nodes)
+    for node in reversed(module.graph.nodes):
+        if any(user not in late for user in node.users):  # a residual block before the last one
+            late.discard(node)
     for node in module.graph.nodes:
         if node in late and node.target in EXACT and not any(need in late for need in node.all_input_nodes):
             late.discard(node)

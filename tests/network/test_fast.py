@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 import chanattr as ca
@@ -120,11 +121,33 @@ def test_the_last_sums_stay_in_float32() -> None:
     assert [getattr(low, name).dtype for name in kernels] == [torch.bfloat16]
 
 
+@pytest.mark.parametrize(("name", "layer"), [("resnet18", "layer3.0.conv1"), ("convnext_tiny", "features.6"), ("swin_t", "features.6"),
+                                             ("densenet121", "features.denseblock4.denselayer10"),
+                                             ("vit_b_16", "encoder.layers.encoder_layer_10")])
+def test_real_architectures_have_a_fast_graph(name: str, layer: str) -> None:
+    model, x = seeded(lambda: torchvision.models.get_model(name, weights=None)), images(2, 224 if name == "vit_b_16" else 64)
+    tail = bind(model, x, [layer], engine="tail")[layer]
+    assert fast(tail, tail.stem(x), precision="bfloat16").engine == "tail (export), bfloat16"
+
+
 def test_small_graphs_and_linear_ones_are_searched_in_float32() -> None:
     tail = tail_of(seeded(Plain), "conv")
     assert 0 < work(graph_of(tail)) < module.WORTH
     assert fast(tail, tail.stem(images(3))).engine == "tail (export)"
     assert work(graph_of(tail_of(seeded(Plain), "pool"))) == 0
+
+
+def test_a_cpu_keeps_what_it_runs_slower_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = folded(graph_of(tail_of(seeded(lambda: Normed(groups=6)))))
+    for wide, dtype in ((True, torch.float32), (False, torch.bfloat16)):
+        low = lowered(graph, torch.bfloat16, torch.channels_last, [images(1)], grouped_wide=wide)
+        assert [getattr(low, node.args[1].target).dtype for node in low.graph.nodes if node.target in CONVOLUTIONS] == [dtype]
+    monkeypatch.setattr(module, "has_bfloat16", lambda _: True)
+    model, x = seeded(lambda: torchvision.models.VisionTransformer(32, 16, 2, 4, 128, 256)), images(2, 32)
+    graph = graph_of(tail_of(model, "encoder.layers.encoder_layer_0", x))
+    monkeypatch.setattr(module, "WORTH", 1)
+    assert not module._gains(graph, torch.device("cpu"))
+    assert module._gains(graph, torch.device("cuda"))
 
 
 def test_auto_is_bfloat16_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
