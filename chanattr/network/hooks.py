@@ -143,6 +143,8 @@ def inject(model: nn.Module, layer: str, mask: Tensor | np.ndarray | Sequence[fl
 
     def masked(activation: Tensor) -> Tensor:
         axis = axis_for_mask(place, tuple(activation.shape), size, channel_axis, layer)
+        if given.requires_grad and torch.is_grad_enabled():
+            activation = activation.clone()  # the slope of the mask is the activation, which others than this module may overwrite
         return apply_mask(activation, given, filled, axis, layer)
 
     with change(model, layer, masked):

@@ -249,3 +249,23 @@ def test_the_whole_model_is_a_layer_of_every_pass() -> None:
         with ca.inject(net, "", [0, 1, 0, 0]):
             for _ in range(2):
                 assert torch.equal(net(images()) != 0, torch.tensor([[False, True, False, False]] * 3))
+
+
+@pytest.mark.parametrize("layer", ["mix:input", "same"])
+@pytest.mark.parametrize("engine", ["auto", "injection"])
+def test_what_others_overwrite_later_does_not_spoil_the_slopes(engine: str, layer: str) -> None:
+    class Overwritten(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.same, self.mix, self.head = nn.Linear(3, 6), nn.Identity(), nn.Linear(6, 6), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            x += self.mix(self.same(x)).relu()
+            return self.head(x)
+
+    model, x = seeded(Overwritten), torch.rand(3, 3)
+    found = ca.per_image(model, x, layer, areas=[2], engine=engine)
+    with torch.no_grad(), ca.inject(model, layer, found.masks[:, 0]):
+        logits = model(x)
+    np.testing.assert_allclose(found.scores[:, 0], logits[range(3), found.targets.tolist()].numpy(), atol=1e-6)
