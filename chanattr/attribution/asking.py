@@ -69,7 +69,7 @@ def _batch_size(question: Question, quick: Tail | FastTail, stem: Stem) -> int:
         return quick.logits(stem, masks, torch.zeros(count, dtype=torch.long, device=masks.device))
 
     with torch.inference_mode(False):
-        return min(question.batch_size, size_within(question.memory_budget, anchor_of(quick), run))
+        return min(question.batch_size, size_within(question.memory_budget, anchor_of(quick), run, quick.layer.name))
 
 
 def check_ends(asking: Asking, names: Sequence[str], unit: str = "image") -> None:

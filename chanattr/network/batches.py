@@ -18,7 +18,7 @@ SHORT = ("out of memory", "can't allocate memory", "not enough memory", "std::ba
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 BESIDE = 2  # memory that an evaluation needs, in what its backward pass keeps: gradients and a convolution's own come and go beside it
 _LARGEST: WeakKeyDictionary[Any, dict[Hashable, int]] = WeakKeyDictionary()
-_NEEDED: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_NEEDED: WeakKeyDictionary[Any, dict[Hashable, int]] = WeakKeyDictionary()
 
 
 def anchor_of(tail: Any) -> Any:
@@ -74,21 +74,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in SHORT)
 
 
-def size_within(budget: int, anchor: Any, run: Callable[[int], Tensor]) -> int:
+def size_within(budget: int, anchor: Any, run: Callable[[int], Tensor], part: Hashable = None) -> int:
     """Masked images that fit a memory budget together, at least one.
 
-    What one needs is measured once an anchor: the memory of what 4 and of what 2 keep for their backward pass, less one another (so that
-    constants do not count), times BESIDE.
+    What one needs is measured once an anchor and part: the memory of what 4 and of what 2 keep for their backward pass, less one another
+    (so that constants do not count), times BESIDE.
 
     Args:
         budget: in bytes.
         anchor: see `anchor_of`.
         run: a forward pass of so many masked images, with gradients.
+        part: of what the anchor is of: where the whole model is, an early layer keeps more than a late one.
     """
-    if anchor not in _NEEDED:
+    needed = _NEEDED.setdefault(anchor, {})
+    if part not in needed:
         with torch.enable_grad():
-            _NEEDED[anchor] = max(1, BESIDE * (_kept(run, 4) - _kept(run, 2)) // 2)
-    return max(1, budget // _NEEDED[anchor])
+            needed[part] = max(1, BESIDE * (_kept(run, 4) - _kept(run, 2)) // 2)
+    return max(1, budget // needed[part])
 
 
 def _kept(run: Callable[[int], Tensor], count: int) -> int:

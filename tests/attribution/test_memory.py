@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import chanattr as ca
 from chanattr.attribution.image import answer
 from chanattr.attribution.question import Asked, make_question
 from chanattr.attribution.score import fill_of
+from chanattr.network.batches import size_within
 from chanattr.network.fast import FastTail
 from chanattr.network.layers import Layer
 from chanattr.network.tail import ExportedTail, Stem, Tail, bind
@@ -90,3 +92,12 @@ def test_a_budget_bounds_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(small.original, whole.original, rtol=1e-5)
     assert (small.masks == whole.masks).mean() >= 0.98
     assert small.settings.digest() == whole.settings.digest()
+
+
+def test_a_budget_is_of_the_layer_where_the_whole_model_is_the_anchor() -> None:
+    def keeping(numbers: int) -> Callable[[int], Tensor]:
+        return lambda count: torch.ones(count, numbers, requires_grad=True).sin().sum()
+
+    model = nn.Identity()
+    late, early = (size_within(80_000, model, keeping(numbers), layer) for numbers, layer in ((100, "late"), (1000, "early")))
+    assert (late, early) == (100, 10)
