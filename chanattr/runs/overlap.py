@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 PATIENCE = 0.1  # seconds after which a thread that waits looks whether it is still wanted
+FAREWELL = 5.0  # seconds that closing waits for the item in hand: a loader that hangs must not keep an interrupted run from ending
 
 
 def ahead(items: Iterable[Item], count: int = 1) -> Generator[Item, None, None]:
     """The items, each made in a thread of its own before it is asked for, at most `count` too early.
 
-    An exception of the items is raised where its item would have come. On closing, the thread ends after the item in hand.
+    An exception of the items is raised where its item would have come. On closing, the thread ends after the item in hand,
+    which is waited for no longer than FAREWELL.
     """
     made: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=count)
     unwanted = threading.Event()
@@ -51,7 +53,7 @@ def ahead(items: Iterable[Item], count: int = 1) -> Generator[Item, None, None]:
             yield value
     finally:
         unwanted.set()
-        thread.join()
+        thread.join(FAREWELL)
 
 
 @contextmanager

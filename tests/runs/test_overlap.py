@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import chanattr as ca
+from chanattr.runs import overlap
 from chanattr.runs.overlap import ahead, behind
 from tests.runs.loaders import Loader, content, run_all
 
@@ -142,4 +143,25 @@ def test_a_loader_that_fails_in_the_middle_loses_nothing(tmp_path: Path) -> None
         run_all(tmp_path / "run.h5", Broken(), classes=False)
     with ca.open_run(tmp_path / "run.h5") as run:
         assert len(run.finished("mix")) == 8
+    assert not threads()
+
+
+def test_items_that_hang_do_not_keep_a_run_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlap, "FAREWELL", 0.2)
+    wanted = threading.Event()
+
+    def hanging() -> Iterator[int]:
+        yield 1
+        wanted.wait(60)
+        yield 2
+
+    items = ahead(hanging())
+    assert next(items) == 1
+    started = time.monotonic()
+    items.close()
+    assert time.monotonic() - started < 10
+    wanted.set()
+    limit = time.monotonic() + 10
+    while threads() and time.monotonic() < limit:
+        time.sleep(0.01)
     assert not threads()
