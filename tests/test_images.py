@@ -367,6 +367,13 @@ def test_readers_give_what_one_process_gives(tmp_path: Path) -> None:
     assert len(helped.bad) == 1
 
 
+def test_readers_are_no_more_than_there_are_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("chanattr.images.loader.DataLoader", lambda *_, num_workers, **__: asked.append(num_workers) or [])
+    assert not list(image_loader(fill(tmp_path, "a.png", "b.png", "c.png"), to_tensor, batch_size=2, readers=10**6))
+    assert asked == [2]
+
+
 def test_limit_per_class(tmp_path: Path) -> None:
     fill(tmp_path, "0_a/a.png", "0_a/b.png", "0_a/c.png", "1_b/a.png", "x.png", "y.png", "z.png")
     loader = image_loader(tmp_path, to_tensor, class_names=NAMES, limit_per_class=2)

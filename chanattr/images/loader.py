@@ -67,7 +67,7 @@ class ImageLoader:
         return -(-len(self.keys) // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        read = DataLoader(self._pictures, batch_size=self._batch_size, num_workers=self._readers, collate_fn=list)
+        read = DataLoader(self._pictures, batch_size=self._batch_size, num_workers=min(self._readers, len(self)), collate_fn=list)
         for found in read:
             if rows := [row for one in found if (row := self._good(one))]:
                 yield _batch(rows)
