@@ -16,10 +16,11 @@ from chanattr.network.zoo import load_model
 
 def run_layers(options: dict[str, Any]) -> None:
     """Prints the table, or with ``explain`` what a mask at that layer means and would cost."""
-    loaded = load_model(options["model"], weights=options["weights"], device=device_of(options["device"]) if options["explain"] else "cpu")
+    device = device_of(options["device"])  # a wrong word is refused also where the table does not need it
+    loaded = load_model(options["model"], weights=options["weights"], device=device if options["explain"] else "cpu")
     example = example_image(loaded.preprocess)
     if not options["explain"]:
         click.echo(layer_table(layers(loaded.module, example)))
         return
-    click.echo(explain(loaded.module, example.to(device_of(options["device"])), options["explain"], images=options["images"],
+    click.echo(explain(loaded.module, example.to(device), options["explain"], images=options["images"],
                        score=loaded.score))

@@ -29,3 +29,10 @@ def test_a_wrong_layer_is_one_line_with_a_suggestion(tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert words in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+def test_a_wrong_device_is_refused_without_explain_too() -> None:
+    result = CliRunner().invoke(main, ["layers", "embedded", "--device", "foo"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: --device foo cannot be used")
+    assert result.stderr.count("\n") == 1
