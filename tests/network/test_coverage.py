@@ -84,7 +84,7 @@ def test_what_is_kept_is_not_run_again_and_the_table_tells_it(script: ModuleType
                 "effect": 0.5, "seconds": [1.0, gain]}
 
     layers = {"good": [row("tail (export)", "", 4.0), row("tail (export)", "", 2.0)], "odd": [row("replay", "torch.export failed: x", 1.5)]}
-    found = [{"name": name, "size": 64, "parameters": 9, "seconds": 2.0, "torch": "2", "torchvision": "0", "layers": rows}
+    found = [{"name": name, "size": 64, "parameters": 9, "seconds": 2.0, "noise": 2e-7, "torch": "2", "torchvision": "0", "layers": rows}
              for name, rows in layers.items()]
     for one in [*found, {"name": "gone", "skipped": "timm is not installed"}]:
         script.keep(script.kept_at(tmp_path, one["name"]), one)
@@ -92,6 +92,8 @@ def test_what_is_kept_is_not_run_again_and_the_table_tells_it(script: ModuleType
     script.run_all(["good", "odd", "gone"], tmp_path)
     text = script.table([json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))])
     for part in ("2 architectures with random weights, 3 layers", "3 of 3 layers", "largest difference is 3.0e-07",
-                 "replay: 1 architectures (odd)", "median 2.0, from 1.5 to 4.0", "Not run: gone: timm is not installed",
+                 "from itself by up to 2.0e-07",
+                 "replay: 1 architectures (odd)", "median 2.0, from 1.5 to 4.0",
+                 "Not run: gone: timm is not installed",
                  "`body` (Conv2d): 4.0x", "* odd, `body`: replay: torch.export failed: x"):
         assert part in text
