@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from chanattr.errors import ChanattrError, InputError, LayerError, ModelError
 from chanattr.network.cache import forget, graphs_of
+from chanattr.network.exactly import float32_exactly
 from chanattr.network.export import Graphs, Unsupported, first_line
 from chanattr.network.hooks import apply_mask, capture, change, eager, frozen, inject
-from chanattr.network.inputs import at_least_two, join_rows, outline, take_rows, tensors_of
+from chanattr.network.inputs import at_least_two, join_rows, outline, take_rows, tensors_of, with_tensors
 from chanattr.network.layers import Layer, describe_all
 from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs, batch_size_of, call, logits_of
@@ -24,6 +25,7 @@ from chanattr.network.replay import Diverged, Plan, answering, keeping, make_pla
 LOG = logging.getLogger(__name__)
 ENGINES = ("auto", "tail", "replay", "injection")
 AGREEMENT = 1e-5
+APART = 1e-3  # of the logits' scale: how far an image's may move with its neighbour; in a batch of the same size they should not at all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,7 @@ class ExportedTail:
         sides = tuple(side.reshape(-1, rows, *side.shape[1:]) for side, (_, rows) in zip(kept, cut.sides, strict=True))
         return Stem(logits=outputs[0], activation=outputs[1 + self.number], sides=sides, images=outputs[0].new_empty(len(outputs[0]), 0))
 
+    @float32_exactly()
     def logits(self, stem: Stem, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], fill: float | Tensor = 0.0) -> Float[Tensor, "M C"]:
         """The tail's logits; a single mask is run as two, for the graph is made for batches."""
         if len(rows) == 1:
@@ -113,6 +116,7 @@ class InjectedTail:
     reason: str = ""
 
     @torch.inference_mode(False)
+    @float32_exactly()
     def stem(self, images: Inputs) -> Stem:
         """Runs the network once and keeps the images."""
         with frozen(self.model), capture(self.model, [self.layer.name]) as seen, torch.no_grad():
@@ -120,6 +124,7 @@ class InjectedTail:
         _check_rows(logits, images)
         return Stem(logits=logits, activation=seen[self.layer.name], sides=(), images=images)
 
+    @float32_exactly()
     def logits(self, stem: Stem, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], fill: float | Tensor = 0.0) -> Float[Tensor, "M C"]:
         """The whole network's logits."""
         values = _fill_at(fill, rows)
@@ -142,6 +147,7 @@ class ReplayTail:
     reason: str = ""
 
     @torch.inference_mode(False)
+    @float32_exactly()
     def stem(self, images: Inputs) -> Stem:
         """Runs the network once and keeps what the plan says, and the images."""
         name = self.layer.name
@@ -155,6 +161,7 @@ class ReplayTail:
         _check_rows(logits, images)
         return Stem(logits=logits, activation=seen[name], sides=tuple(kept), images=images)
 
+    @float32_exactly()
     def logits(self, stem: Stem, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], fill: float | Tensor = 0.0) -> Float[Tensor, "M C"]:
         """The logits of what still has to run."""
         if len(stem.sides) != self.plan.sides:
@@ -173,6 +180,7 @@ class ReplayTail:
 
 
 @torch.inference_mode(False)
+@float32_exactly()
 def bind(model: nn.Module, example: Inputs, names: Sequence[str], *, engine: str = "auto",
          score: Callable[[Any], Tensor] | None = None, channel_axis: int | None = None) -> dict[str, Tail]:
     """The tails of some layers, all from one export, each checked against injection on random masks.
@@ -200,6 +208,7 @@ def bind(model: nn.Module, example: Inputs, names: Sequence[str], *, engine: str
                          "made outside torch.inference_mode; build or load the model outside it")
     layers = describe_all(model, example, names, channel_axis=channel_axis)
     _check_odd(model, example, score)
+    _check_apart(model, example, score)
     plain = {name: InjectedTail(layer=layer, model=model, score=score, reason="asked for")
              for name, layer in zip(names, layers, strict=True)}
     if engine == "injection":
@@ -294,6 +303,7 @@ def _fill_at(fill: float | Tensor, rows: Tensor) -> Tensor:
 
 
 @torch.inference_mode(False)
+@float32_exactly()
 @torch.no_grad()
 def _run_stem(graphs: Graphs, images: Inputs) -> tuple[Tensor, ...]:
     """The stem's outputs; a single image is run as two, for the graph is made for batches."""
@@ -320,6 +330,30 @@ def _check_odd(model: nn.Module, example: Inputs, score: Callable[[Any], Tensor]
     images = take_rows(example, torch.arange(3) % batch_size_of(example))
     with frozen(model), eager():
         _check_rows(logits_of(call(model, images), score), images)
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+@float32_exactly()
+def _check_apart(model: nn.Module, example: Inputs, score: Callable[[Any], Tensor] | None) -> None:
+    """Refuses a model whose logits of an image depend on what runs beside it: every answer would hang on its batch.
+
+    Raises:
+        ModelError: so.
+    """
+    pair = take_rows(example, torch.zeros(2, dtype=torch.long))
+    changed = with_tensors(pair, [torch.cat([one[:1], one[1:] / 2 + 0.1]) if one.is_floating_point() else one for one in tensors_of(pair)])
+    with frozen(model), eager():
+        alone, beside = (logits_of(call(model, images), score)[0].float() for images in (pair, changed))
+    finite = alone.isfinite() & beside.isfinite()
+    if not finite.any():
+        return  # what is not finite is refused where it is asked for
+    moved = float((alone - beside)[finite].abs().amax() / alone[finite].abs().amax().clamp(min=1e-30))
+    if moved > APART:
+        raise ModelError(f"{kind(model)} gives an image other logits when another image runs beside it (by {moved:.1e} of their scale); "
+                         "expected each image by itself; a batch norm without running statistics, or in training mode inside forward, "
+                         "does so: give the model statistics of its own")
+
 
 
 def _objection(tail: Tail, plain: InjectedTail, example: Inputs) -> str:
