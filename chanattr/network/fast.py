@@ -130,8 +130,13 @@ def has_bfloat16(device: torch.device) -> bool:
 
 def _fingerprint(graph: fx.GraphModule) -> str:
     """Tells whether the weights, which the graph shares with the model and a fast graph does not, are what they were."""
-    sums = [values.detach().sum(dtype=torch.float64) for values in graph.buffers() if values.is_floating_point()]
+    sums = [_weighted(values.detach().flatten()) for values in graph.buffers() if values.is_floating_point()]
     return str(torch.stack([value.to(sums[0].device) for value in sums]).tolist()) if sums else ""
+
+
+def _weighted(values: Tensor) -> Tensor:
+    """A sum that tells places and signs apart."""
+    return (values * torch.linspace(1, 2, len(values), device=values.device, dtype=values.dtype)).sum(dtype=torch.float64)
 
 
 @torch.inference_mode(False)

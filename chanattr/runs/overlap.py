@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -9,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+LOG = logging.getLogger(__name__)
 Item = TypeVar("Item")
 PATIENCE = 0.1  # seconds after which a thread that waits looks whether it is still wanted
 FAREWELL = 5.0  # seconds that closing waits for the item in hand: a loader that hangs must not keep an interrupted run from ending
@@ -84,5 +86,11 @@ def behind(most: int = 2) -> Iterator[Callable[..., None]]:
         waiting.append(pool.submit(call, function, *given, **named))
 
     with ThreadPoolExecutor(1, thread_name_prefix="chanattr-behind") as pool:
-        yield do
+        try:
+            yield do
+        except BaseException:
+            lost = [error for future in waiting if (error := future.exception()) is not None]
+            if lost:  # the caller's own error goes up, and what was not written must be known
+                LOG.error("what was finished last could not be written: %s", lost[0])
+            raise
         settle(0)

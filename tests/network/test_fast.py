@@ -159,13 +159,15 @@ def test_auto_is_bfloat16_where_the_device_has_it(monkeypatch: pytest.MonkeyPatc
     assert not module.has_bfloat16(torch.device("meta"))
 
 
-def test_a_graph_is_made_once_and_again_when_weights_change() -> None:
+@pytest.mark.parametrize("change", [lambda weight: weight.mul_(2), lambda weight: weight.copy_(weight.flip(0).clone())],
+                         ids=["scaled", "permuted"])
+def test_a_graph_is_made_once_and_again_when_weights_change(change: Callable[[Tensor], object]) -> None:
     model = seeded(Normed)
     tail = tail_of(model)
     stem = tail.stem(images(3))
     first = fast(tail, stem)
     assert fast(tail, stem) is first
-    model.head.weight.data.mul_(2)  # .data: nothing tells of it but the numbers
+    change(model.head.weight.data)  # .data: nothing tells of it but the numbers
     stem = tail.stem(images(3))
     again = fast(tail, stem)
     assert again is not first

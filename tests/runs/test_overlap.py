@@ -95,6 +95,20 @@ def test_an_error_behind_is_raised_and_nothing_after_it_is_done() -> None:
     assert not threads()
 
 
+def test_an_error_behind_is_told_beside_the_callers_own(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise OSError("disk full")
+
+    def both() -> None:
+        with behind() as do:
+            do(fail)
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        both()
+    assert "could not be written: disk full" in caplog.text
+
+
 def test_what_waits_is_done_when_the_caller_fails() -> None:
     done: list[int] = []
 
