@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -152,7 +153,8 @@ def test_a_failed_export_is_not_tried_again(exports: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("build", [Residual, Branching])
-def test_a_model_is_held_weakly(exports: list[Any], build: type[nn.Module]) -> None:
+def test_a_model_is_held_weakly(exports: list[Any], build: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # pytest keeps torch's records, and with them its tensors
     model = seeded(build)
     bind(model, images(), ["body" if build is Branching else "branch"])
     gone, weights = weakref.ref(model), weakref.ref(model.head.weight.untyped_storage())
