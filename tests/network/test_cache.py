@@ -153,10 +153,13 @@ def test_a_failed_export_is_not_tried_again(exports: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("build", [Residual, Branching])
-def test_a_model_is_held_weakly(exports: list[Any], build: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # pytest keeps torch's records, and with them its tensors
+def test_a_model_is_held_weakly(exports: list[Any], build: type[nn.Module]) -> None:
     model = seeded(build)
-    bind(model, images(), ["body" if build is Branching else "branch"])
+    logging.disable(logging.CRITICAL)  # pytest keeps torch's records, and with them its tensors
+    try:
+        bind(model, images(), ["body" if build is Branching else "branch"])
+    finally:
+        logging.disable(logging.NOTSET)
     gone, weights = weakref.ref(model), weakref.ref(model.head.weight.untyped_storage())
     assert len(cache._KEPT) == 1
     del model
