@@ -53,22 +53,13 @@ def bracket(areas: Int[Tensor, "A"], empty_reached: Bool[Tensor, "N"], full: Boo
         judge: tells by the definition (float32) whether binary masks reach their rows' level.
     """
     top, every = len(areas) - 1, torch.arange(len(full), device=areas.device)
-    mask, spent = full.clone(), torch.zeros(len(full), device=areas.device)
     low, high = torch.full_like(every, -1), torch.where(empty_reached, 0, top)
-    while (between := high - low > 1).any():
-        for warm in (False, True):  # from a set that reaches, where there is one; else from everything
-            rows = torch.nonzero(between & ((high < top) == warm))[:, 0]
-            if len(rows):
-                middle = (low[rows] + high[rows]) // 2
-                found = search(areas[middle], rows, mask[rows].float() if warm else None)
-                reaches = judge(found.masks, rows)
-                mask[rows] = torch.where(reaches[:, None], found.masks, mask[rows])
-                high[rows], low[rows] = torch.where(reaches, middle, high[rows]), torch.where(reaches, low[rows], middle)
-                spent[rows] += found.evaluations
-                between[rows] = False
+    ends = _Ends(low, high, full.clone(), torch.zeros(len(full), device=areas.device))
+    _bisect(ends, lambda middle, rows: search(areas[middle], rows, None), judge, start=top)  # from everything, until some set reaches
+    _bisect(ends, lambda middle, rows: search(areas[middle], rows, ends.mask[rows].float()), judge)
     reached_top = (high < top) | judge(full, every)
     area = torch.where(empty_reached, 0, torch.where(reached_top, areas[high], NOT_REACHED))
-    return Smallest(area, mask & (area > 0)[:, None], spent)
+    return Smallest(area, ends.mask & (area > 0)[:, None], ends.spent)
 
 
 def refine(found: Smallest, areas: Int[Tensor, "A"], score: Score, family: Family, settings: ExactSearch, judge: Judge, *,
@@ -94,20 +85,37 @@ def refine(found: Smallest, areas: Int[Tensor, "A"], score: Score, family: Famil
     missing = found.area == NOT_REACHED
     rescued = missing & judge(full, every)
     high = torch.where(rescued, family.size, found.area)
-    mask = torch.where(rescued[:, None], full, found.mask)
-    low = _largest_below(areas, high)
-    spent = found.evaluations.clone()
-    while len(rows := torch.nonzero(high - low > 1)[:, 0]):
-        middle = (low[rows] + high[rows]) // 2
+    ends = _Ends(_largest_below(areas, high), high, torch.where(rescued[:, None], full, found.mask), found.evaluations.clone())
+
+    def search(middle: Tensor, rows: Tensor) -> Found:
         enough = None if level is None else Enough(level[rows], judge)
-        trial = exact(score, family, middle, rows, settings, start=mask[rows].float(), steps=settings.refine_steps, seed=seed,
-                      enough=enough)
-        reaches = judge(trial.masks, rows)
-        mask[rows] = torch.where(reaches[:, None], trial.masks, mask[rows])
+        return exact(score, family, middle, rows, settings, start=ends.mask[rows].float(), steps=settings.refine_steps, seed=seed,
+                     enough=enough)
+
+    _bisect(ends, search, judge)
+    return Smallest(ends.high, ends.mask, ends.spent)
+
+
+class _Ends(NamedTuple):
+    """Between what a* of N rows lies, changed in place: above `low`, at `high` at most, whose mask it is; and the evaluations spent."""
+
+    low: Int[Tensor, "N"]
+    high: Int[Tensor, "N"]
+    mask: Bool[Tensor, "N K"]
+    spent: Float[Tensor, "N"]
+
+
+def _bisect(ends: _Ends, search: Callable[[Tensor, Tensor], Found], judge: Judge, start: int | None = None) -> None:
+    """Searches at the middle of each row's ends until nothing lies between them; with a `start`, as long as its upper end is still that."""
+    low, high, mask, spent = ends
+    while len(rows := torch.nonzero((high - low > 1) & ((high == start) if start is not None else True))[:, 0]):
+        middle = (low[rows] + high[rows]) // 2
+        found = search(middle, rows)
+        reaches = judge(found.masks, rows)
+        mask[rows] = torch.where(reaches[:, None], found.masks, mask[rows])
         high[rows] = torch.where(reaches, middle, high[rows])
         low[rows] = torch.where(reaches, low[rows], middle)
-        spent[rows] += trial.evaluations
-    return Smallest(high, mask, spent)
+        spent[rows] += found.evaluations
 
 
 def _largest_below(areas: Tensor, high: Tensor) -> Tensor:
