@@ -127,6 +127,13 @@ class Dataclass(nn.Module):
         return Output(logits=self.head(hidden.mean((2, 3))), hidden=hidden)
 
 
+class Losing(Plain):
+    """Takes images in pairs, and drops the last of an odd number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[: len(x) // 2 * 2]
+
+
 class Branching(nn.Module):
     """Looks at its data to choose its way: no export."""
 

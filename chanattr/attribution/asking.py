@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from chanattr.attribution.inputs import check_finite
 from chanattr.attribution.question import Question
-from chanattr.attribution.score import Fill, NetworkScore
+from chanattr.attribution.score import Fill, NetworkScore, fill_of
 from chanattr.network.batches import anchor_of, size_within
 from chanattr.network.fast import FastTail, fast
+from chanattr.network.outputs import Inputs
 from chanattr.network.tail import Stem, Tail
 from chanattr.search.exact import Enough, Found, exact
 from chanattr.search.objective import images_per_evaluation, level_of, play, reached
@@ -57,6 +59,18 @@ def make_asking(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor,
     if question.settings.game == "dual":
         full, none = full - none, none - full
     return Asking(score, question, full, none, level_of(question.settings.level, full, none), whole.top1)
+
+
+def ask_predicted(question: Question, tail: Tail, images: Inputs) -> Asking:
+    """The question about the class that the network predicts for each of some images, dropped channels being zero."""
+    stem = tail.stem(images)
+    goal = stem.logits.argmax(1)
+    return make_asking(question, tail, stem, goal, fill_of("zero", stem.activation, tail.layer), one_a_row(goal))
+
+
+def one_a_row(targets: Int[Tensor, "N"]) -> tuple[Tensor, ...]:
+    """The members of rows that have an image each."""
+    return tuple(torch.arange(len(targets), device=targets.device)[:, None])
 
 
 def _batch_size(question: Question, quick: Tail | FastTail, stem: Stem) -> int:
@@ -114,19 +128,17 @@ def find_smallest(asking: Asking, grid: Int[Tensor, "A"], masks: Bool[Tensor, "R
     rows = torch.arange(count, device=grid.device)
     nothing = torch.zeros(count, family.size, dtype=torch.bool, device=grid.device)
     empty_reached = reaches_level(asking, nothing, rows)
-    level = level_reward(asking)
+    level, judged = level_reward(asking), functools.partial(reaches_level, asking)
     if len(grid):
         found = on_grid(grid, masks, reached_at, empty_reached)
     else:
         grid = torch.tensor(area_grid(family.size), device=rows.device)
-        found = bracket(grid, empty_reached, ~nothing, lambda areas, row, start: _search_for_level(asking, level, areas, row, start),
-                        lambda trial, row: reaches_level(asking, trial, row))
+        found = bracket(grid, empty_reached, ~nothing, functools.partial(_search_for_level, asking, level), judged)
     if not settings.refine:
         return found
     steps = settings.search if isinstance(settings.search, ExactSearch) else family.resolve(ExactSearch())
     score = play(asking.score, settings.game)
-    better = refine(found, grid, score, family, steps, lambda trial, row: reaches_level(asking, trial, row), seed=settings.seed,
-                    level=None if settings.areas else level)
+    better = refine(found, grid, score, family, steps, judged, seed=settings.seed, level=None if settings.areas else level)
     return better._replace(evaluations=images_per_evaluation(settings.game) * better.evaluations)
 
 
@@ -142,7 +154,7 @@ def _search_for_level(asking: Asking, level: Tensor, areas: Tensor, rows: Tensor
     settings = asking.question.settings
     if not isinstance(settings.search, ExactSearch):
         return search_pairs(asking, areas, rows)
-    enough = Enough(level[rows], lambda masks, row: reaches_level(asking, masks, row))
+    enough = Enough(level[rows], functools.partial(reaches_level, asking))
     return exact(play(asking.score, settings.game), asking.question.family, areas, rows, settings.search, start=start, seed=settings.seed,
                  enough=enough)
 

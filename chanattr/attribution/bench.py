@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chanattr.attribution.asking import Asking, make_asking, search_pairs
+from chanattr.attribution.asking import Asking, ask_predicted, search_pairs
 from chanattr.attribution.image import answer, per_image
 from chanattr.attribution.inputs import check_images, check_model
 from chanattr.attribution.question import Areas, Asked, Question, default_batch_size, make_question
@@ -176,7 +176,7 @@ def bench(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, areas
     with measured(images.device) as ready:
         tail = bind(model, images[:2], [layer], **options)[layer]
         plain = _question(model, tail, areas, plain_steps, score, images_given)
-        _asking(plain, tail, images[:2])  # makes the fast graph, which is kept
+        ask_predicted(plain, tail, images[:2])  # makes the fast graph, which is kept
     with measured(images.device) as again:
         bind(model, images[:2], [layer], **options)
     hook = bind(model, images[:2], [layer], engine="injection", **options)[layer]
@@ -254,12 +254,12 @@ def _our_round(taken: _Taken, model: nn.Module, images: Tensor, layer: str, agai
 def _rates(plain: Question, tail: Tail, images: Tensor, row: int, batch_size: int) -> Iterator[tuple[str, float]]:
     """Evaluations a second of the plain way's own search, as one thing after another is changed."""
     large = dataclasses.replace(plain, batch_size=batch_size)
-    yield "tail cut out", _rate(_unhurried(_asking(plain, tail, images[row:row + 1])))
-    before = _unhurried(_asking(large, tail, images))
+    yield "tail cut out", _rate(_unhurried(ask_predicted(plain, tail, images[row:row + 1])))
+    before = _unhurried(ask_predicted(large, tail, images))
     yield "large batches", _rate(before)
     for change, precision, evaluations in (("graph folded, channels last", "float32", 0), ("lower precision", "auto", 0),
                                            ("compiled", "auto", plain.evaluations)):
-        asking = _asking(dataclasses.replace(large, precision=precision, evaluations=evaluations), tail, images)
+        asking = ask_predicted(dataclasses.replace(large, precision=precision, evaluations=evaluations), tail, images)
         if asking.score.quick is not before.score.quick:
             yield change, _rate(asking)
         before = asking
@@ -268,13 +268,6 @@ def _rates(plain: Question, tail: Tail, images: Tensor, row: int, batch_size: in
 def _unhurried(asking: Asking) -> Asking:
     """The same, searched in the graph that it is judged in."""
     return asking._replace(score=dataclasses.replace(asking.score, quick=asking.score.tail, quick_stem=asking.score.stem))
-
-
-def _asking(question: Question, tail: Tail, images: Tensor) -> Asking:
-    stem = tail.stem(images)
-    goal = stem.logits.argmax(1)
-    members = tuple(torch.arange(len(goal), device=goal.device)[:, None])
-    return make_asking(question, tail, stem, goal, fill_of("zero", stem.activation, tail.layer), members)
 
 
 def _rate(asking: Asking) -> float:
@@ -298,7 +291,7 @@ def _rate(asking: Asking) -> float:
 def _ways(taken: dict[str, _Taken], plain: Question, hook: Tail, images: Tensor, steps: int) -> tuple[Way, ...]:
     """The ways with what their answers are worth, where the plain way's are complete."""
     shared = len(taken[PLAIN].found)
-    asking = _asking(plain, hook, images[:shared])
+    asking = ask_predicted(plain, hook, images[:shared])
     records = {name: one.found for name, one in taken.items()}
     scores = {name: _scores(asking, found, shared) for name, found in records.items()}
     best = np.maximum(scores[PLAIN], scores[AREAS])

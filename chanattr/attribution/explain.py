@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chanattr.attribution.asking import Asking, find_smallest, make_asking, search_grid
+from chanattr.attribution.asking import Asking, ask_predicted, find_smallest, search_grid
 from chanattr.attribution.inputs import check_images, check_model
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Judged, fill_of
@@ -133,13 +133,12 @@ def explain(model: nn.Module, example: Inputs, layer: str, *, images: int = 1000
     with measured(device) as made:
         tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
         question = make_question(asked, model, tail.layer, fill_of("zero", torch.zeros(1, *tail.layer.shape[1:]), tail.layer))
-        check_model(model, three, score)  # an odd number of images, which does not divide
-        asking = _asking(question, tail, three)
+        asking = ask_predicted(question, tail, three)
     plain = bind(model, example, [layer], engine="injection", score=score, channel_axis=channel_axis)[layer]
     stem = asking.score.stem
     with measured(device) as passed:
         tail.stem(three)
-    seconds, whole = (_evaluation_seconds(one) for one in (asking, _asking(question, plain, three)))
+    seconds, whole = (_evaluation_seconds(one) for one in (asking, ask_predicted(question, plain, three)))
     spent, refined, smallest = _counted(question, asked, model, tail)
     return Explanation(
         model=kind(model), layer=tail.layer, layout=layout_of(model, tail.layer, example), engine=asking.score.quick.engine,
@@ -147,13 +146,6 @@ def explain(model: nn.Module, example: Inputs, layer: str, *, images: int = 1000
         ready_seconds=made.seconds, stem_seconds=passed.seconds / len(stem.logits), seconds=seconds, whole_seconds=whole,
         areas=question.settings.areas, search=question.settings.search.name, evaluations=spent, refine=refined, smallest=smallest,
         batch_size=asking.score.batch_size, kept=kept_bytes(stem), images=images, device=str(device))
-
-
-def _asking(question: Question, tail: Tail, images: Inputs) -> Asking:
-    stem = tail.stem(images)
-    goal = stem.logits.argmax(1)
-    members = tuple(torch.arange(len(goal), device=goal.device)[:, None])
-    return make_asking(question, tail, stem, goal, fill_of("zero", stem.activation, tail.layer), members)
 
 
 def _evaluation_seconds(asking: Asking) -> float:

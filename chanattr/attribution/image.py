@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from chanattr.attribution.asking import check_ends, find_smallest, judge, make_asking, reaches, search_grid
+from chanattr.attribution.asking import check_ends, find_smallest, judge, make_asking, one_a_row, reaches, search_grid
 from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_model, check_targets, goal_of
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, channels_last, fill_of
@@ -128,7 +128,7 @@ def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], t
     check_finite(stem.logits, keys, "scores")
     check_finite(stem.activation, keys, f"activations at layer {tail.layer.name!r}")
     goal = goal_of(targets, stem)
-    asking = make_asking(question, tail, stem, goal, fill, tuple(torch.arange(len(goal), device=goal.device)[:, None]))
+    asking = make_asking(question, tail, stem, goal, fill, one_a_row(goal))
     check_ends(asking, keys)
     grid = torch.tensor(question.settings.areas, device=goal.device, dtype=torch.long)
     masks, spent = search_grid(asking, grid)

@@ -87,17 +87,17 @@ def bypasses_of(model: nn.Module, tail: Tail, stem: Stem) -> tuple[Bypass, ...]:
     for number, side in enumerate(stem.sides):
         source, operation, whole = _origin(nodes[number], plain) if nodes else (answers.get(number, f"value {number + 1}"), "", True)
         shape = tuple(side.shape[2:]) if side.shape[1:2] == (1,) else tuple(side.shape[1:])
-        found.append(Bypass(source=source, operation=operation, whole=whole, shape=shape, bytes=bytes_of(side)))
+        found.append(Bypass(source=source, operation=operation, whole=whole, shape=shape, bytes=row_bytes(side)))
     return tuple(found)
 
 
 def kept_bytes(stem: Stem) -> int:
     """Bytes of one image that are kept for the search: the activation, what passes by, and the images where they run again."""
     again = first_tensor(stem.images)
-    return sum(map(bytes_of, (stem.activation, *stem.sides, *(() if again is None else (again,)))))
+    return sum(map(row_bytes, (stem.activation, *stem.sides, *(() if again is None else (again,)))))
 
 
-def bytes_of(values: Tensor) -> int:
+def row_bytes(values: Tensor) -> int:
     """Bytes of one row."""
     return values[0].numel() * values.element_size()
 

@@ -15,9 +15,8 @@ from torch import Tensor, fx
 from chanattr.errors import InputError
 from chanattr.network.batches import is_out_of_memory
 from chanattr.network.folding import folded, has_attention, has_convolutions, lowered, work
-from chanattr.network.hooks import apply_mask
 from chanattr.network.layers import Layer
-from chanattr.network.tail import ExportedTail, Stem, Tail
+from chanattr.network.tail import ExportedTail, Stem, Tail, masked_rows
 
 LOG = logging.getLogger(__name__)
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -63,9 +62,7 @@ class FastTail:
         size = max(2, 1 << (count - 1).bit_length() if self.padded else count)
         if size > count:
             masks, rows = torch.cat([masks, masks[-1:].expand(size - count, -1)]), torch.cat([rows, rows[-1:].expand(size - count)])
-        values = torch.as_tensor(fill)
-        values = values[rows.to(values.device)] if values.ndim == 2 else values
-        masked = apply_mask(stem.activation[rows], masks, values, self.layer.channel_axis, self.layer.name)
+        masked = masked_rows(stem.activation, masks, rows, fill, self.layer)
         sides = [side[rows] if own == 1 else side[rows].flatten(0, 1) for side, own in zip(stem.sides, self.rows, strict=True)]
         return self.run(masked, *sides)[:count]
 

@@ -15,17 +15,17 @@ from chanattr.errors import ChanattrError, InputError, LayerError, ModelError
 from chanattr.network.cache import forget, graphs_of
 from chanattr.network.exactly import float32_exactly
 from chanattr.network.export import Graphs, Unsupported, first_line
-from chanattr.network.hooks import apply_mask, capture, change, eager, frozen, inject
-from chanattr.network.inputs import at_least_two, join_rows, outline, take_rows, tensors_of, with_tensors
+from chanattr.network.hooks import apply_mask, capture, change, frozen, inject
+from chanattr.network.inputs import at_least_two, join_rows, outline, take_rows, tensors_of
 from chanattr.network.layers import Layer, describe_all
 from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs, batch_size_of, call, logits_of
 from chanattr.network.replay import Diverged, Plan, answering, keeping, make_plan
+from chanattr.network.rows import check_alone, check_rows
 
 LOG = logging.getLogger(__name__)
 ENGINES = ("auto", "tail", "replay", "injection")
 AGREEMENT = 1e-5
-APART = 1e-3  # of the logits' scale: how far an image's may move with its neighbour; in a batch of the same size they should not at all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class ExportedTail:
         """The tail's logits; a single mask is run as two, for the graph is made for batches."""
         if len(rows) == 1:
             return self.logits(stem, masks.expand(2, -1), rows.expand(2), fill)[:1]
-        masked = _masked(stem.activation[rows], masks, rows, fill, self.layer)
+        masked = masked_rows(stem.activation, masks, rows, fill, self.layer)
         sides = [side[rows].flatten(0, 1) for side in stem.sides]
         return self.graphs.cuts[self.number].tail(masked, *sides)
 
@@ -121,7 +121,7 @@ class InjectedTail:
         """Runs the network once and keeps the images."""
         with frozen(self.model), capture(self.model, [self.layer.name]) as seen, torch.no_grad():
             logits = logits_of(call(self.model, images), self.score)
-        _check_rows(logits, images)
+        check_rows(logits, images)
         return Stem(logits=logits, activation=seen[self.layer.name], sides=(), images=images)
 
     @float32_exactly()
@@ -158,7 +158,7 @@ class ReplayTail:
         except Diverged as error:
             LOG.info("%s: these images are scored by injection: %s", name, error)
             return self._plain().stem(images)
-        _check_rows(logits, images)
+        check_rows(logits, images)
         return Stem(logits=logits, activation=seen[name], sides=tuple(kept), images=images)
 
     @float32_exactly()
@@ -166,7 +166,7 @@ class ReplayTail:
         """The logits of what still has to run."""
         if len(stem.sides) != self.plan.sides:
             return self._plain().logits(stem, masks, rows, fill)
-        masked = _masked(stem.activation[rows], masks, rows, fill, self.layer)
+        masked = masked_rows(stem.activation, masks, rows, fill, self.layer)
         try:
             with frozen(self.model), answering(self.model, self.plan, stem.activation, stem.sides, rows), \
                     change(self.model, self.layer.name, lambda _: masked):
@@ -207,8 +207,7 @@ def bind(model: nn.Module, example: Inputs, names: Sequence[str], *, engine: str
         raise ModelError(f"{kind(model)} has weights made in inference mode, through which no gradient flows to the mask; expected weights "
                          "made outside torch.inference_mode; build or load the model outside it")
     layers = describe_all(model, example, names, channel_axis=channel_axis)
-    _check_odd(model, example, score)
-    _check_apart(model, example, score)
+    check_alone(model, example, score)
     plain = {name: InjectedTail(layer=layer, model=model, score=score, reason="asked for")
              for name, layer in zip(names, layers, strict=True)}
     if engine == "injection":
@@ -291,8 +290,9 @@ def take_stem(stem: Stem, rows: Int[Tensor, "R"]) -> Stem:
                 images=take_rows(stem.images, rows))
 
 
-def _masked(activation: Tensor, masks: Tensor, rows: Tensor, fill: float | Tensor, layer: Layer) -> Tensor:
-    return apply_mask(activation, masks, _fill_at(fill, rows), layer.channel_axis, layer.name)
+def masked_rows(activation: Tensor, masks: Tensor, rows: Tensor, fill: float | Tensor, layer: Layer) -> Tensor:
+    """The activation of image ``rows[m]`` masked by ``masks[m]``."""
+    return apply_mask(activation[rows], masks, _fill_at(fill, rows), layer.channel_axis, layer.name)
 
 
 def _fill_at(fill: float | Tensor, rows: Tensor) -> Tensor:
@@ -312,48 +312,10 @@ def _run_stem(graphs: Graphs, images: Inputs) -> tuple[Tensor, ...]:
                          "give images and example alike")
     doubled = at_least_two(images)
     outputs = graphs.stem(*tensors_of(doubled))
-    _check_rows(outputs[0], doubled)
+    check_rows(outputs[0], doubled)
     if batch_size_of(images) > 1:
         return tuple(outputs)
     return tuple(output[: len(output) // 2] for output in outputs)
-
-
-def _check_rows(logits: Tensor, images: Inputs) -> None:
-    if len(logits) != batch_size_of(images):
-        raise ModelError(f"the model gave logits {tuple(logits.shape)} for images of shape {tuple(tensors_of(images)[0].shape)}; expected "
-                         "one row an image; give images with a batch axis, and a model that neither mixes nor drops them")
-
-
-@torch.no_grad()
-def _check_odd(model: nn.Module, example: Inputs, score: Callable[[Any], Tensor] | None) -> None:
-    """Three images must give three rows: what is spread over devices or taken in pairs may lose the last."""
-    images = take_rows(example, torch.arange(3) % batch_size_of(example))
-    with frozen(model), eager():
-        _check_rows(logits_of(call(model, images), score), images)
-
-
-@torch.inference_mode(False)
-@torch.no_grad()
-@float32_exactly()
-def _check_apart(model: nn.Module, example: Inputs, score: Callable[[Any], Tensor] | None) -> None:
-    """Refuses a model whose logits of an image depend on what runs beside it: every answer would hang on its batch.
-
-    Raises:
-        ModelError: so.
-    """
-    pair = take_rows(example, torch.zeros(2, dtype=torch.long))
-    changed = with_tensors(pair, [torch.cat([one[:1], one[1:] / 2 + 0.1]) if one.is_floating_point() else one for one in tensors_of(pair)])
-    with frozen(model), eager():
-        alone, beside = (logits_of(call(model, images), score)[0].float() for images in (pair, changed))
-    finite = alone.isfinite() & beside.isfinite()
-    if not finite.any():
-        return  # what is not finite is refused where it is asked for
-    moved = float((alone - beside)[finite].abs().amax() / alone[finite].abs().amax().clamp(min=1e-30))
-    if moved > APART:
-        raise ModelError(f"{kind(model)} gives an image other logits when another image runs beside it (by {moved:.1e} of their scale); "
-                         "expected each image by itself; a batch norm without running statistics, or in training mode inside forward, "
-                         "does so: give the model statistics of its own")
-
 
 
 def _objection(tail: Tail, plain: InjectedTail, example: Inputs) -> str:

@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import chanattr as ca
 from chanattr.attribution.explain import Between, explain
 from chanattr.attribution.explained import size, text
 from chanattr.network.explain import Bypass
-from tests.models import Branching, Plain, Residual, Tokens, images, seeded
+from tests.models import Branching, Losing, Plain, Residual, Tokens, images, seeded
 
 
 @pytest.mark.parametrize(("build", "layer", "options"), [
@@ -57,21 +57,9 @@ def test_a_model_that_cannot_be_exported_says_why_it_runs_whole() -> None:
     assert f"{told.engine}, because: " in " ".join(str(told).split())
 
 
-class Losing(nn.Module):
-    """Drops the last image of an odd batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body, self.head = nn.Conv2d(3, 5, 3), nn.Linear(5, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.body(x)
-        return self.head(x.relu().mean((2, 3)))[: len(x) // 2 * 2]
-
-
 def test_lost_images_are_refused() -> None:
     with pytest.raises(ca.ModelError, match=r"gave logits \(2, 4\) for images of shape \(3, .*expected one row an image"):
-        explain(seeded(Losing), images(2), "body", engine="injection")
+        explain(seeded(Losing), images(2), "mix", engine="injection")
 
 
 def test_a_wrong_layer_is_told_with_a_suggestion() -> None:

@@ -36,7 +36,7 @@ class Normed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.body(x).relu()
         mixed = self.mix(nn.functional.pad(x, self.pads) if self.pads else x)
-        x = self.norm(mixed).relu() + (mixed.mean() if self.shared else 0)
+        x = self.norm(mixed).relu() + (mixed.mean((1, 2, 3), keepdim=True) if self.shared else 0)
         return self.head(self.flat(self.linear(x.mean((2, 3)))).relu())
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import chanattr as ca
 from chanattr.network.tail import ExportedTail, InjectedTail, ReplayTail, bind, stems, take_stem
-from tests.models import Branching, ChannelsLast, Dataclass, Plain, Residual, Tokens, Twice, images, seeded
+from tests.models import Branching, ChannelsLast, Dataclass, Losing, Plain, Residual, Tokens, Twice, images, seeded
 
 CASES = [(Plain, "conv", 0), (Plain, "relu", 0), (Plain, "pool", 0), (Residual, "branch", 1), (Residual, "first", 0), (Tokens, "block", 0),
          (ChannelsLast, "wide", 0), (Twice, "act@1", 0), (Twice, "act@2", 0), (Dataclass, "body", 0)]
@@ -290,13 +290,6 @@ class Pooling(Plain):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).mean(0, keepdim=True)
-
-
-class Losing(Plain):
-    """Takes images in pairs, and drops the last of an odd number."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x)[: len(x) // 2 * 2]
 
 
 @pytest.mark.parametrize("engine", ["auto", *WAYS])
