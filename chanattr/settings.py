@@ -18,7 +18,6 @@ from chanattr.errors import InputError
 REWARDS = ("logit", "contrastive", "log_probability")
 GAMES = ("preserve", "delete", "dual")
 FILLS = ("zero", "mean", "spatial_mean", "values")
-GROUPS = ("", "heads", "given")
 LATER: dict[str, Any] = {"group": "", "groups_sha256": ""}  # settings that older files do not name, and what they mean there
 Unset = Any  # None until the family fills it in
 PAPER_AREAS = (1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100, 150, 200, 250, 300, 350, 400, 450)

@@ -17,6 +17,7 @@ from chanattr.network.fast import PRECISIONS
 from chanattr.network.heads import heads_of
 from chanattr.network.layers import Layer
 from chanattr.network.names import kind
+from chanattr.network.outputs import device_of
 from chanattr.network.weights import model_sha256
 from chanattr.search.family import Channels
 from chanattr.search.groups import Group, Groups, groups_of
@@ -142,8 +143,7 @@ def family_of(group: Group, model: nn.Module, layer: Layer) -> Channels | Groups
 
 def default_batch_size(model: nn.Module) -> int:
     """Masked images run at once: enough to fill the device without crowding its memory."""
-    parameter = next(model.parameters(), torch.zeros(0))
-    return 32 if parameter.device.type == "cpu" else 512
+    return 32 if device_of(model).type == "cpu" else 512
 
 
 def planned(asked: Asked, family: Channels | Groups, images: int) -> int:
