@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,7 +68,8 @@ class ImageLoader:
         return -(-len(self.keys) // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        read = DataLoader(self._pictures, batch_size=self._batch_size, num_workers=min(self._readers, len(self)), collate_fn=list)
+        read = DataLoader(self._pictures, batch_size=self._batch_size, num_workers=min(self._readers, len(self)), collate_fn=list,
+                          worker_init_fn=_leave_interrupts)
         for found in read:
             if rows := [row for one in found if (row := self._good(one))]:
                 yield _batch(rows)
@@ -97,6 +99,11 @@ class ImageLoader:
             self._noted.add(one.key)
             self.bad.append((one.path, one.reason))
         return None
+
+
+def _leave_interrupts(_: int) -> None:
+    """In a reading process: Ctrl-C reaches it as well as the run, and the run is who ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Row(NamedTuple):

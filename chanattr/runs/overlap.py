@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 LOG = logging.getLogger(__name__)
 Item = TypeVar("Item")
 PATIENCE = 0.1  # seconds after which a thread that waits looks whether it is still wanted
-FAREWELL = 5.0  # seconds that closing waits for the item in hand: a loader that hangs must not keep an interrupted run from ending
+# Seconds that closing waits for the item in hand: longer than the 5 after which torch's DataLoader looks whether its workers live (a thread
+# that is still in it when Python ends aborts the process), but a loader that hangs must not keep an interrupted run from ending.
+FAREWELL = 8.0
 
 
 def ahead(items: Iterable[Item], count: int = 1) -> Generator[Item, None, None]:

@@ -67,13 +67,12 @@ def until(page: Any, expression: str) -> None:
 
 
 def scroll_through(page: Any) -> None:
-    """Brings every part of the page into view and waits for its figures."""
-    page.evaluate("""async () => {
-        for (const plot of document.querySelectorAll('.plot')) if (plot.offsetParent) {
-            plot.scrollIntoView(); await new Promise(done => setTimeout(done, 60));
-        }
-    }""")
-    until(page, "[...document.querySelectorAll('.plot')].every(p => !p.offsetParent || p.querySelector('.main-svg'))")
+    """Brings every part of the page into view and waits for its figures; one that a busy browser passed by comes into view again."""
+    until(page, """(async () => {
+        const missing = () => [...document.querySelectorAll('.plot')].filter(p => p.offsetParent && !p.querySelector('.main-svg'));
+        for (const plot of missing()) { plot.scrollIntoView(); await new Promise(done => setTimeout(done, 60)); }
+        return missing().length === 0;
+    })()""")
 
 
 def test_everything_in_view_is_drawn_and_nothing_else(opened: Any) -> None:
