@@ -1,0 +1,288 @@
+"""Insertion and deletion over channels: what the network makes of the first k of a ranking, kept or dropped, and of small sets dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from chanattr.attribution.image import mean_fill, shard_size_of, to_f4
+from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_model, check_targets, checked_reward, goal_of
+from chanattr.attribution.question import Asked, default_batch_size, family_of
+from chanattr.attribution.score import Fill, fill_of
+from chanattr.errors import InputError
+from chanattr.network.batches import anchor_of, in_batches
+from chanattr.network.inputs import take_rows
+from chanattr.network.outputs import Inputs
+from chanattr.network.tail import Stem, Tail, bind
+from chanattr.records import ImageAttribution, is_grouped
+from chanattr.search.groups import Group
+from chanattr.search.objective import Reward, log_probability, reward_function
+from chanattr.settings import STEPS, area_grid, check_number
+
+SMALL = 20  # a set that is dropped for fidelity has a channel in so many
+FIGURES = ("", "_probability", "_top1", "_top5")  # of a masked image, in the order of `_judge`
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curves:
+    """What the network makes of the first k channels of a ranking, for N images and P counts k; float32 by the definition.
+
+    Attributes:
+        layer, keys: as in `ImageAttribution`.
+        counts: k, increasing from 0 to K, i4 [P].
+        insertion, deletion: score with the first k channels kept alone, and with them dropped, f4 [N, P].
+        insertion_probability, deletion_probability: the target's probability, f4 [N, P].
+        insertion_top1, deletion_top1: whether the whole network's first class is still the first, bool [N, P].
+        insertion_top5, deletion_top5: whether it is still among the first five, bool [N, P].
+        insertion_area, deletion_area: area under the score's curve by trapezoids, over K: the mean score over all k, f4 [N].
+        insertion_probability_area, deletion_probability_area: the same of the probability, f4 [N].
+        fidelity: correlation of the summed worth of small random sets with the score that is lost when they are dropped, f4 [N]; NaN where
+            no worth was given, or either is constant.
+    """
+
+    layer: str
+    keys: tuple[str, ...]
+    counts: np.ndarray
+    insertion: np.ndarray
+    deletion: np.ndarray
+    insertion_probability: np.ndarray
+    deletion_probability: np.ndarray
+    insertion_top1: np.ndarray
+    deletion_top1: np.ndarray
+    insertion_top5: np.ndarray
+    deletion_top5: np.ndarray
+    insertion_area: np.ndarray
+    deletion_area: np.ndarray
+    insertion_probability_area: np.ndarray
+    deletion_probability_area: np.ndarray
+    fidelity: np.ndarray
+
+
+def curves(model: nn.Module, images: Inputs, layer: str, rankings: ImageAttribution | np.ndarray | Tensor | Sequence[Sequence[int]], *,
+           targets: Sequence[int] | np.ndarray | Tensor | None = None, counts: Sequence[int] | np.ndarray | None = None,
+           reward: str | Reward | None = None, fill: str | float | Sequence[float] | np.ndarray | Tensor | None = None,
+           worth: np.ndarray | Tensor | None = None, draws: int = 64, seed: int = 0, score: Callable[..., Tensor] | None = None,
+           keys: Sequence[str] | None = None, group: Group = "", channel_axis: int | None = None, batch_size: int | None = None,
+           engine: str = "auto") -> Curves:
+    """Insertion and deletion curves of rankings of the channels, agreement with the whole network, and fidelity of their worth.
+
+    Args:
+        model, images, layer, score, keys, group, channel_axis, batch_size, engine: as for `per_image`.
+        rankings: channels (or groups) of each image, best first, [N, K]; or an `ImageAttribution` of these images, whose order of
+            inclusion is taken, and whose targets, reward, fill and groups where they are not given.
+        targets: class numbers [N]; None is the predicted class of each.
+        counts: how many channels are kept or dropped; None is ``area_grid(K)``. 0 and K are always added.
+        reward: as for `per_image`; None is "logit".
+        fill: as for `per_image`; None is "zero".
+        worth: of each channel of each image, [N, K], for `Curves.fidelity`.
+        draws: random sets dropped for it, each of K / 20 channels (at least one), the same for every image.
+        seed: of these sets.
+
+    Raises:
+        InputError: rankings are no permutations of K channels for each image, or another argument cannot be used.
+        LayerError, ModelError: as in `per_image`.
+
+    Source: insertion and deletion: Petsiuk, Das and Saenko 2018, over channels in place of pixels; fidelity: after Yeh et al. 2019, as
+    a correlation, which the scale of the worth does not change.
+
+    Example:
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
+        >>> drawn = curves(model, torch.rand(2, 3, 8, 8), "1", [range(8)] * 2, counts=(2, 4))
+        >>> drawn.counts.tolist(), bool((drawn.insertion[:, -1] == drawn.deletion[:, 0]).all())
+        ([0, 2, 4, 8], True)
+    """
+    found = rankings if isinstance(rankings, ImageAttribution) else None
+    own = _own(found)
+    reward, fill = own["reward"] if reward is None else reward, own["fill"] if fill is None else fill
+    asked = Asked(reward=reward, score=score, group=own["group"] if isinstance(group, str) and group == "" else group,
+                  batch_size=batch_size, seed=seed)
+    count = check_images(images)
+    names = check_keys(found.keys if found is not None and keys is None else keys, count)
+    targets = found.targets if found is not None and targets is None else targets
+    goal = None if targets is None else check_targets(torch.from_numpy(targets) if isinstance(targets, np.ndarray) else targets, count)
+    example = take_rows(images, slice(0, 2))
+    check_model(model, example, score)
+    tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
+    family = family_of(asked.group, model, tail.layer)
+    judge = _Judge(tail, checked_reward(reward_function(reward), str(reward)), family.spread, batch_size or default_batch_size(model))
+    orders = _check_rankings(_rankings_of(found, tail.layer.name) if found is not None else rankings, count, family.size)
+    steps = _check_counts(counts, family.size)
+    values = None if worth is None else _check_worth(worth, count, family.size)
+    dropped = _small_sets(family.size, int(check_number(f"draws={draws!r}", draws, STEPS)), seed)
+    size = shard_size_of(model)
+    shards = [slice(first, min(count, first + size)) for first in range(0, count, size)]
+    means = mean_fill(tail, [take_rows(images, s) for s in shards]) if isinstance(fill, str) and fill == "mean" else None
+    parts = []
+    for shard in shards:
+        stem = tail.stem(take_rows(images, shard))
+        filled = means or fill_of(fill, stem.activation, tail.layer)
+        ready = _ready(judge, stem, filled, None if goal is None else goal[shard], names[shard])
+        drawn = _drawn(ready, orders[shard], steps, names[shard])
+        drawn["fidelity"] = _fidelity(ready, dropped, None if values is None else values[shard])
+        parts.append(drawn)
+    whole: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    for name in [name for name in whole if name in ("insertion", "deletion") or name.endswith("_probability")]:
+        whole[f"{name}_area"] = area_under(whole[name], steps).astype(np.float32)
+    return Curves(layer=tail.layer.name, keys=names, counts=steps.astype(np.int32), **whole)
+
+
+def area_under(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The area under curves [..., P] over increasing counts by trapezoids, over the last count, f8 [...].
+
+    Example:
+        >>> float(area_under(np.array([0.0, 1.0, 1.0]), np.array([0, 2, 4])))
+        0.75
+    """
+    between = (values[..., 1:].astype(float) + values[..., :-1]) / 2
+    return np.asarray((between * np.diff(counts)).sum(-1) / counts[-1])
+
+
+class _Judge(NamedTuple):
+    """How masked images are judged, whichever they are."""
+
+    tail: Tail
+    reward: Reward
+    spread: Callable[[Tensor], Tensor]
+    batch_size: int
+
+
+class _Ready(NamedTuple):
+    """The judge, with some images: their activations, targets, and the whole network's first class."""
+
+    judge: _Judge
+    stem: Stem
+    fill: Tensor
+    targets: Tensor
+    first: Tensor
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def figures(self, masks: Tensor, rows: Int[Tensor, "M"]) -> Float[Tensor, "4 M"]:
+        """Reward, the target's probability, and whether the whole network's first class is the first, and among five, of binary masks."""
+        tail, reward, spread, size = self.judge
+
+        def run(part: slice) -> Tensor:
+            image = rows[part]
+            logits = tail.logits(self.stem, spread(masks[part].float()), image, self.fill).float()
+            goal = self.targets[image]
+            ahead = _ahead(logits, self.first[image])
+            return torch.stack([reward(logits, goal), log_probability(logits, goal).exp(), (ahead == 0).float(), (ahead < 5).float()])
+
+        return torch.cat([got for _, got in in_batches(anchor_of(tail), len(rows), size, False, run)], 1)
+
+
+def _ready(judge: _Judge, stem: Stem, fill: Fill, goal: Tensor | None, names: Sequence[str]) -> _Ready:
+    check_finite(stem.logits, names, "scores")
+    check_finite(stem.activation, names, f"activations at layer {judge.tail.layer.name!r}")
+    values = fill.values.to(stem.logits.device)
+    return _Ready(judge, stem, values if values.any() else torch.zeros(()), goal_of(goal, stem), stem.logits.argmax(1))
+
+
+def _ahead(logits: Float[Tensor, "B C"], classes: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
+    """How many classes come before one of each row; among equals the lower number does."""
+    own = logits.gather(1, classes[:, None])
+    before = torch.arange(logits.shape[1], device=logits.device)[None] < classes[:, None]
+    return ((logits > own) | ((logits == own) & before)).sum(1)
+
+
+def _drawn(ready: _Ready, orders: np.ndarray, counts: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Both curves of some images, by the name of their field."""
+    images, channels = orders.shape
+    device = ready.stem.logits.device
+    place = torch.as_tensor(np.argsort(orders, 1), device=device)
+    kept = (place[:, None] < torch.as_tensor(counts, device=device)[None, :, None]).reshape(-1, channels)
+    rows = torch.arange(images, device=device).repeat_interleave(len(counts))
+    found = {}
+    for kind, masks in (("insertion", kept), ("deletion", ~kept)):
+        figures = ready.figures(masks, rows).view(len(FIGURES), images, len(counts))
+        check_finite(figures[0], names, "masked scores")
+        for name, values in zip(FIGURES, figures, strict=True):
+            found[kind + name] = to_f4(values) > 0.5 if name.startswith("_top") else to_f4(values)
+    return found
+
+
+def _fidelity(ready: _Ready, dropped: np.ndarray, worth: np.ndarray | None) -> np.ndarray:
+    """Correlation of summed worth with score lost over the same sets for every image; NaN without worth."""
+    images = len(ready.targets)
+    if worth is None:
+        return np.full(images, np.nan, np.float32)
+    device = ready.stem.logits.device
+    masks = torch.as_tensor(np.concatenate([np.zeros_like(dropped[:1]), dropped]), device=device)
+    rows = torch.arange(images, device=device).repeat_interleave(len(masks))
+    scores = to_f4(ready.figures(~masks.repeat(images, 1), rows)[0].view(images, -1)).astype(float)
+    return correlation(worth @ dropped.T.astype(float), scores[:, :1] - scores[:, 1:]).astype(np.float32)
+
+
+def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of each row of two arrays [N, D], f8 [N]; NaN where either is constant."""
+    first, second = (values - values.mean(1, keepdims=True) for values in (one, other))
+    scale = np.sqrt((first**2).sum(1) * (second**2).sum(1))
+    return np.where(scale > 0, (first * second).sum(1) / np.where(scale > 0, scale, 1), np.nan)
+
+
+def _small_sets(channels: int, draws: int, seed: int) -> np.ndarray:
+    """Random sets of one size, bool [draws, K]."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.rand(draws, channels, generator=generator).argsort(1)
+    return (order < max(1, channels // SMALL)).numpy()
+
+
+def _own(found: ImageAttribution | None) -> dict[str, Any]:
+    """The question that an attribution answers, as far as curves ask it too."""
+    if found is None:
+        return {"reward": "logit", "fill": "zero", "group": ""}
+    named = found.settings.fill
+    return {"reward": found.settings.reward, "fill": found.fill_values if named in ("mean", "values") else named,
+            "group": found.groups.tolist() if is_grouped(found.groups) else ""}
+
+
+def _rankings_of(found: ImageAttribution, layer: str) -> np.ndarray:
+    if found.layer != layer:
+        raise InputError(f"rankings are of layer {found.layer!r}, but curves at {layer!r} were asked; expected one layer; ask at the layer "
+                         "that was explained")
+    return np.stack([found.ranking(row) for row in range(len(found))])
+
+
+def _check_rankings(rankings: Any, images: int, channels: int) -> np.ndarray:
+    """Rankings as integers [N, K].
+
+    Raises:
+        InputError: something else, or a row that is no permutation.
+    """
+    told = f"expected [{images}, {channels}], for each image every channel from 0 to {channels - 1} once, best first"
+    remedy = "rank what an attribution gives with np.argsort(-worth, kind='stable')"
+    try:
+        orders = np.asarray(rankings.cpu() if isinstance(rankings, Tensor) else rankings if isinstance(rankings, np.ndarray)
+                            else [list(row) for row in rankings])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"rankings are {type(rankings).__name__} ({error}); {told}; {remedy}") from error
+    if orders.shape != (images, channels) or orders.dtype.kind not in "iu":
+        raise InputError(f"rankings have shape {orders.shape} and type {orders.dtype}; {told}; {remedy}")
+    wrong = np.flatnonzero((np.sort(orders, 1) != np.arange(channels)).any(1))
+    if len(wrong):
+        raise InputError(f"the ranking of row {wrong[0]} is no permutation ({orders[wrong[0], :8].tolist()} ...); {told}; {remedy}")
+    return orders
+
+
+def _check_counts(counts: Sequence[int] | np.ndarray | None, channels: int) -> np.ndarray:
+    given = area_grid(channels) if counts is None else counts
+    values = np.asarray(given)
+    if values.ndim != 1 or values.dtype.kind not in "iu" or (values.size and not 0 <= values.min() <= values.max() <= channels):
+        raise InputError(f"counts={str(given)[:80]}; expected whole numbers of channels from 0 to {channels}; leave counts out for a grid")
+    return np.unique(np.concatenate([values.astype(int), [0, channels]]))
+
+
+def _check_worth(worth: np.ndarray | Tensor, images: int, channels: int) -> np.ndarray:
+    values = np.asarray(worth.detach().cpu() if isinstance(worth, Tensor) else worth, float)
+    if values.shape != (images, channels) or not np.isfinite(values).all():
+        raise InputError(f"worth has shape {values.shape}{'' if np.isfinite(values).all() else ' and numbers that are not finite'}; "
+                         f"expected [{images}, {channels}] finite numbers; leave worth out for curves alone")
+    return values

@@ -1,0 +1,309 @@
+"""Does an attribution look at the network? Its sets against those of the network with its modules made random from the output down."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from chanattr.attribution.image import per_image
+from chanattr.attribution.inputs import check_images, check_model, check_targets
+from chanattr.errors import InputError, ModelError
+from chanattr.evidence.compare import above_chance, chance_of, entered, jaccard, mean_known, spearman
+from chanattr.network.batches import in_batches
+from chanattr.network.hooks import capture, frozen, watch
+from chanattr.network.inputs import take_rows
+from chanattr.network.names import kind, named, unwrapped
+from chanattr.network.outputs import Inputs, call, logits_of
+from chanattr.progress import Progress, advance
+from chanattr.settings import COUNT, SHARE, STEPS, Search, check_number
+
+Attribute = Callable[[nn.Module, Any, str, Tensor], Any]
+LIMIT, LABEL_LIMIT = 0.5, 0.9  # above-chance overlap from which sets count as unchanged: by random weights, and by other labels
+SAME = 1e-6  # of an activation's scale: by so much it may move and still be what it was
+BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sanity:
+    """How far sets stay the same while the network (or the class asked about) is made random, for N images and A sets each.
+
+    Attributes:
+        layer: dotted name.
+        random: what was made random last, one a step; "" for the first, which is the trained network asked once more.
+        depth: how many modules are random (of labels: 1), i4 [D].
+        after: whether only what follows the layer is random: its activation is what it was, bool [D].
+        jaccard: overlap of the sets with those of the trained network, f8 [D, N, A].
+        chance: of random sets of the same sizes, f8 [D, N, A].
+        rank: Spearman's correlation of the order in which channels come in, f8 [D, N]; 0 by chance.
+        similarity: mean overlap on a scale where 0 is chance and 1 the same sets, f8 [D].
+        limit: similarity above which sets count as unchanged.
+        verdict: "passes", or what is wrong in words.
+    """
+
+    layer: str
+    random: tuple[str, ...]
+    depth: np.ndarray
+    after: np.ndarray
+    jaccard: np.ndarray
+    chance: np.ndarray
+    rank: np.ndarray
+    similarity: np.ndarray
+    limit: float
+    verdict: str
+
+    @property
+    def passes(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.verdict == "passes"
+
+
+def randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: Attribute | None = None,
+                  targets: Sequence[int] | Tensor | None = None, areas: Sequence[int] | None = None, search: Search | None = None,
+                  steps: int | None = None, limit: float = LIMIT, score: Callable[..., Tensor] | None = None, seed: int = 0,
+                  progress: Progress = False) -> Sanity:
+    """The sets of an attribution while the modules of a copy of the network are made random, one after another from the output down.
+
+    An attribution that looks at the network must give other sets of the same size: for a random network, and already where only what
+    follows the layer is random. Targets stay those of the trained network.
+
+    Args:
+        model: copied; the copy is in eval mode, the model is left as found.
+        images: as for `per_image`.
+        layer: of the sets.
+        attribute: ``f(model, images, layer, targets) -> masks`` [N, A, K] of zeros and ones, areas increasing; None is `per_image`.
+        targets: class numbers [N]; None is what the trained network predicts.
+        areas, search: of `per_image`, where `attribute` is None.
+        steps: at how many depths to ask, evenly spaced and with the last; None is every module. The last depth at which only what follows
+            the layer is random is always among them.
+        limit: of `Sanity`.
+        score: as for `per_image`.
+        seed: of the random weights.
+        progress: as for `per_image`.
+
+    Returns:
+        A `Sanity`; ``verdict`` is "passes" or says what the attribution ignores.
+
+    Raises:
+        InputError: an argument cannot be used, or the attribution gives no sets of these images.
+        LayerError, ModelError: as in `per_image`; or the model cannot be copied, or has no weights.
+
+    Source: Adebayo et al. 2018, cascading randomisation; Fong, Patrick and Vedaldi 2019, figure 7. Modules are drawn again by their
+    ``reset_parameters``; of those without it the weights are permuted.
+    """
+    goal = _goal(model, images, targets, score)
+    check_number(f"limit={limit!r}", limit, SHARE)
+    check_number(f"seed={seed!r}", seed, COUNT)
+    ask = attribute or _usual(areas, search, score)
+    example = take_rows(images, slice(0, 2))
+    names = cascade_order(model, example)
+    kept = [_is_kept(network, example, layer, model) for network in _cascade(model, names, seed)]
+    border = max((depth for depth, same in enumerate(kept, 1) if same and all(kept[:depth])), default=0)
+    wanted = _depths(len(names), steps, border)
+    first = _masks_of(ask(model, images, layer, goal), len(goal))
+    found = {0: _masks_of(ask(model, images, layer, goal), len(goal))}
+    with advance(progress, len(wanted), f"random depths at {layer}") as tell:
+        for depth, network in enumerate(_cascade(model, names, seed), 1):
+            if depth in wanted:
+                found[depth] = _masks_of(ask(network, images, layer, goal), len(goal))
+                tell(1)
+    after = [depth <= border for depth in found]
+    return _judged(layer, first, found, ["", *(names[depth - 1] for depth in wanted)], after, limit, _of_weights)
+
+
+def label_randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: Attribute | None = None,
+                        targets: Sequence[int] | Tensor | None = None, areas: Sequence[int] | None = None, search: Search | None = None,
+                        limit: float = LABEL_LIMIT, score: Callable[..., Tensor] | None = None, seed: int = 0) -> Sanity:
+    """The sets of an attribution when every class among the targets is exchanged for another one.
+
+    Classes share channels, so sets may stay partly the same; sets that do not move at all know nothing of the class.
+
+    Args:
+        model, images, layer, attribute, targets, areas, search, score: as for `randomisation`; the model is left as found.
+        limit: of `Sanity`; higher than for weights.
+        seed: of the exchange: classes in a random circle, each image asked about the next one. With a single class, another one.
+
+    Raises:
+        InputError, LayerError, ModelError: as `randomisation`; or the model has a single class.
+    """
+    goal = _goal(model, images, targets, score)
+    check_number(f"limit={limit!r}", limit, SHARE)
+    ask = attribute or _usual(areas, search, score)
+    others = _other_labels(goal, _logits(model, take_rows(images, slice(0, 2)), score).shape[1], seed)
+    first, again, other = (_masks_of(ask(model, images, layer, of), len(goal)) for of in (goal, goal, others))
+    return _judged(layer, first, {0: again, 1: other}, ["", "targets"], [True, True], limit, _of_labels)
+
+
+def cascade_order(model: nn.Module, example: Inputs) -> tuple[str, ...]:
+    """The modules that hold weights of their own, by plain name, from the output down: the one called last comes first.
+
+    A module that holds weights beside other modules (a token, a position embedding) counts as called when the first of these was; one that
+    is never called (weights that its parent uses itself) as its parent.
+
+    Raises:
+        ModelError: there is none.
+    """
+    modules = named(model)
+    calls: list[str] = []
+    with frozen(model), watch(modules, lambda name, _inputs, _output: calls.append(name)), torch.no_grad():
+        call(model, example)
+    last = {name: place for place, name in enumerate(calls)}
+
+    def place(name: str) -> float:
+        inner = [last[other] for other in last if other != name and (not name or other.startswith(f"{name}."))]
+        if inner:
+            return min(inner) - 0.5
+        return last[name] if name in last else place(name.rpartition(".")[0]) if name else -1
+
+    holding = [name for name, module in modules.items() if any(True for _ in module.parameters(recurse=False))]
+    if not holding:
+        raise ModelError(f"{kind(model)} has no weights; expected a network with modules to be made random; check what it holds")
+    return tuple(sorted(holding, key=place, reverse=True))
+
+
+def reinitialise(module: nn.Module, seed: int) -> None:
+    """New random weights for what a module itself holds: by its ``reset_parameters``, else (or where that changes nothing) permuted."""
+    own = [*module.parameters(recurse=False)]
+    devices = sorted({tensor.device.index or 0 for tensor in own if tensor.is_cuda})
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        torch.manual_seed(seed)
+        before = [tensor.clone() for tensor in own]
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+        if all(torch.equal(old, new) for old, new in zip(before, own, strict=True)):
+            for tensor in own:
+                order = torch.randperm(tensor.numel()).to(tensor.device)
+                tensor.copy_(tensor.flatten()[order].view_as(tensor))
+
+
+def _cascade(model: nn.Module, names: Sequence[str], seed: int) -> Iterator[nn.Module]:
+    """One copy of the model, with one module more made random at each step."""
+    try:
+        network = copy.deepcopy(unwrapped(model)).eval()
+    except Exception as error:  # whatever a module's own parts raise
+        raise ModelError(f"{kind(model)} cannot be copied ({type(error).__name__}: {error}); expected a model that copy.deepcopy takes, "
+                         "for the one given is left as it is; take away what hangs on it (open files, tensors with a history)") from error
+    modules = named(network)
+    for number, name in enumerate(names):
+        reinitialise(modules[name], 1000 * seed + number)
+        yield network
+
+
+def _is_kept(network: nn.Module, example: Inputs, layer: str, model: nn.Module) -> bool:
+    """Whether the activation at the layer is what it was in the trained network."""
+    found = []
+    for one in (model, network):
+        with frozen(one), capture(one, [layer]) as seen, torch.no_grad():
+            call(one, example)
+        found.append(seen[layer].float())
+    mine, other = found
+    return bool((mine - other).abs().amax() <= SAME * mine.abs().amax())
+
+
+def _depths(modules: int, steps: int | None, border: int) -> tuple[int, ...]:
+    if steps is None:
+        return tuple(range(1, modules + 1))
+    count = int(check_number(f"steps={steps!r}", steps, STEPS, "leave it out for every module"))
+    spread = np.rint(np.linspace(modules, 1, min(count, modules))).astype(int).tolist()
+    return tuple(sorted({*spread, border} - {0}))
+
+
+def _usual(areas: Sequence[int] | None, search: Search | None, score: Callable[..., Tensor] | None) -> Attribute:
+    """The attribution of this package, without its refinement of a*."""
+
+    def attribute(model: nn.Module, images: Any, layer: str, targets: Tensor) -> np.ndarray:
+        return per_image(model, images, layer, targets=targets, areas=areas, search=search, score=score, refine=False).masks
+
+    return attribute
+
+
+def _goal(model: nn.Module, images: Inputs, targets: Sequence[int] | Tensor | None,
+          score: Callable[..., Tensor] | None) -> Int[Tensor, "N"]:
+    """The targets asked for, or the classes that the trained network predicts."""
+    count = check_images(images)
+    check_model(model, take_rows(images, slice(0, 2)), score)
+    if targets is not None:
+        return check_targets(targets, count)
+
+    def predict(part: slice) -> Tensor:
+        return _logits(model, take_rows(images, part), score).argmax(1)
+
+    return torch.cat([got for _, got in in_batches(model, count, BATCH, False, predict)]).cpu()
+
+
+def _logits(model: nn.Module, images: Inputs, score: Callable[..., Tensor] | None) -> Tensor:
+    with frozen(model), torch.no_grad():
+        return logits_of(call(model, images), score)
+
+
+def _other_labels(goal: Int[Tensor, "N"], classes: int, seed: int) -> Int[Tensor, "N"]:
+    """Another class for every class among the targets."""
+    if classes < 2:
+        raise InputError("labels of a model with 1 class; expected two or more, for there is no other to ask about; use randomisation")
+    present = goal.unique()
+    generator = torch.Generator().manual_seed(int(check_number(f"seed={seed!r}", seed, COUNT)))
+    if len(present) == 1:
+        return (goal + 1 + int(torch.randint(classes - 1, (1,), generator=generator))) % classes
+    circle = present[torch.randperm(len(present), generator=generator)]
+    place = (goal[:, None] == circle[None]).int().argmax(1)
+    return circle[(place + 1) % len(circle)]
+
+
+def _masks_of(given: Any, images: int) -> np.ndarray:
+    """What an attribution gave, as bool [N, A, K].
+
+    Raises:
+        InputError: it is something else.
+    """
+    values = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+    if values.ndim != 3 or len(values) != images or not values.size or not np.isin(values, (0, 1)).all():
+        raise InputError(f"the attribution gave {values.dtype} of shape {values.shape}; expected masks of zeros and ones [{images}, A, K], "
+                         "a set for each image and area; give the first k channels of its ranking for some k")
+    masks = values.astype(bool)
+    if masks.all(2).all() or not masks.any():
+        raise InputError(f"the attribution gave sets of {masks.sum(2).max()} of {masks.shape[2]} channels only; expected some that are "
+                         "neither empty nor everything, for all others are the same always; ask for areas in between")
+    return masks
+
+
+def _judged(layer: str, first: np.ndarray, found: dict[int, np.ndarray], random: Sequence[str], after: Sequence[bool], limit: float,
+            verdict: Callable[[np.ndarray, np.ndarray, float], str]) -> Sanity:
+    """The record of what was found at each depth, against the sets of the trained network."""
+    for masks in found.values():
+        if masks.shape != first.shape:
+            raise InputError(f"the attribution gave masks of shape {masks.shape} after {first.shape}; expected the same number of sets and "
+                             "channels each time; let it use the same areas for every network")
+    overlap = np.stack([jaccard(first, masks) for masks in found.values()])
+    chance = np.stack([chance_of(first.sum(2), masks.sum(2), first.shape[2]) for masks in found.values()])
+    similarity = mean_known(above_chance(overlap, chance), (1, 2))
+    kept = np.array(after, bool)
+    return Sanity(layer=layer, random=tuple(random), depth=np.array(list(found), np.int32), after=kept, jaccard=overlap, chance=chance,
+                  rank=np.stack([spearman(entered(first), entered(masks)) for masks in found.values()]), similarity=similarity,
+                  limit=limit, verdict=verdict(similarity, kept, limit))
+
+
+def _of_weights(similarity: np.ndarray, after: np.ndarray, limit: float) -> str:
+    """What is wrong, if anything: an attribution that does not repeat itself, or does not follow the network."""
+    border = int(np.flatnonzero(after)[-1])
+    if not similarity[0] > limit:
+        return f"broken: asked twice of the same network, its sets have a similarity of {similarity[0]:.2f}, so nothing can be told"
+    if similarity[-1] > limit:
+        return f"broken: ignores the network; with every module random its sets have a similarity of {similarity[-1]:.2f}"
+    if border and similarity[border] > limit:
+        return (f"broken: ignores what follows the layer; with all of that random its sets have a similarity of {similarity[border]:.2f}")
+    return "passes"
+
+
+def _of_labels(similarity: np.ndarray, _after: np.ndarray, limit: float) -> str:
+    if not similarity[0] > limit:
+        return f"broken: asked twice about the same classes, its sets have a similarity of {similarity[0]:.2f}, so nothing can be told"
+    if similarity[1] > limit:
+        return f"broken: ignores the class; asked about other classes its sets have a similarity of {similarity[1]:.2f}"
+    return "passes"
