@@ -118,6 +118,28 @@ def bench(**options: Any) -> None:
     run_bench(options)
 
 
+@main.command(short_help="Hold the answers of a run against the baselines.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True)
+@click.option("--model", help="As for 'layers'. [default: the run's]")
+@click.option("--weights", help="'random', or a file of weights.")
+@click.option("--layer", "--layers", "layers", multiple=True, help="Of the run; may be repeated. [default: all]")
+@click.option("--label", default="exact", show_default=True, help="Under which the answers lie.")
+@click.option("--method", "methods", multiple=True, help="A baseline; may be repeated. [default: all but shapley and banzhaf]")
+@click.option("--count", "limit", type=AT_LEAST_ONE, help="Pictures, at most.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of what baselines draw.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def evaluate(run: Path, **options: Any) -> None:
+    """Hold the answers of a run against the baselines, on the same IMAGES, masks, areas, reward and fill.
+
+    Prints shares of the best score, a* and the fewest channels whose removal loses the class, with bootstrap intervals.
+    """
+    from chanattr.cli.evaluate import run_evaluate
+
+    run_evaluate(file=run, **options)
+
+
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -125,11 +147,14 @@ def show(run: Path, as_json: bool) -> None:
     """Print what is in a run file."""
     import json
 
+    from chanattr.cli.evaluation import evaluation_text, kept
     from chanattr.cli.text import run_text
     from chanattr.store import open_run
 
     with open_run(run) as opened:
         click.echo(json.dumps(opened.summary(), indent=2) if as_json else run_text(opened))
+        if not as_json and (tables := kept(opened)):
+            click.echo(f"\n{evaluation_text(tables)}")
 
 
 @main.command()

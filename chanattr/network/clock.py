@@ -37,11 +37,11 @@ def measured(device: torch.device) -> Iterator[Meter]:
         device: waited for before and after.
     """
     meter = Meter()
-    _wait(device)
+    wait(device)
     _forget_peak(device)
     start = time.perf_counter()
     yield meter
-    _wait(device)
+    wait(device)
     meter.seconds = time.perf_counter() - start
     meter.peak = _peak(device)
 
@@ -51,7 +51,8 @@ def peak_since_start(device: torch.device) -> bool:
     return device.type != "cuda" and not _forget_peak(device)
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from chanattr.records import NOT_REACHED
 from chanattr.search.exact import Enough, Found, exact
-from chanattr.search.family import Family
+from chanattr.search.family import Family, largest
 from chanattr.search.objective import Score
 from chanattr.settings import ExactSearch
 
@@ -80,12 +80,7 @@ def refine(found: Smallest, areas: Int[Tensor, "A"], score: Score, family: Famil
         level: reward of each row at which a step's set is looked at, to go on at once if it reaches; None spends all evaluations.
     """
     settings = family.resolve(settings)
-    full = torch.ones_like(found.mask)
-    every = torch.arange(len(full), device=full.device)
-    missing = found.area == NOT_REACHED
-    rescued = missing & judge(full, every)
-    high = torch.where(rescued, family.size, found.area)
-    ends = _Ends(_largest_below(areas, high), high, torch.where(rescued[:, None], full, found.mask), found.evaluations.clone())
+    ends = _ends_of(found, areas, judge)
 
     def search(middle: Tensor, rows: Tensor) -> Found:
         enough = None if level is None else Enough(level[rows], judge)
@@ -96,6 +91,25 @@ def refine(found: Smallest, areas: Int[Tensor, "A"], score: Score, family: Famil
     return Smallest(ends.high, ends.mask, ends.spent)
 
 
+def nested(found: Smallest, areas: Int[Tensor, "A"], values: Float[Tensor, "N K"], judge: Judge) -> Smallest:
+    """a* of sets that lie in one another, the first k of an order: bisected as by `refine`, where nothing has to be searched.
+
+    Args:
+        found: from `on_grid`, of the order's sets.
+        areas: the grid, increasing.
+        values: what orders the channels, the largest first.
+        judge: as for `refine`.
+    """
+    ends = _ends_of(found, areas, judge)
+
+    def first(middle: Tensor, rows: Tensor) -> Found:
+        free = torch.zeros(len(rows), device=values.device)
+        return Found(largest(values[rows], middle), free, free)
+
+    _bisect(ends, first, judge)
+    return Smallest(ends.high, ends.mask, ends.spent)
+
+
 class _Ends(NamedTuple):
     """Between what a* of N rows lies, changed in place: above `low`, at `high` at most, whose mask it is; and the evaluations spent."""
 
@@ -103,6 +117,15 @@ class _Ends(NamedTuple):
     high: Int[Tensor, "N"]
     mask: Bool[Tensor, "N K"]
     spent: Float[Tensor, "N"]
+
+
+def _ends_of(found: Smallest, areas: Tensor, judge: Judge) -> _Ends:
+    """The ends between which a* of a grid is refined; everything, where it reaches, is the upper one if no grid area does."""
+    full = torch.ones_like(found.mask)
+    rescued = (found.area == NOT_REACHED) & judge(full, torch.arange(len(full), device=full.device))
+    high = torch.where(rescued, full.shape[1], found.area)
+    mask = torch.where(rescued[:, None], full, found.mask)
+    return _Ends(_largest_below(areas, high), high, mask, found.evaluations.clone())
 
 
 def _bisect(ends: _Ends, search: Callable[[Tensor, Tensor], Found], judge: Judge, start: int | None = None) -> None:

@@ -1,0 +1,38 @@
+"""`chanattr evaluate`: the answers of a run held against the baselines, as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from chanattr.cli.attribute import device_of, reward_of
+from chanattr.cli.evaluation import evaluation_text, keep
+from chanattr.errors import InputError
+from chanattr.images import image_loader
+from chanattr.network.zoo import load_model
+from chanattr.runs.evaluate import evaluate_run
+from chanattr.store import open_run
+
+
+def run_evaluate(*, file: Path, images: Sequence[str], model: str | None, weights: str | None, layers: Sequence[str], label: str,
+                 methods: Sequence[str], limit: int | None, seed: int, device: str, as_json: bool) -> None:
+    """Evaluates and prints."""
+    with open_run(file) as run:
+        about = run.attributes
+        name = model or about.get("model")
+        if not name:
+            raise InputError(f"{file} does not say which model it is of; expected one; name it with --model")
+        loaded = load_model(name, weights=weights, device=device_of(device))
+        loader = image_loader(list(images), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids)
+        chosen = list(layers) or [layer for layer in run.layers if label in run.labels(layer)]
+        words = {run.per_image(layer, label, rows=[0]).settings.reward for layer in chosen} - {""}
+        custom = [reward_of(word) for word in words if ":" in word]
+        found = evaluate_run(run, loaded.module, loader, layers=chosen or None, label=label, methods=list(methods) or None, limit=limit,
+                             reward=custom[0] if custom else None, seed=seed, progress=not as_json)
+    summaries = [one.summary() for one in found.values()]
+    click.echo(json.dumps([one.as_dict() for one in summaries], indent=1) if as_json else evaluation_text(summaries))
+    with open_run(file, "a") as run:  # after the figures are shown: a file that cannot be written costs nothing but its copy
+        keep(run, label, summaries)

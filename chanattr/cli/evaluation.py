@@ -1,0 +1,74 @@
+"""Evaluations as plain text, and where a run file keeps them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+
+from chanattr.cli.text import TERMINAL, count, table
+from chanattr.evidence.evaluation import Interval, Summary
+from chanattr.store import Run
+
+
+def keep(run: Run, label: str, summaries: Sequence[Summary]) -> None:
+    """Writes tables into a run's attributes, beside those of other layers and labels; an older one of the same is replaced."""
+    held = run.attributes.get("evaluations", {})
+    for one in summaries:
+        held.setdefault(one.layer, {})[label] = one.as_dict()
+    run.set_attributes(evaluations=held)
+
+
+def kept(run: Run) -> list[Summary]:
+    """The tables that a run holds, in the order of its layers."""
+    held = run.attributes.get("evaluations", {})
+    return [Summary.from_dict(one) for layer in run.layers for one in held.get(layer, {}).values()]
+
+
+def evaluation_text(found: Sequence[Summary]) -> str:
+    """A table a layer, what its columns are, and the layers beside one another where there are several."""
+    parts = [layer_text(one) for one in found]
+    return "\n\n".join([*parts, *([depth_text(found)] if len(found) > 1 else []), legend(found[0])])
+
+
+def layer_text(one: Summary) -> str:
+    """The methods at one layer."""
+    rows = [(line.method, _with_range(line.share, 3), _with_range(line.behind, 2) if number else "-", _with_range(line.smallest, 1),
+             _figure(line.deletion.value, 1), _figure(line.evaluations, 0)) for number, line in enumerate(one.lines)]
+    areas = count(len(one.areas), "area") + (f", {one.areas[0]} to {one.areas[-1]}" if one.areas else "")
+    head = f"{one.layer}: {count(one.images, 'image')}, {areas} {one.unit}; {one.question['reward']}, {one.question['game']}"
+    return f"{head}\n" + table(("method", "share", "behind", "a*", "lost at", "evals"), rows)
+
+
+def depth_text(found: Sequence[Summary]) -> str:
+    """a* by layer, in the order of the run, also as a share of all entries of a mask."""
+    rows = []
+    for one in found:
+        line = one.lines[0]
+        share = line.smallest.value / one.entries
+        rows.append((one.layer, one.entries, _with_range(line.smallest, 1), _figure(share, 3), _figure(line.deletion.value, 1)))
+    return f"{found[0].lines[0].method}, layer by layer\n" + table(("layer", "K", "a*", "a* / K", "lost at"), rows)
+
+
+def legend(one: Summary) -> str:
+    """What the columns of `layer_text` are."""
+    first = one.lines[0].method
+    words = (
+        "share: of the best score of these methods, image by image and area by area, above the score with nothing selected. ±: half of a "
+        "95 % bootstrap interval over images (--json has its ends).",
+        f"behind: mean score that {first} is ahead. a*: fewest {one.unit} found that reach the level. lost at: fewest whose removal loses "
+        "the target as top class. evals: evaluations an image, for the sets of all areas.",
+        f"{first} is the search of the file; the others rank all {one.unit}, and their sets are the first of that order. "
+        "shapley and banzhaf cost hundreds to thousands of evaluations: --method names them.")
+    return "\n".join(line for note in words for line in textwrap.wrap(note, TERMINAL, subsequent_indent="  "))
+
+
+def _with_range(interval: Interval, digits: int) -> str:
+    if not np.isfinite(interval.value):
+        return "-"
+    return f"{interval.value:.{digits}f} ±{(interval.high - interval.low) / 2:.{digits}f}"
+
+
+def _figure(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if np.isfinite(value) else "-"

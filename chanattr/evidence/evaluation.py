@@ -1,0 +1,239 @@
+"""The record of methods held against one another on the same images, and its table with intervals; numpy only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from chanattr.errors import InputError
+from chanattr.settings import Settings
+
+RESAMPLES, SIDES = 2000, (2.5, 97.5)  # of the bootstrap over images; percentiles
+
+
+class Interval(NamedTuple):
+    """A figure over images with its 95 % bootstrap interval; NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Line(NamedTuple):
+    """One method in figures, each over the images of an evaluation.
+
+    Attributes:
+        method: its name.
+        share: of the best of all methods for the same image and area, both as what they gain on selecting nothing; ratio of sums at an
+            area, then the mean over areas.
+        score: mean over images and areas.
+        behind: what the first method gains beyond this one, image by image (in *delete* a lower score is the gain).
+        smallest: mean a*, over the images where every method has one.
+        more: a* of this method less the first's, image by image.
+        deletion: mean deletion area, over the images where every method has one.
+        evaluations: an image, for the sets of all areas.
+        seconds: an image.
+        images: how many `smallest` is over, and `deletion`.
+    """
+
+    method: str
+    share: Interval
+    score: Interval
+    behind: Interval
+    smallest: Interval
+    more: Interval
+    deletion: Interval
+    evaluations: float
+    seconds: float
+    images: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """An evaluation as it is stored and shown: a line a method.
+
+    Attributes:
+        layer: dotted name.
+        question: the settings, as JSON types.
+        unit: what areas count, in words.
+        images: how many.
+        areas: of the sets.
+        entries: K.
+        lines: the searched answer first.
+    """
+
+    layer: str
+    question: dict[str, Any]
+    unit: str
+    images: int
+    areas: tuple[int, ...]
+    entries: int
+    lines: tuple[Line, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types; null where there is no figure."""
+        whole = dataclasses.asdict(self)
+        lines = [{name: _plain(value) for name, value in line._asdict().items()} for line in self.lines]
+        return whole | {"areas": list(self.areas), "lines": lines}
+
+    @classmethod
+    def from_dict(cls, whole: Any) -> Summary:
+        """What `as_dict` gave.
+
+        Raises:
+            InputError: something else.
+        """
+        try:
+            lines = tuple(Line(**{name: _figure_from(value) for name, value in line.items()}) for line in whole["lines"])
+            return cls(**{**whole, "areas": tuple(whole["areas"]), "lines": lines})
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise InputError(f"an evaluation that cannot be read ({error}); expected what chanattr evaluate wrote; evaluate the run "
+                             "again") from error
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """Sets of several methods, scored with the same masks, areas, reward and fill. Axes: M methods, N images, A areas.
+
+    Attributes:
+        layer: dotted name.
+        settings: the question that the first method answers.
+        methods: names; the first is the searched answer, the others are rankings, whose sets are their first k.
+        keys: one an image.
+        areas: i4 [A].
+        scores: by the game's meaning, f4 [M, N, A].
+        top1: whether the masked network still names the target, bool [M, N, A].
+        smallest_area: a*, i4 [M, N]; -1 not reached, 0 the empty set reaches.
+        deletion_area: the fewest channels found whose removal loses the target as top class, i4 [M, N]; -1 none.
+        evaluations: for the sets, f4 [M, N].
+        seconds: for the sets, an image, f4 [M, N].
+        original, empty: f4 [N].
+        entries: K, of a mask.
+    """
+
+    layer: str
+    settings: Settings
+    methods: tuple[str, ...]
+    keys: tuple[str, ...]
+    areas: np.ndarray
+    scores: np.ndarray
+    top1: np.ndarray
+    smallest_area: np.ndarray
+    deletion_area: np.ndarray
+    evaluations: np.ndarray
+    seconds: np.ndarray
+    original: np.ndarray
+    empty: np.ndarray
+    entries: int
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def table(self, seed: int = 0) -> tuple[Line, ...]:
+        """One line a method, with bootstrap intervals over images (percentiles of 2,000 resamples).
+
+        Args:
+            seed: of the resamples, which are the same for every figure.
+        """
+        drawn = np.random.default_rng(seed).integers(0, max(1, len(self)), (RESAMPLES, len(self)))
+        worse = self.original if self.settings.game == "delete" else self.empty  # with nothing selected
+        gains = (-1 if self.settings.game == "delete" else 1) * (self.scores - worse[:, None])
+        return tuple(self._line(number, gains, drawn) for number in range(len(self.methods)))
+
+    def summary(self, seed: int = 0) -> Summary:
+        """The table with what it is about."""
+        return Summary(layer=self.layer, question=self.settings.as_dict(), unit=self.settings.unit, images=len(self),
+                       areas=tuple(self.areas.tolist()), entries=self.entries, lines=self.table(seed))
+
+    def _line(self, number: int, gains: np.ndarray, drawn: np.ndarray) -> Line:
+        own, behind = self.scores[number], gains[0] - gains[number]
+        sizes, losses = _everywhere(self.smallest_area), _everywhere(self.deletion_area)
+        return Line(
+            method=self.methods[number], share=share_of(gains[number], gains.max(0), drawn), score=mean_of(_over_areas(own), drawn),
+            behind=mean_of(_over_areas(behind), drawn),
+            smallest=mean_of(np.where(sizes, self.smallest_area[number], np.nan), drawn),
+            more=mean_of(np.where(sizes, self.smallest_area[number] - self.smallest_area[0], np.nan), drawn),
+            deletion=mean_of(np.where(losses, self.deletion_area[number], np.nan), drawn),
+            evaluations=float(self.evaluations[number].mean()), seconds=float(self.seconds[number].mean()),
+            images=(int(sizes.sum()), int(losses.sum())))
+
+
+def join(parts: Sequence[Evaluation]) -> Evaluation:
+    """One evaluation from those of several batches, images in the order given.
+
+    Raises:
+        InputError: nothing to join, or other methods, areas or questions.
+    """
+    if not parts:
+        raise InputError("no evaluations to join; expected at least one; evaluate some images first")
+    first = parts[0]
+    for other in parts[1:]:
+        if other.settings != first.settings or other.methods != first.methods or not np.array_equal(other.areas, first.areas):
+            raise InputError(f"evaluations of {first.methods} and {other.methods} at {first.layer!r} and {other.layer!r} do not go "
+                             "together; expected the same methods, areas and question; join those apart")
+    rows = {name: np.concatenate([getattr(part, name) for part in parts], axis=1)
+            for name in ("scores", "top1", "smallest_area", "deletion_area", "evaluations", "seconds")}
+    ends = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("original", "empty")}
+    named: dict[str, Any] = rows | ends
+    return dataclasses.replace(first, keys=tuple(key for part in parts for key in part.keys), **named)
+
+
+def mean_of(values: np.ndarray, drawn: np.ndarray) -> Interval:
+    """Mean over images, those that are NaN left out, with its interval.
+
+    Args:
+        values: [N].
+        drawn: rows of the resamples, i8 [R, N].
+    """
+    if not np.isfinite(values).any():
+        return Interval(np.nan, np.nan, np.nan)
+    known = np.isfinite(values)
+    weight = known[drawn].sum(1)
+    means = np.where(known, values, 0)[drawn].sum(1)[weight > 0] / weight[weight > 0]
+    low, high = np.percentile(means, SIDES)
+    return Interval(float(values[known].mean()), float(low), float(high))
+
+
+def share_of(above: np.ndarray, best: np.ndarray, drawn: np.ndarray) -> Interval:
+    """Ratio of sums over images at every area, meaned over areas, with its interval.
+
+    Args:
+        above, best: [N, A].
+        drawn: rows of the resamples, i8 [R, N].
+    """
+    if not above.size:
+        return Interval(np.nan, np.nan, np.nan)
+    counts = np.stack([np.bincount(rows, minlength=len(above)) for rows in drawn]).astype(float)
+    value = (above.sum(0) / best.sum(0)).mean()
+    low, high = np.percentile((counts @ above / (counts @ best)).mean(1), SIDES)
+    return Interval(float(value), float(low), float(high))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Interval):
+        return {name: _plain(number) for name, number in value._asdict().items()}
+    if isinstance(value, tuple):
+        return list(value)
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _figure_from(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Interval(**{name: _figure_from(number) for name, number in value.items()})
+    if isinstance(value, list):
+        return tuple(int(number) for number in value)
+    return float("nan") if value is None else value
+
+
+def _over_areas(values: np.ndarray) -> np.ndarray:
+    """[N, A] to [N]; NaN without areas."""
+    return values.mean(1) if values.shape[1] else np.full(len(values), np.nan)
+
+
+def _everywhere(areas: np.ndarray) -> np.ndarray:
+    """Images where every method has an area."""
+    return np.asarray((areas >= 0).all(0))

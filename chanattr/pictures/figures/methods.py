@@ -1,0 +1,64 @@
+"""Methods held against one another: their share of the best score and their a*, with intervals."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from chanattr.evidence.evaluation import Evaluation, Interval, Summary
+from chanattr.pictures.figures import theme
+
+
+class Methods(NamedTuple):
+    """What `methods` draws: names from the worst share to the best, and an interval each."""
+
+    names: tuple[str, ...]
+    shares: tuple[Interval, ...]
+    smallest: tuple[Interval, ...]
+    first: str
+    entries: int
+
+
+def methods_data(found: Evaluation | Summary) -> Methods:
+    """The methods of an evaluation in the order of their share (of their a* where no areas were searched)."""
+    told = found.summary() if isinstance(found, Evaluation) else found
+    by_share = any(np.isfinite(line.share.value) for line in told.lines)
+    lines = sorted(told.lines, key=lambda line: line.share.value if by_share else -line.smallest.value)
+    return Methods(names=tuple(line.method for line in lines), shares=tuple(line.share for line in lines),
+                   smallest=tuple(line.smallest for line in lines), first=told.lines[0].method, entries=told.entries)
+
+
+def methods(found: Evaluation | Summary) -> go.Figure:
+    """Two columns of points with 95 % intervals, a row a method: share of the best score, and a*; the search has the accent."""
+    told = found.summary() if isinstance(found, Evaluation) else found
+    data = methods_data(told)
+    figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06)
+    names = [name.replace("_", " ") for name in data.names]
+    colours = [theme.ACCENT if name == data.first else theme.SLATE for name in data.names]
+    for column, (intervals, digits) in enumerate(((data.shares, 3), (data.smallest, 1)), 1):
+        figure.add_trace(_points(intervals, names, colours, digits), 1, column)
+    figure.update_yaxes(showgrid=False, ticks="")
+    figure.update_xaxes(title={"text": "share of the best score"}, row=1, col=1,
+                        range=[min(0.0, *(_low(one) for one in data.shares)), 1.04])
+    figure.update_xaxes(title={"text": f"a*: {told.unit} needed"}, rangemode="tozero", row=1, col=2)
+    areas = f"{len(told.areas)} areas" if told.areas else "a* alone"
+    theme.dress(figure, f"Methods at {told.layer}", f"{told.images} images, {areas}; bars are 95 % intervals over images",
+                height=170 + 30 * len(names))
+    return figure.update_layout(showlegend=False, margin={"l": 150, "b": 64})
+
+
+def _points(intervals: tuple[Interval, ...], names: list[str], colours: list[str], digits: int) -> go.Scatter:
+    known = [one if np.isfinite(one.value) else Interval(None, 0.0, 0.0) for one in intervals]  # type: ignore[arg-type]
+    bars = {"type": "data", "symmetric": False, "thickness": 1.5, "width": 4, "color": theme.MUTED,
+            "array": [0 if one.value is None else one.high - one.value for one in known],
+            "arrayminus": [0 if one.value is None else one.value - one.low for one in known]}
+    text = ["" if one.value is None else f"{one.value:.{digits}f} ({one.low:.{digits}f} to {one.high:.{digits}f})" for one in known]
+    return go.Scatter(x=[one.value for one in known], y=names, mode="markers", marker={"size": 9, "color": colours}, error_x=bars,
+                      text=text, hovertemplate="%{y}: %{text}<extra></extra>")
+
+
+def _low(interval: Interval) -> float:
+    return interval.low if np.isfinite(interval.low) else 0.0
