@@ -22,8 +22,8 @@ from chanattr.store import Run
 
 def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: Sequence[str] | None = None, label: str = "exact",
                  methods: Sequence[str] | Mapping[str, Baseline] | None = None, limit: int | None = None,
-                 reward: str | Reward | None = None, score: Callable[..., Tensor] | None = None, seed: int = 0, batch_size: int | None = None, engine: str = "auto",
-                 progress: Progress = True) -> dict[str, Evaluation]:
+                 reward: str | Reward | None = None, score: Callable[..., Tensor] | None = None, seed: int = 0,
+                 batch_size: int | None = None, engine: str = "auto", progress: Progress = True) -> dict[str, Evaluation]:
     """How good the answers of a run are beside those of other methods; see `chanattr.evaluate`.
 
     Args:

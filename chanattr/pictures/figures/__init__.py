@@ -11,10 +11,11 @@ from chanattr.pictures.figures.classes import (
 )
 from chanattr.pictures.figures.curves import AreaCurve, ClassCurves, area_curve, area_curve_data, class_curves, class_curves_data
 from chanattr.pictures.figures.energy import AreaStrip, EnergyMap, area_strip, area_strip_data, energy_map, energy_map_data
+from chanattr.pictures.figures.methods import Methods, methods, methods_data
 
 __all__ = [
-    "AreaCurve", "AreaStrip", "ClassChannels", "ClassCurves", "ClassMatrix", "EnergyMap", "SmallestAreas",
+    "AreaCurve", "AreaStrip", "ClassChannels", "ClassCurves", "ClassMatrix", "EnergyMap", "Methods", "SmallestAreas",
     "area_curve", "area_curve_data", "area_strip", "area_strip_data", "class_channels", "class_channels_data",
     "class_curves", "class_curves_data", "class_matrix", "class_matrix_data", "energy_map", "energy_map_data",
-    "smallest_areas", "smallest_areas_data",
+    "methods", "methods_data", "smallest_areas", "smallest_areas_data",
 ]
