@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from chanattr.errors import InputError
+from chanattr.evidence.evaluation import Evaluation
 from chanattr.pictures import figures
 from chanattr.pictures.figures import areas, energy, raster, theme, words
+from chanattr.settings import ExactSearch, Settings
 
 FOUND = fake_run.image_record()
 CLASSES = fake_run.class_record(FOUND)
@@ -191,3 +193,21 @@ def test_words() -> None:
     assert words.safe("<b>\x00&") == "&lt;b&gt;�&amp;"
     assert words.class_name(7, ["one"]) == "class 7"
     assert words.number(-1.234) == "−1.23"
+
+
+def test_methods_go_from_the_worst_share_to_the_best() -> None:
+    settings = Settings(layer="mix", areas=(2, 4), search=ExactSearch())
+    scores = np.array([[[8.0, 9.0], [6.0, 8.0]], [[1.0, 2.0], [2.0, 2.0]], [[4.0, 5.0], [4.0, 6.0]]])
+    areas = np.array([[2, 3], [9, 8], [4, -1]])
+    told = Evaluation(layer="mix", settings=settings, methods=("exact", "random", "grad_cam"), keys=("a", "b"), areas=np.array([2, 4]),
+                      scores=scores, top1=scores > 3, smallest_area=areas, deletion_area=areas, evaluations=np.ones((3, 2)),
+                      seconds=np.ones((3, 2)), original=np.full(2, 9.0), empty=np.zeros(2), entries=16)
+    data = figures.methods_data(told)
+    assert data.names == ("random", "grad_cam", "exact")
+    assert data.shares[2].value == 1
+    assert data.shares[0].value == pytest.approx((3 / 14 + 4 / 17) / 2)
+    assert data.smallest[1].value == 4  # over the one image where every method has an a*
+    drawn = figures.methods(told)
+    assert [list(trace.y) for trace in drawn.data] == [["random", "grad cam", "exact"]] * 2
+    assert drawn.data[0].marker.color[2] == theme.ACCENT
+    assert "2 images, 2 areas" in drawn.layout.title.subtitle.text

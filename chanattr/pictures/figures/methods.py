@@ -43,7 +43,7 @@ def methods(found: Evaluation | Summary) -> go.Figure:
     figure.update_yaxes(showgrid=False, ticks="")
     figure.update_xaxes(title={"text": "share of the best score"}, row=1, col=1,
                         range=[min(0.0, *(_low(one) for one in data.shares)), 1.04])
-    figure.update_xaxes(title={"text": f"a*: {told.unit} needed"}, rangemode="tozero", row=1, col=2)
+    figure.update_xaxes(**{**theme.area_axis(told.entries, told.unit), "title": {"text": f"a*: {told.unit} needed"}}, row=1, col=2)
     areas = f"{len(told.areas)} areas" if told.areas else "a* alone"
     theme.dress(figure, f"Methods at {told.layer}", f"{told.images} images, {areas}; bars are 95 % intervals over images",
                 height=170 + 30 * len(names))
