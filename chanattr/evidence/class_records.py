@@ -1,0 +1,253 @@
+"""The frozen results of what is asked about class sets: numpy only, with their means and bootstrap intervals.
+
+Axis letters as in `chanattr.records`; and W rewards, M methods, F folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from chanattr.errors import InputError
+from chanattr.settings import Settings
+
+FIGURES = ("scores", "top1", "log_probability", "logits")
+RESAMPLES = 2000
+
+
+class Interval(NamedTuple):
+    """Means with the 2.5 and 97.5 % points of their bootstrap distribution; NaN where there is nothing to average."""
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Specificity:
+    """What the channels of class A do for the images of class B: rows are whose channels, columns whose images.
+
+    Attributes:
+        layer: dotted name of the layer.
+        settings: the question that the sets answer.
+        game: "preserve" (only A's channels are kept) or "delete" (they are dropped).
+        count: channels a set; -1 for each class's a*.
+        source: "joint" or "mean".
+        random_seed: of the random sets; -1 where there are none.
+        names: of the classes.
+        targets: class numbers, i4 [C].
+        sizes: channels of each class's set, i4 [C]; -1 where a class has none.
+        images: of each class, i4 [C].
+        accuracy: share of B's images that are named rightly among all the model's classes, f4 [C, C]; NaN where A has no set or B no image.
+        logits: mean logit of B on B's images, f4 [C, C].
+        original_accuracy, original_logits: of the whole network, f4 [C].
+        random_accuracy, random_logits: with a random set of the size of A's in its place, f4 [C, C]; NaN where there are none.
+    """
+
+    layer: str
+    settings: Settings
+    game: str
+    count: int
+    source: str
+    random_seed: int
+    names: tuple[str, ...]
+    targets: np.ndarray
+    sizes: np.ndarray
+    images: np.ndarray
+    accuracy: np.ndarray
+    logits: np.ndarray
+    original_accuracy: np.ndarray
+    original_logits: np.ndarray
+    random_accuracy: np.ndarray
+    random_logits: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeldOut:
+    """Class sets scored on images that they were not searched on: every image once, by the set from the other folds of its class.
+
+    Attributes:
+        layer: dotted name of the layer.
+        settings: the question, one a reward.
+        methods: where the sets come from, by name; see `held_out`.
+        names: of the classes, in words.
+        targets: class numbers, i4 [C].
+        counts: channels a set, i4 [A].
+        folds: F.
+        classes: class of each image as a row of `targets`, i4 [N].
+        fold: which of its class's folds an image lies in, i4 [N]; -1 where the class has fewer images than folds.
+        masks: the set that fold f was scored with (so from the images outside it), bool [W, M, C, F, A, K]; all False where there is none.
+        scores: the reward that was searched, each image under the set of its class and fold, f4 [W, M, N, A]; NaN where there is none.
+        top1: whether the masked network names the image's class, f4 [W, M, N, A].
+        log_probability, logits: of the image's class, f4 [W, M, N, A].
+        original_top1, original_log_probability, original_logits: of the whole network, f4 [N].
+        reaching: images outside of each fold whose own a* set was found (what the mean is over), i4 [W, C, F]; 0 where not asked for.
+        evaluations: masked images evaluated to find each method's sets, f4 [W, M].
+        groups: as for `ClassAttribution`, i4 [L].
+    """
+
+    layer: str
+    settings: tuple[Settings, ...]
+    methods: tuple[str, ...]
+    names: tuple[str, ...]
+    targets: np.ndarray
+    counts: np.ndarray
+    folds: int
+    classes: np.ndarray
+    fold: np.ndarray
+    masks: np.ndarray
+    scores: np.ndarray
+    top1: np.ndarray
+    log_probability: np.ndarray
+    logits: np.ndarray
+    original_top1: np.ndarray
+    original_log_probability: np.ndarray
+    original_logits: np.ndarray
+    reaching: np.ndarray
+    evaluations: np.ndarray
+    groups: np.ndarray
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The rewards that were searched."""
+        return tuple(settings.reward for settings in self.settings)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def by_fold(self, figure: str = "scores") -> np.ndarray:
+        """The mean of a figure over each fold's images, f8 [W, M, C, F, A]; NaN where there are none.
+
+        Raises:
+            InputError: no such figure.
+        """
+        values = self._figure(figure)
+        place = self.classes * self.folds + self.fold
+        means = _means(values, np.where(self.fold >= 0, place, -1), len(self) * self.folds)
+        return means.reshape(*values.shape[:2], len(self), self.folds, len(self.counts))
+
+    def by_class(self, figure: str = "scores") -> np.ndarray:
+        """The mean of a figure over the images of each class, f8 [W, M, C, A]; NaN where there are none.
+
+        Raises:
+            InputError: no such figure.
+        """
+        return _means(self._figure(figure), self.classes, len(self))
+
+    def mean(self, figure: str = "scores", seed: int = 0) -> Interval:
+        """The mean over classes of a figure's class means, with 95 % intervals over classes and their images, each f8 [W, M, A].
+
+        Raises:
+            InputError: no such figure.
+        """
+        return interval(_images_first(self._figure(figure)), self.classes, seed=seed)
+
+    def interval_by_class(self, figure: str = "scores", seed: int = 0) -> Interval:
+        """As `by_class`, with 95 % intervals over the class's images, each f8 [W, M, C, A].
+
+        Raises:
+            InputError: no such figure.
+        """
+        values = _images_first(self._figure(figure))
+        parts = [interval(values[self.classes == row], np.zeros(int((self.classes == row).sum()), np.int32), seed=seed)
+                 for row in range(len(self))]
+        return Interval(*(np.moveaxis(np.stack(of), 0, 2) for of in zip(*parts, strict=True)))
+
+    def margin(self, method: str, other: str, figure: str = "scores", seed: int = 0) -> Interval:
+        """By how much one method's mean over classes is above another's, image by image, with 95 % intervals, each f8 [W, A].
+
+        Raises:
+            InputError: no such figure or method.
+        """
+        values = self._figure(figure)
+        difference = values[:, self._method(method)] - values[:, self._method(other)]
+        return interval(np.moveaxis(difference, 1, 0), self.classes, seed=seed)
+
+    def wins(self, method: str, other: str, figure: str = "scores") -> np.ndarray:
+        """Classes in which one method's mean is above another's, i8 [W, A]; of those where both have one.
+
+        Raises:
+            InputError: no such figure or method.
+        """
+        means = self.by_class(figure)
+        return (means[:, self._method(method)] > means[:, self._method(other)]).sum(1)
+
+    def _figure(self, figure: str) -> np.ndarray:
+        if figure not in FIGURES:
+            raise InputError(f"figure={figure!r}; expected one of {', '.join(FIGURES)}; leave it out for '{FIGURES[0]}'")
+        values: np.ndarray = getattr(self, figure)
+        return values
+
+    def _method(self, name: str) -> int:
+        if name not in self.methods:
+            raise InputError(f"method {name!r} is not in this result; expected one of {', '.join(self.methods)}; ask held_out for it")
+        return self.methods.index(name)
+
+
+def interval(values: np.ndarray, classes: Sequence[int] | np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """The mean over classes of their images' means, and its 95 % bootstrap interval: classes are drawn again, and images within each.
+
+    With one class only its images are drawn again. The sets stay as they are: that another half of the images would have given other sets
+    is not in the interval, except as classes differ.
+
+    Args:
+        values: [N, ...], NaN where there is none; a class without numbers is left out of the mean.
+        classes: of each image, from 0, [N].
+        resamples: of the bootstrap.
+        seed: of the draws.
+    """
+    place = np.asarray(classes)
+    flat = values.reshape(len(values), -1).astype(np.float64)
+    known = np.isfinite(flat)
+    generator = np.random.default_rng(seed)
+    rows = np.unique(place)
+    drawn = generator.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples)  # how often each class is
+    totals, parts = np.zeros((2, 1 + resamples, flat.shape[1]))
+    for row, times in zip(rows, drawn.T, strict=True):
+        mine = place == row
+        weights = _weights(times, int(mine.sum()), generator)
+        weight = weights @ known[mine]
+        mean = weights @ np.where(known[mine], flat[mine], 0) / np.where(weight > 0, weight, 1)
+        often = np.concatenate([[1], times])[:, None]
+        totals += np.where(weight > 0, often * mean, 0)
+        parts += np.where(weight > 0, often, 0)
+    means = np.where(parts > 0, totals / np.where(parts > 0, parts, 1), np.nan)
+    low, high = _quantiles(means[1:])
+    shape = values.shape[1:]
+    return Interval(means[0].reshape(shape), low.reshape(shape), high.reshape(shape))
+
+
+def _weights(times: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
+    """How often each image of a class counts: once, then as drawn where the class itself is drawn `times`, [1 + resamples, size]."""
+    return np.concatenate([np.ones((1, size)), generator.multinomial(times * size, np.full(size, 1 / size))])
+
+
+def _quantiles(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 2.5 and 97.5 % points along the first axis, of what is finite; NaN where nothing is."""
+    low, high = np.full((2, means.shape[1]), np.nan)
+    for column in range(means.shape[1]):
+        finite = means[np.isfinite(means[:, column]), column]
+        if len(finite):
+            low[column], high[column] = np.quantile(finite, (0.025, 0.975))
+    return low, high
+
+
+def _means(values: np.ndarray, place: np.ndarray, count: int) -> np.ndarray:
+    """The mean over the images of each place (-1 is none), of what is finite: [W, M, N, A] to [W, M, count, A]."""
+    first = _images_first(values).astype(np.float64)
+    known = np.isfinite(first) & (place >= 0)[:, None, None, None]
+    totals, numbers = np.zeros((2, count, *first.shape[1:]))
+    np.add.at(totals, place, np.where(known, first, 0))
+    np.add.at(numbers, place, known)
+    return np.moveaxis(np.where(numbers > 0, totals / np.maximum(numbers, 1), np.nan), 0, 2)
+
+
+def _images_first(values: np.ndarray) -> np.ndarray:
+    return np.moveaxis(values, 2, 0)
+

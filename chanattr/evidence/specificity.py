@@ -1,0 +1,198 @@
+"""Specificity: what keeping, or deleting, one class's channels does to the images of every class."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from chanattr.attribution.image import shard_size_of
+from chanattr.attribution.inputs import check_finite, check_images, check_model, check_targets, goal_of
+from chanattr.attribution.question import default_batch_size
+from chanattr.attribution.score import Fill, fill_of
+from chanattr.errors import InputError
+from chanattr.evidence.class_records import Specificity
+from chanattr.evidence.sets import ChannelSets, sets_of
+from chanattr.network.batches import anchor_of, in_batches
+from chanattr.network.inputs import take_rows
+from chanattr.network.outputs import Inputs
+from chanattr.network.tail import Stem, Tail, bind
+from chanattr.network.weights import model_sha256
+from chanattr.progress import Progress, advance
+from chanattr.records import ClassAttribution
+from chanattr.search.family import largest
+from chanattr.settings import COUNT, STEPS, check_number
+
+LOG = logging.getLogger(__name__)
+GAMES = ("preserve", "delete")
+
+
+class _Sums(NamedTuple):
+    """Rightly named images and target logits, summed by mask and by the images' class; the last row is the whole network's."""
+
+    right: Float[Tensor, "M C"]
+    logits: Float[Tensor, "M C"]
+
+
+def specificity(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[int] | Tensor, classes: ClassAttribution,
+                count: int | None = None, game: str = "preserve", source: str = "joint", random_seed: int | None = None,
+                score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, batch_size: int | None = None,
+                engine: str = "auto", progress: Progress = False) -> Specificity:
+    """Accuracy and logits on every class's images when only one class's channels are kept, or when they are dropped.
+
+    Images are gone through once, some at a time, each under the set of every class: C forwards an image, twice that with random sets.
+    Where sets and images are the same ones, the diagonal flatters: a set fits the images it was searched on (see `held_out`).
+
+    Args:
+        model, images, layer, score, channel_axis, batch_size, engine, progress: as for `per_image`.
+        targets: the class of each image [N], all of them in `classes`.
+        classes: the sets, from `per_class` with this model and layer; its fill is used.
+        count: channels a set, one of ``classes.areas``; None is each class's a*.
+        game: "preserve" keeps the set alone, "delete" drops it.
+        source: "joint", or "mean", the channels that most a* sets of the class's images hold (then any `count`).
+        random_seed: gives a random set of the same size beside every class's; None for none.
+
+    Returns:
+        A `Specificity`; a class without such a set, or without images, is left NaN and told to the log.
+
+    Raises:
+        InputError: an argument cannot be used; images of a class that `classes` lacks; `classes` is of another layer or model.
+        LayerError, ModelError: as in `per_image`.
+
+    Example:
+        >>> matrix = ca.specificity(model, images, "features.12", targets=labels, classes=classes, count=24)  # doctest: +SKIP
+        >>> matrix.accuracy.diagonal()  # doctest: +SKIP
+    """
+    if game not in GAMES:
+        raise InputError(f"game={game!r}; expected one of {', '.join(GAMES)}; leave it out for '{GAMES[0]}'")
+    sets = sets_of(classes, count, source)
+    number = check_images(images)
+    seed = -1 if random_seed is None else int(check_number(f"random_seed={random_seed!r}", random_seed, COUNT))
+    size = int(check_number(f"batch_size={batch_size!r}", batch_size, STEPS)) if batch_size is not None else default_batch_size(model)
+    goal = check_targets(targets, number)
+    columns = _columns(goal, classes)
+    example = take_rows(images, slice(0, 2))
+    check_model(model, example, score)
+    tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
+    _check_classes(classes, model, tail)
+    masks = _masks(sets, classes.groups, random_seed, game).to(goal.device)
+    sums = _Sums(*torch.zeros(2, len(masks) + 1, len(classes), dtype=torch.float64))
+    step = shard_size_of(model)
+    with advance(progress, number, f"specificity at {layer}") as tell:
+        for first in range(0, number, step):
+            part = slice(first, first + step)
+            stem = tail.stem(take_rows(images, part))
+            names = [f"image {row}" for row in range(first, min(number, first + step))]
+            check_finite(stem.logits, names, "scores")
+            fill = _fill(classes, stem, tail)
+            _add(sums, tail, stem, masks, goal_of(goal[part], stem), columns[part], fill, size)
+            tell(len(stem.logits))
+    return _record(classes, sets, sums, columns, game=game, count=-1 if count is None else int(count), source=source, seed=seed)
+
+
+def _columns(goal: Int[Tensor, "N"], classes: ClassAttribution) -> Int[Tensor, "N"]:
+    """The row of each image's class in `classes`.
+
+    Raises:
+        InputError: a class that is not there.
+    """
+    where = {target: row for row, target in enumerate(classes.targets.tolist())}
+    absent = sorted({target for target in goal.tolist() if target not in where})
+    if absent:
+        raise InputError(f"images of class {absent[0]}{' and others' if len(absent) > 1 else ''}, of which classes holds no set; expected "
+                         f"images of {classes.targets[:20].tolist()}; leave the others out, or ask per_class for them")
+    return torch.tensor([where[target] for target in goal.tolist()])
+
+
+def _check_classes(classes: ClassAttribution, model: nn.Module, tail: Tail) -> None:
+    """Refuses sets of another layer or model, which say nothing about this one.
+
+    Raises:
+        InputError: so.
+    """
+    if classes.layer != tail.layer.name or len(classes.groups) != tail.layer.channels:
+        raise InputError(f"classes are of layer {classes.layer!r} with {len(classes.groups)} channels, but {tail.layer.name!r} with "
+                         f"{tail.layer.channels} is asked; expected the same layer; pass layer={classes.layer!r}")
+    if classes.settings.model_sha256 != model_sha256(model):
+        raise InputError("classes are of a model with other weights; expected the model that they were searched in; load it again, or ask "
+                         "per_class with this one")
+
+
+def _masks(sets: ChannelSets, groups: np.ndarray, random_seed: int | None, game: str) -> Float[Tensor, "M L"]:
+    """What is kept of the layer's channels, a mask a class; where asked, then as many of random sets of the same sizes."""
+    chosen = torch.from_numpy(sets.masks)
+    if random_seed is not None:
+        drawn = torch.rand(chosen.shape, generator=torch.Generator().manual_seed(random_seed))
+        chosen = torch.cat([chosen, largest(drawn, chosen.sum(1))])
+    spread = chosen[:, torch.from_numpy(groups).long()]
+    return (spread if game == "preserve" else ~spread).float()
+
+
+def _fill(classes: ClassAttribution, stem: Stem, tail: Tail) -> Tensor:
+    """Values of dropped channels as the sets' own search had them: stored, or where they hang on the image, the image's."""
+    if classes.settings.fill == "spatial_mean":
+        fill: Fill = fill_of("spatial_mean", stem.activation, tail.layer)
+        return fill.values
+    values = torch.from_numpy(classes.fill_values).to(stem.activation.device)
+    return values if values.any() else torch.zeros((), device=values.device)
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def _add(sums: _Sums, tail: Tail, stem: Stem, masks: Bool[Tensor, "M L"] | Float[Tensor, "M L"], goal: Int[Tensor, "S"],
+         columns: Int[Tensor, "S"], fill: Tensor, batch_size: int) -> None:
+    """Adds some images under every mask, and under none."""
+    count = len(goal)
+
+    def run(part: slice) -> tuple[Tensor, Tensor]:
+        pair = torch.arange(part.start, part.stop, device=goal.device)
+        row = pair % count
+        logits = tail.logits(stem, masks.to(goal.device)[pair // count], row, fill).float()
+        return _figures(logits, goal[row])
+
+    for part, (right, logit) in in_batches(anchor_of(tail), len(masks) * count, batch_size, False, run):
+        pair = torch.arange(part.start, part.stop)
+        place = (pair // count, columns[pair % count])
+        sums.right.index_put_(place, right.double().cpu(), accumulate=True)
+        sums.logits.index_put_(place, logit.double().cpu(), accumulate=True)
+    right, logit = _figures(stem.logits.float(), goal)
+    whole = (torch.full((count,), len(masks)), columns)
+    sums.right.index_put_(whole, right.double().cpu(), accumulate=True)
+    sums.logits.index_put_(whole, logit.double().cpu(), accumulate=True)
+
+
+def _figures(logits: Float[Tensor, "B T"], goal: Int[Tensor, "B"]) -> tuple[Tensor, Tensor]:
+    """Whether each target is the top class, and its logit."""
+    return logits.argmax(1) == goal, logits.gather(1, goal[:, None])[:, 0]
+
+
+def _record(classes: ClassAttribution, sets: ChannelSets, sums: _Sums, columns: Int[Tensor, "N"], *, game: str, count: int, source: str,
+            seed: int) -> Specificity:
+    number = len(classes)
+    images = torch.bincount(columns, minlength=number)
+    if empty := [sets.names[row] for row in torch.nonzero(images == 0)[:, 0].tolist()]:
+        LOG.warning("no images of %d of %d classes (first %r): their columns are NaN", len(empty), number, empty[0])
+    if missing := [name for name, there in zip(sets.names, sets.defined, strict=True) if not there]:
+        LOG.warning("no such set of %d of %d classes (first %r): their rows are NaN", len(missing), number, missing[0])
+
+    def means(totals: Tensor, first: int) -> np.ndarray:
+        part = (totals / images)[first:first + number].float().numpy()
+        return np.where(sets.defined[:, None], part, np.nan).astype(np.float32)
+
+    def whole(totals: Tensor) -> np.ndarray:
+        values: np.ndarray = (totals[-1] / images).float().numpy()
+        return values
+
+    nothing = np.full((number, number), np.nan, np.float32)
+    return Specificity(
+        layer=classes.layer, settings=classes.settings, game=game, count=count, source=source, random_seed=seed, names=sets.names,
+        targets=classes.targets, sizes=np.where(sets.defined, sets.masks.sum(1), -1).astype(np.int32), images=images.int().numpy(),
+        accuracy=means(sums.right, 0), logits=means(sums.logits, 0),
+        original_accuracy=whole(sums.right), original_logits=whole(sums.logits),
+        random_accuracy=means(sums.right, number) if seed >= 0 else nothing,
+        random_logits=means(sums.logits, number) if seed >= 0 else nothing)
