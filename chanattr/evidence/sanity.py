@@ -1,4 +1,4 @@
-"""Does an attribution look at the network? Its sets against those of the network with its modules made random from the output down."""
+"""Whether an attribution looks at the network: its sets against those of the network made random from the output down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the sets stay when what should not matter changes? Seeds, fills and views of the image; and sets that are good on several views."""
+"""Whether sets stay when what should not matter changes: seeds, fills, views of the image; and sets that are good on several views."""
 
 from __future__ import annotations
 
