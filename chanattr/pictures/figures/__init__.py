@@ -1,6 +1,14 @@
 """Draws records with plotly: `x_data(record)` gives the numbers of a figure, `x(record)` the figure."""
 
 from chanattr.pictures.figures.areas import SmallestAreas, smallest_areas, smallest_areas_data
+from chanattr.pictures.figures.class_sets import (
+    OverlapMatrix,
+    SpecificityMatrix,
+    overlap_matrix,
+    overlap_matrix_data,
+    specificity_matrix,
+    specificity_matrix_data,
+)
 from chanattr.pictures.figures.classes import (
     ClassChannels,
     ClassMatrix,
@@ -14,8 +22,10 @@ from chanattr.pictures.figures.energy import AreaStrip, EnergyMap, area_strip, a
 from chanattr.pictures.figures.methods import Methods, methods, methods_data
 
 __all__ = [
-    "AreaCurve", "AreaStrip", "ClassChannels", "ClassCurves", "ClassMatrix", "EnergyMap", "Methods", "SmallestAreas",
+    "AreaCurve", "AreaStrip", "ClassChannels", "ClassCurves", "ClassMatrix", "EnergyMap", "Methods", "OverlapMatrix", "SmallestAreas",
+    "SpecificityMatrix",
     "area_curve", "area_curve_data", "area_strip", "area_strip_data", "class_channels", "class_channels_data",
     "class_curves", "class_curves_data", "class_matrix", "class_matrix_data", "energy_map", "energy_map_data",
-    "methods", "methods_data", "smallest_areas", "smallest_areas_data",
+    "methods", "methods_data", "overlap_matrix", "overlap_matrix_data", "smallest_areas", "smallest_areas_data", "specificity_matrix",
+    "specificity_matrix_data",
 ]
