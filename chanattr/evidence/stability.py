@@ -92,7 +92,7 @@ def stability(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
         targets: class numbers [N], of every view; None is the predicted class of each unchanged image.
         seeds: in place of 0.
         views: names of `VIEWS` ("flip", "crop", "noise"), or names with a function of the images each, such as
-            ``{**VIEWS, "jpeg": jpeg_view(75)}`` (`chanattr.images.views`).
+            ``{**VIEWS, "jpeg": jpeg_view(75, mean, std)}`` (`chanattr.images.views`).
         fills: the first is that of the unchanged question and all other changes.
         asked: any other argument of `per_image`: areas, search, reward, level, group, ...
 
@@ -271,7 +271,7 @@ def check_views(views: Views) -> dict[str, View]:
     for name, view in found.items():
         if not callable(view):
             raise InputError(f"view {name!r} is not known; expected one of {', '.join(VIEWS)}, or a function of the images under a name of "
-                             "your own: {**VIEWS, 'jpeg': jpeg_view(75)} with chanattr.images.views.jpeg_view")
+                             "your own: {**VIEWS, 'jpeg': jpeg_view(75, mean, std)} with chanattr.images.views.jpeg_view")
     return found  # type: ignore[return-value]
 
 

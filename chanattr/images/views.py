@@ -14,28 +14,29 @@ from torch import Tensor
 from chanattr.errors import InputError
 from chanattr.settings import Range, check_number
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+OUTSIDE = 0.1  # of the range of pixels: bicubic sizes and noise may leave it by so much
 
 
-def jpeg_view(quality: int = 75, mean: Sequence[float] = IMAGENET_MEAN,
-              std: Sequence[float] = IMAGENET_STD) -> Callable[[Float[Tensor, "N 3 H W"]], Float[Tensor, "N 3 H W"]]:
+def jpeg_view(quality: int, mean: Sequence[float], std: Sequence[float]) -> Callable[[Float[Tensor, "N 3 H W"]], Float[Tensor, "N 3 H W"]]:
     """A view for ``stability``: normalised images as they are after JPEG compression.
 
     Args:
         quality: of JPEG, 1 to 95.
-        mean, std: by which the model's preprocessing normalises RGB in [0, 1]; the defaults are ImageNet's usual ones.
+        mean, std: by which the model's preprocessing normalises RGB in [0, 1]: often (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225); of
+            the shipped model, which takes 255 RGB - (123, 117, 104), 1/255 of these and (1/255, 1/255, 1/255).
 
     Raises:
-        InputError: a quality or numbers that cannot be used; in use, images that are not [N, 3, H, W].
+        InputError: a quality or numbers that cannot be used; in use, images that are not [N, 3, H, W], or no pixels by this mean and std.
 
     Example:
         >>> import torch
-        >>> jpeg_view(90)(torch.zeros(2, 3, 8, 8)).shape
+        >>> jpeg_view(90, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))(torch.zeros(2, 3, 8, 8)).shape
         torch.Size([2, 3, 8, 8])
     """
     check_number(f"quality={quality!r}", quality, Range(1, 95, whole=True))
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise InputError(f"mean={mean!r} and std={std!r}; expected three numbers each, std above 0; leave them out for ImageNet's")
+        raise InputError(f"mean={mean!r} and std={std!r}; expected three numbers each, std above 0; take those of the model's "
+                         "preprocessing")
     middle, scale = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
 
     def view(images: Tensor) -> Tensor:
@@ -43,6 +44,9 @@ def jpeg_view(quality: int = 75, mean: Sequence[float] = IMAGENET_MEAN,
             raise InputError(f"the JPEG view got images of shape {tuple(images.shape)}; expected [N, 3, H, W] in RGB; give a view of your "
                              "own for other inputs")
         whole = images.detach().cpu().float() * scale + middle
+        if whole.min() < -OUTSIDE or whole.max() > 1 + OUTSIDE:
+            raise InputError(f"the JPEG view makes pixels from {float(whole.min()):.2f} to {float(whole.max()):.2f} of the images by mean "
+                             f"{tuple(mean)} and std {tuple(std)}; expected 0 to 1; give those of the model's preprocessing")
         pictures = (255 * whole).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
         again = torch.from_numpy(np.stack([_saved(picture, int(quality)) for picture in pictures])).permute(0, 3, 1, 2)
         return ((again.float() / 255 - middle) / scale).to(images)

@@ -82,11 +82,13 @@ def test_jpeg_is_pillows() -> None:
     pixels = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float() / 255
     torch.testing.assert_close(again[1] * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1), pixels, atol=1e-5, rtol=0)
     with pytest.raises(ca.InputError, match="quality=0; expected a whole number from 1 to 95"):
-        jpeg_view(0)
+        jpeg_view(0, mean, std)
     with pytest.raises(ca.InputError, match=r"expected three numbers each, std above 0"):
         jpeg_view(50, mean, (1, 0, 1))
     with pytest.raises(ca.InputError, match=r"images of shape \(2, 1, 4, 4\); expected \[N, 3, H, W\]"):
-        jpeg_view(50)(torch.zeros(2, 1, 4, 4))
+        jpeg_view(50, mean, std)(torch.zeros(2, 1, 4, 4))
+    with pytest.raises(ca.InputError, match=r"makes pixels from .*; expected 0 to 1; give those of the model"):
+        jpeg_view(50, mean, std)(255 * x)
 
 
 class Sided(nn.Module):
@@ -158,13 +160,14 @@ def test_the_model_and_the_images_stay_as_found() -> None:
 
 
 def test_views_of_ones_own_beside_those_that_ship() -> None:
-    told = stability(seeded(Plain), images(2), "mix", areas=(2,), seeds=(), fills=("zero",), views={**VIEWS, "jpeg": jpeg_view(75)})
+    views = {**VIEWS, "jpeg": jpeg_view(75, (0, 0, 0), (1, 1, 1))}
+    told = stability(seeded(Plain), images(2), "mix", areas=(2,), seeds=(), fills=("zero",), views=views)
     assert told.changes == ("view flip", "view crop", "view noise", "view jpeg")
 
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"views": ("turn",)}, "view 'turn' is not known; expected one of flip, crop, noise"),
-    ({"views": ("jpeg",)}, r"view 'jpeg' is not known.*jpeg_view\(75\)"),
+    ({"views": ("jpeg",)}, r"view 'jpeg' is not known.*jpeg_view\(75, mean, std\)"),
     ({"views": "flip"}, "views='flip'; expected names"),
     ({"views": {"cut": lambda x: x[:, :, 1:]}}, "view 'cut' gave .*expected finite images of the same form"),
     ({"views": {"fewer": lambda x: x[:1]}}, "view 'fewer' gave"),
