@@ -11,7 +11,7 @@ import numpy as np
 
 from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.store.index import Answers, Index
-from chanattr.store.layout import TEXT, Column, Head, columns, energy_column
+from chanattr.store.layout import TEXT, Column, Head, energy_column
 from chanattr.store.source import block_rows, gather
 from chanattr.store.thumbnails import read_thumbnail
 
@@ -44,13 +44,13 @@ def _say(digest: Any, value: Any) -> None:
 
 def _add_answers(digest: Any, index: Index, answers: Answers) -> None:
     head = answers.head
-    described = [[column.name, column.dtype, head.shape(column, 0)] for column in columns(head.kind)]
+    described = [[column.name, column.dtype, head.shape(column, 0)] for column in head.columns]
     _say(digest, [head.path, head.settings.as_dict(), described])
     digest.update(head.areas.tobytes() + head.fill_values.tobytes())
     if head.entry == "group":
         digest.update(head.groups.tobytes())
     images = head.kind is ImageAttribution
-    for wanted, pieces, rows in ((columns(head.kind), answers.pieces, answers.rows()),
+    for wanted, pieces, rows in ((head.columns, answers.pieces, answers.rows()),
                                  ((energy_column(),), answers.energy, answers.energy_rows())):
         lines = [(index.keys[row] if images else row, line) for row, line in _lines(head, pieces, wanted, rows)]
         for name, line in sorted(lines):
