@@ -36,6 +36,11 @@ def _groups() -> Any:
     return dataclasses.field(default_factory=lambda: np.zeros(0, np.int32), metadata={"axes": ("L",)})
 
 
+def _certificate(missing: int | float, dtype: str) -> Any:
+    """A field of certified records, [N]; left out, all of it is missing."""
+    return dataclasses.field(default_factory=lambda: np.zeros(0, dtype), metadata={"axes": ("N",), "missing": np.array(missing, dtype)[()]})
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageAttribution:
     """Which channels each image needs: for every area the best set found, and the smallest that reaches the level.
@@ -68,6 +73,12 @@ class ImageAttribution:
         refine_evaluations: of the refinement of a*, per row, f4 [N].
         groups: group of every channel of the layer, i4 [L]: ``masks[..., groups]`` are masks of channels. Where channels are not grouped
             (it may be left out), each is its own.
+        irreducible: 1 where no member of the a* set can be dropped (all are tried), i1 [N]; -1 (below also NaN): no a*, or not certified.
+        pruned: members of a* that its certification took away, i4 [N].
+        swap_gain: of the best exchange of one member that was tried and reaches, f4 [N]; 0 where none betters the score.
+        swap_share: exchanges tried, of all that there are, f4 [N].
+        optimal: sets counted out, i1 [N]: 1 no smaller one reaches; 2 nor is one of this size better by over 1e-5; -1 also where too many.
+        certify_evaluations: of all this, per row, f4 [N].
     """
 
     layer: str
@@ -93,9 +104,15 @@ class ImageAttribution:
     evaluations: np.ndarray = _axes("N")
     refine_evaluations: np.ndarray = _axes("N")
     groups: np.ndarray = _groups()
+    irreducible: np.ndarray = _certificate(-1, "i1")
+    pruned: np.ndarray = _certificate(0, "i4")
+    swap_gain: np.ndarray = _certificate(np.nan, "f4")
+    swap_share: np.ndarray = _certificate(np.nan, "f4")
+    optimal: np.ndarray = _certificate(-1, "i1")
+    certify_evaluations: np.ndarray = _certificate(0, "f4")
 
     def __post_init__(self) -> None:
-        _settle_groups(self)
+        _settle(self)
         _check(self)
 
     def __len__(self) -> int:
@@ -202,7 +219,7 @@ class ClassAttribution:
     groups: np.ndarray = _groups()
 
     def __post_init__(self) -> None:
-        _settle_groups(self)
+        _settle(self)
         _check(self)
 
     def __len__(self) -> int:
@@ -312,10 +329,13 @@ def equal(one: Record, other: Record) -> bool:
                for n in array_axes(type(one)))
 
 
-def _settle_groups(record: Any) -> None:
-    """Gives every channel its own group where none are named."""
+def _settle(record: Any) -> None:
+    """Fills in what may be left out: every channel a group of its own, no certificates."""
     if not np.size(record.groups):
         object.__setattr__(record, "groups", np.arange(len(record.fill_values), dtype=np.int32))
+    for field in dataclasses.fields(record):
+        if "missing" in field.metadata and not np.size(getattr(record, field.name)):
+            object.__setattr__(record, field.name, np.full(len(record), field.metadata["missing"]))
 
 
 def entries_of(record: ImageAttribution | ClassAttribution) -> int:

@@ -18,7 +18,7 @@ from chanattr.errors import InputError
 REWARDS = ("logit", "contrastive", "log_probability")
 GAMES = ("preserve", "delete", "dual")
 FILLS = ("zero", "mean", "spatial_mean", "values")
-LATER: dict[str, Any] = {"group": "", "groups_sha256": ""}  # settings that older files do not name, and what they mean there
+LATER: dict[str, Any] = {"group": "", "groups_sha256": "", "certify": False}  # not named by older files, where they mean this
 Unset = Any  # None until the family fills it in
 PAPER_AREAS = (1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100, 150, 200, 250, 300, 350, 400, 450)
 
@@ -133,6 +133,7 @@ class Settings:
         preprocessing: how pictures became tensors, in words; "" when tensors were given.
         group: what a mask selects whole: "" single channels, "heads" of attention, "given" groups; then areas count groups.
         groups_sha256: of the group of every channel; "" for single channels.
+        certify: whether images' a* sets were certified, and made smaller where that found a smaller one.
     """
 
     layer: str
@@ -152,6 +153,7 @@ class Settings:
     preprocessing: str = ""
     group: str = ""
     groups_sha256: str = ""
+    certify: bool = False
 
     @property
     def unit(self) -> str:

@@ -54,7 +54,7 @@ def test_round_trip(settings: Settings) -> None:
 CHANGES: dict[str, Any] = {
     "layer": "features.12", "areas": (1, 3), "search": dataclasses.replace(SEARCH, momentum=0.8), "reward": "contrastive", "game": "delete",
     "fill": "mean", "fill_sha256": "00", "level": 0.5, "refine": False, "folds": 2, "seed": 1, "score": "a:b", "model": "other",
-    "model_sha256": "11", "preprocessing": "none", "group": "heads", "groups_sha256": "22"}
+    "model_sha256": "11", "preprocessing": "none", "group": "heads", "groups_sha256": "22", "certify": True}
 
 
 def test_every_field_is_tried() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from chanattr.attribution.asking import check_ends, find_smallest, judge, make_asking, one_a_row, reaches, search_grid
+from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, make_asking, one_a_row, reaches, search_grid
 from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_model, check_targets, goal_of
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, channels_last, fill_of
@@ -20,10 +21,14 @@ from chanattr.network.outputs import Inputs, device_of
 from chanattr.network.tail import Stem, Tail, bind
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution, concatenate
+from chanattr.search.certify import Certified, Verdict, certify
+from chanattr.search.exact import FORWARDS
 from chanattr.search.groups import Group
-from chanattr.search.objective import Reward
+from chanattr.search.objective import Reward, images_per_evaluation
+from chanattr.search.smallest import Smallest
 from chanattr.settings import Search
 
+LOG = logging.getLogger(__name__)
 SHARD, LARGE_SHARD = 16, 128  # images searched side by side, on a CPU and on an accelerator, which their areas must fill
 
 
@@ -32,7 +37,8 @@ def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
               fill: str | float | Sequence[float] | np.ndarray | Tensor = "zero", level: str | float | None = None,
               refine: bool | None = None, score: Callable[..., Tensor] | None = None, keys: Sequence[str] | None = None,
               group: Group = "", channel_axis: int | None = None, seed: int = 0, batch_size: int | None = None, engine: str = "auto",
-              precision: str = "auto", memory_budget: str | int | float | None = None, progress: Progress = False) -> ImageAttribution:
+              precision: str = "auto", memory_budget: str | int | float | None = None, certify: bool = False,
+              progress: Progress = False) -> ImageAttribution:
     """The best channel sets of every area for each image, and a*, the smallest that keeps the score.
 
     A mask holds exactly its area in every game; scores are float32 scores of binary masks, not of relaxed ones.
@@ -61,6 +67,9 @@ def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
         engine: "auto", "tail", "replay" or "injection".
         precision: of the search alone: "float32", "bfloat16", or "auto", which is bfloat16 where that is faster; scores are float32 always.
         memory_budget: bytes, or words such as "2GB", that masked images may need together.
+        certify: prove what can be proved of each a* set: members that need not be there are taken out of it until each is needed, a smaller
+            set takes its place where all smaller ones can be counted out, and exchanges of one member are tried (`ImageAttribution` has
+            the fields). Some thousand forward passes an image.
         progress: True for a bar, False, or ``f(done, total)``.
 
     Returns:
@@ -82,7 +91,7 @@ def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
         [[2, 4, 8], [2, 4, 8]]
     """
     asked = Asked(areas=areas, search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed,
-                  batch_size=batch_size, precision=precision, memory_budget=memory_budget, group=group)
+                  batch_size=batch_size, precision=precision, memory_budget=memory_budget, group=group, certify=certify)
     count = check_images(images)
     names = check_keys(keys, count)
     goal = None if targets is None else check_targets(targets, count)
@@ -137,6 +146,9 @@ def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], t
     scores, top1 = final.score.view(masks.shape[:2]), final.top1.view(masks.shape[:2])
     check_finite(scores, keys, "masked scores")
     smallest = find_smallest(asking, grid, masks, reaches(asking, scores, top1, row.view(masks.shape[:2])))
+    proved = certify_smallest(asking, smallest) if question.settings.certify else None
+    if proved is not None:
+        smallest = smallest._replace(area=proved.area, mask=proved.mask)
     last = judge(asking, smallest.mask, torch.arange(len(goal), device=goal.device))
     none, spread = smallest.area < 0, question.family.spread
     return ImageAttribution(
@@ -147,7 +159,35 @@ def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], t
         smallest_score=to_f4(last.score.masked_fill(none, torch.nan)), smallest_top1=to_numpy((last.top1 > 0.5) & ~none),
         **_energies(tail.layer, stem, spread(masks), spread(smallest.mask), keep_energy),
         fill_values=to_f4(fill.stored()), groups=groups_of_channels(question),
-        evaluations=to_f4(spent), refine_evaluations=to_f4(smallest.evaluations))
+        evaluations=to_f4(spent), refine_evaluations=to_f4(smallest.evaluations),
+        **({} if proved is None else certificates(proved, question.settings.game)))
+
+
+def certify_smallest(asking: Asking, smallest: Smallest) -> Certified:
+    """The a* sets of a question certified by the definition, and a word to the log where that made some smaller.
+
+    Args:
+        asking: whose rows they are.
+        smallest: as found.
+    """
+    settings = asking.question.settings
+
+    def verdict(masks: Tensor, rows: Tensor) -> Verdict:
+        final = judge(asking, masks, rows)
+        return Verdict(-final.score if settings.game == "delete" else final.score, reaches(asking, final.score, final.top1, rows))
+
+    proved = certify(smallest.area, smallest.mask, asking.question.family, verdict, seed=settings.seed)
+    if taken := int(proved.pruned.sum()):
+        LOG.info("layer %s: certification took %d of %d %s from the a* sets of %d of %d images", settings.layer, taken,
+                 int(smallest.mask.sum()), settings.unit, int((proved.pruned > 0).sum()), len(smallest.area))
+    return proved
+
+
+def certificates(proved: Certified, game: str) -> dict[str, np.ndarray]:
+    """A certification as the fields of an `ImageAttribution`; a mask judged is a forward, two in *dual*."""
+    return {"irreducible": to_numpy(proved.irreducible.to(torch.int8)), "optimal": to_numpy(proved.optimal.to(torch.int8)),
+            "pruned": to_i4(proved.pruned), "swap_gain": to_f4(proved.swap_gain), "swap_share": to_f4(proved.swap_share),
+            "certify_evaluations": to_f4(images_per_evaluation(game) * proved.judged / FORWARDS)}
 
 
 def mean_fill(tail: Tail, batches: Iterable[Inputs]) -> Fill:
@@ -172,16 +212,17 @@ def mean_of(values: Float[Tensor, "K"]) -> Fill:
 
 def _energies(layer: Layer, stem: Stem, masks: Bool[Tensor, "N A K"], smallest: Bool[Tensor, "N K"],
               keep: bool) -> dict[str, np.ndarray]:
-    """Root mean square over channels of masked activations, at float16 precision (as it is stored)."""
+    """Energies of the a* sets, and of all areas where they are kept."""
+    by_area = energies(layer, stem, masks) if keep else np.full((*masks.shape[:2], *layer.grid), np.nan, np.float32)
+    return {"energy": energies(layer, stem, smallest[:, None])[:, 0], "energy_by_area": by_area}
+
+
+def energies(layer: Layer, stem: Stem, masks: Bool[Tensor, "N A K"]) -> np.ndarray:
+    """Root mean square over channels of masked activations, f4 [N, A, h, w], at float16 precision (as it is stored)."""
     square = channels_last(stem.activation, layer).float().square()
-
-    def energy(mask: Tensor) -> np.ndarray:
-        root = (torch.einsum("nak,npk->nap", mask.float(), square) / layer.channels).sqrt()
-        kept = root.clamp(max=torch.finfo(torch.float16).max).half().float().cpu().numpy()
-        return kept.reshape(*mask.shape[:2], *layer.grid)
-
-    by_area = energy(masks) if keep else np.full((*masks.shape[:2], *layer.grid), np.nan, np.float32)
-    return {"energy": energy(smallest[:, None])[:, 0], "energy_by_area": by_area}
+    root = (torch.einsum("nak,npk->nap", masks.float(), square) / layer.channels).sqrt()
+    kept = root.clamp(max=torch.finfo(torch.float16).max).half().float().cpu().numpy()
+    return kept.reshape(*masks.shape[:2], *layer.grid)
 
 
 def groups_of_channels(question: Question) -> np.ndarray:

@@ -55,7 +55,7 @@ class Asked:
     """What a caller may say of a question, checked as far as no layer is needed; every field has the default of `per_image`.
 
     Raises:
-        InputError: search, reward, game, level, or a number cannot be used.
+        InputError: search, reward, game, level, certify, or a number cannot be used.
     """
 
     areas: Areas = None
@@ -73,6 +73,7 @@ class Asked:
     group: Group = ""
     precision: str = "auto"
     memory_budget: str | int | float | None = None
+    certify: bool = False
 
     def __post_init__(self) -> None:
         if self.game not in GAMES:
@@ -89,6 +90,8 @@ class Asked:
                              "the model gives them itself")
         if self.refine is not None and not isinstance(self.refine, bool):
             raise InputError(f"refine={self.refine!r}; expected True, False or None; leave it out for the search's own")
+        if not isinstance(self.certify, bool):
+            raise InputError(f"certify={self.certify!r}; expected True or False; leave it out for answers without certificates")
         check_number(f"folds={self.folds!r}", self.folds, COUNT)
         check_number(f"seed={self.seed!r}", self.seed, COUNT)
         if self.batch_size is not None:
@@ -121,7 +124,7 @@ def make_question(asked: Asked, model: nn.Module, layer: Layer, fill: Fill, *, d
         refine=exact if asked.refine is None else asked.refine, folds=asked.folds, seed=asked.seed,
         score=callable_name(asked.score) if asked.score is not None else "", model=asked.model or kind(model),
         model_sha256=digest or model_sha256(model), preprocessing=asked.preprocessing,
-        group=family.name, groups_sha256=family.sha256)
+        group=family.name, groups_sha256=family.sha256, certify=asked.certify)
     reward = reward_function(asked.reward)
     return Question(settings=settings, family=family, batch_size=int(asked.batch_size or default_batch_size(model)),
                     memory_budget=bytes_of(asked.memory_budget), precision=asked.precision, evaluations=planned(asked, family, images),

@@ -90,6 +90,8 @@ def _layer_line(layer: str, label: str, found: ImageAttribution) -> str:
     reached = found.smallest_area[found.smallest_area >= 0]
     median = f"median a* {np.median(reached):g} of {found.masks.shape[2]} {found.settings.unit}" if len(reached) else "no a*"
     asked = found.settings
+    if asked.certify:
+        median += f", {int((found.irreducible == 1).sum())} of {len(reached)} a* sets irreducible"
     return (f"{layer} ({label}): {count(len(found), 'image')}, {median}; reward {asked.reward}, game {asked.game}, fill {asked.fill}, "
             f"level {asked.level}, search {asked.search.name}, {found.engine}")
 

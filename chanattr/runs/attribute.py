@@ -76,7 +76,8 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
               label: str = "exact", score: Callable[..., Tensor] | None = None, group: Group = "",
               channel_axis: int | None = None, seed: int = 0,
               batch_size: int | None = None, engine: str = "auto", precision: str = "auto",
-              memory_budget: str | int | float | None = None, shard_size: int | None = None, workers: int = 0, name: str = "",
+              memory_budget: str | int | float | None = None, certify: bool = False, shard_size: int | None = None, workers: int = 0,
+              name: str = "",
               preprocessing: str = "", class_names: Sequence[str] = (), resume: bool = True,
               progress: Progress = True) -> RunSummary:
     """Channel sets for every image and every labelled class at several layers, streamed into a run file.
@@ -92,8 +93,8 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
         layers: dotted names; a file holds each under its one name, without a wrapper's words and with ``@n`` only where it fires twice.
         targets: "predicted" (default), "label", or one class for all.
         areas: as in `per_image`, or ``{layer: areas}``.
-        search, reward, game, fill, level, refine, score, group, channel_axis, seed, batch_size, engine, precision, memory_budget: as in
-            `per_image`.
+        search, reward, game, fill, level, refine, score, group, channel_axis, seed, batch_size, engine, precision, memory_budget, certify:
+            as in `per_image`; classes have no certificates, but their mean is then of certified sets.
         classes: whether to search joint sets for every class that has labels.
         class_areas: of the joint sets; None is `areas`.
         folds: parts of a class searched apart for held-out scores.
@@ -116,7 +117,8 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
     check_named(reward=reward, score=score)
     check_label(label)
     asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed, model=name or kind(model),
-                  preprocessing=preprocessing, batch_size=batch_size, group=group, precision=precision, memory_budget=memory_budget)
+                  preprocessing=preprocessing, batch_size=batch_size, group=group, precision=precision, memory_budget=memory_budget,
+                  certify=certify)
     example = first_images(loader).to(device_of(model))
     plan = Plan.of(model, example, layers, asked, areas=areas, fill=fill, engine=engine, channel_axis=channel_axis,
                    images=len(loader.keys) if hasattr(loader, "keys") else 0)

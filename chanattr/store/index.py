@@ -25,7 +25,6 @@ from chanattr.store.layout import (
     UNKNOWN_SHA256,
     Column,
     Head,
-    columns,
     energy_column,
 )
 from chanattr.store.parts import PartName
@@ -271,7 +270,7 @@ def _short(value: Any) -> str:
 
 
 def _check_columns(head: Head, group: Items, rows: int) -> None:
-    for column in columns(head.kind):
+    for column in head.columns:
         _check_column(head, group, column, rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Mapping
@@ -29,6 +30,8 @@ _BITS = {"masks", "smallest_mask", "joint_masks"}
 _FLAGS = {ImageAttribution: {"top1", "smallest_top1"}, ClassAttribution: set()}
 _INTEGERS = {"targets": -1, "predictions": -1, "smallest_area": NOT_RUN, "rows": 0, "images": 0}
 _HALVES = {"energy", "energy_by_area"}
+# Of certified answers alone, by the value of a row without; in no file of other questions, which stay as they were before there were any.
+_CERTIFICATES = {f.name: f.metadata["missing"] for f in dataclasses.fields(ImageAttribution) if "missing" in f.metadata}
 # Shared by all rows, or kept for some rows only; the class numbers are the rows themselves.
 _APART = {ImageAttribution: {"areas", "fill_values", "groups", "energy_by_area"},
           ClassAttribution: {"areas", "fill_values", "groups", "targets"}}
@@ -103,6 +106,11 @@ class Head:
         """What an entry of a mask is: "channel" or "group"."""
         return "group" if is_grouped(self.groups) else "channel"
 
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The row columns of these answers."""
+        return columns(self.kind, self.settings.certify)
+
     def dims(self, column: Column) -> tuple[str, ...]:
         """The names of a column's dimensions after the first, in a file."""
         return tuple(self.entry if name == ENTRY else name for name in column.dims)
@@ -135,9 +143,15 @@ class ImageTable:
 
 
 @functools.cache
-def columns(kind: type) -> tuple[Column, ...]:
-    """The row columns of a record type, sorted by dataset name; what is kept apart is not among them."""
-    fields = {name: axes for name, axes in array_axes(kind).items() if axes[0] == row_axis(kind) and name not in _APART[kind]}
+def columns(kind: type, certified: bool = False) -> tuple[Column, ...]:
+    """The row columns of a record type, sorted by dataset name; what is kept apart is not among them.
+
+    Args:
+        kind: of the record.
+        certified: with the certificates of images' a* sets.
+    """
+    apart = _APART[kind] | (set() if certified else set(_CERTIFICATES))
+    fields = {name: axes for name, axes in array_axes(kind).items() if axes[0] == row_axis(kind) and name not in apart}
     made = [_column(kind, name, axes) for name, axes in fields.items()]
     if kind is ClassAttribution:
         made.append(Column("names", "name", TEXT, (), ""))
@@ -154,6 +168,8 @@ def _column(kind: type, name: str, axes: tuple[str, ...]) -> Column:
     stored = _NAMES.get(name, name)
     if name in _BITS:
         return Column(name, stored, "|u1", (*dims[:-1], "byte"), 0, packed=True)
+    if name in _CERTIFICATES:
+        return Column(name, stored, _CERTIFICATES[name].dtype.str, dims, _CERTIFICATES[name])
     if name in _FLAGS[kind]:
         return Column(name, stored, "|i1", dims, 0, flag=True)
     if name in _INTEGERS:

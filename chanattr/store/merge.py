@@ -20,7 +20,7 @@ from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution
 from chanattr.store import check
 from chanattr.store.digest import content_sha256
 from chanattr.store.index import Answers, Index, load
-from chanattr.store.layout import FORMAT, FORMAT_VERSION, TEXT, Column, ImageTable, columns, energy_column
+from chanattr.store.layout import FORMAT, FORMAT_VERSION, TEXT, Column, ImageTable, energy_column
 from chanattr.store.parts import Place, cannot_write, put_head, sync_folder
 from chanattr.store.reader import is_complete
 from chanattr.store.source import BLOCK, block_rows, gather
@@ -174,13 +174,13 @@ def _put_answers(root: h5py.File, answers: Answers, images: int) -> None:
     for name in ("byte", "y", "x") if head.kind is ImageAttribution else ("byte",):
         _marker(group, name, head.sizes[name])
     if head.kind is ImageAttribution:
-        _put_columns(group, answers, answers.pieces, columns(head.kind), np.arange(images), "image")
+        _put_columns(group, answers, answers.pieces, head.columns, np.arange(images), "image")
         if len(kept := answers.energy_rows()):
             _scale(group, "energy_row", kept.astype("<i4"))
             _put_columns(group, answers, answers.energy, (energy_column(),), kept, "energy_row")
     else:
         _scale(group, "class", answers.rows().astype("<i4"))
-        _put_columns(group, answers, answers.pieces, columns(head.kind), answers.rows(), "class")
+        _put_columns(group, answers, answers.pieces, head.columns, answers.rows(), "class")
 
 
 def _put_columns(group: h5py.Group, answers: Answers, pieces: Sequence[Any], wanted: Sequence[Column], rows: np.ndarray, axis: str) -> None:

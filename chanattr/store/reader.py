@@ -73,7 +73,7 @@ def image_field(index: Index, layer: str, label: str, name: str, rows: Keys) -> 
     answers, chosen = answers_of(index, ImageAttribution, layer, label), rows_of(index, rows)
     if name == "energy_by_area":
         return gather_energy(answers, chosen)
-    fields = {column.field: column for column in columns(ImageAttribution)}
+    fields = {column.field: column for column in answers.head.columns}
     if name not in fields:
         raise StoreError(f"field {name!r}; expected one of {', '.join(sorted(fields))} or energy_by_area; run.per_image has the others")
     return _decoded(answers, [fields[name]], chosen)[name]
@@ -92,7 +92,7 @@ def image_record(index: Index, layer: str, label: str, rows: Keys) -> ImageAttri
     return ImageAttribution(layer=layer, settings=head.settings, engine=head.engine, keys=tuple(index.keys[row] for row in chosen),
                             areas=head.areas, fill_values=head.fill_values, groups=head.groups,
                             energy_by_area=gather_energy(answers, chosen),
-                            **_decoded(answers, columns(ImageAttribution), chosen))
+                            **_decoded(answers, head.columns, chosen))
 
 
 def class_record(index: Index, layer: str, label: str) -> ClassAttribution:
@@ -100,7 +100,7 @@ def class_record(index: Index, layer: str, label: str) -> ClassAttribution:
     answers = answers_of(index, ClassAttribution, layer, label)
     head, targets = answers.head, answers.rows()
     return ClassAttribution(layer=layer, settings=head.settings, engine=head.engine, targets=targets.astype("<i4"), areas=head.areas,
-                            fill_values=head.fill_values, groups=head.groups, **_decoded(answers, columns(ClassAttribution), targets))
+                            fill_values=head.fill_values, groups=head.groups, **_decoded(answers, head.columns, targets))
 
 
 def image_table(index: Index) -> ImageTable:

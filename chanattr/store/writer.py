@@ -16,7 +16,6 @@ from chanattr.store.layout import (
     Head,
     ImageTable,
     check_text,
-    columns,
     encode,
     energy_column,
     head_of,
@@ -103,7 +102,7 @@ def image_part(index: Index, known: Known, record: ImageAttribution, label: str,
         return None
     part = record[np.array(fresh)]
     keys = [record.keys[row] for row in fresh]
-    data = {column: encode(column, getattr(part, column.field)) for column in columns(ImageAttribution)}
+    data = {column: encode(column, getattr(part, column.field)) for column in head.columns}
     for column in data:
         data[column][~ran[fresh]] = column.missing
     return build_part(index.run_id, images=image_rows(index, known, keys, thumbnails), head=head if ran.any() else None, data=data,
@@ -169,8 +168,8 @@ def _new_rows(index: Index, head: Head, record: ImageAttribution) -> np.ndarray:
     if both:
         here = np.array([index.row[record.keys[row]] for row in both])
         given = record[np.array(both)]
-        held = gather(stored.head, stored.pieces, columns(head.kind), here) | {"energy_by_area": gather_energy(stored, here)}
-        for column in (*columns(head.kind), energy_column()):
+        held = gather(stored.head, stored.pieces, head.columns, here) | {"energy_by_area": gather_energy(stored, here)}
+        for column in (*head.columns, energy_column()):
             _check_equal(column, held[column.name], encode(column, getattr(given, column.field)), given.keys, head)
     ran[both] = False
     return ran
@@ -198,5 +197,5 @@ def class_part(index: Index, record: ClassAttribution, label: str) -> bytes | No
         check_text("class name", name)
     if not len(targets):
         return None
-    data = {column: encode(column, getattr(record, column.field)) for column in columns(ClassAttribution)}
+    data = {column: encode(column, getattr(record, column.field)) for column in head.columns}
     return build_part(index.run_id, head=head, rows=targets.tolist(), data=data)

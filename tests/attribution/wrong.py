@@ -111,6 +111,7 @@ CASES = {
     "half a batch": Wrong(lambda: ask(batch_size=2.5), "InputError", "batch_size=2.5; expected a whole number from 1"),
     "half a seed": Wrong(lambda: ask(seed=0.5), "InputError", "seed=0.5; expected a whole number from 0"),
     "folds below none": Wrong(lambda: ask_classes(folds=-1), "InputError", "folds=-1; expected a whole number from 0"),
+    "certify in words": Wrong(lambda: ask(certify="no"), "InputError", "certify='no'; expected True or False; leave it out"),
     "refine in words": Wrong(lambda: ask(refine="no"), "InputError", "refine='no'; expected True, False or None"),
     "game none": Wrong(lambda: ask(game=None), "InputError", "game=None; expected one of preserve, delete, dual"),
     "level true": Wrong(lambda: ask(level=True), "InputError", LEVEL.format("True")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,15 +10,19 @@ import h5py
 import numpy as np
 import pytest
 
+from chanattr.errors import StoreError
 from chanattr.records import ImageAttribution, array_axes, equal
 from chanattr.settings import Settings
 from chanattr.store import open_run
 from chanattr.store.layout import columns, encode, escape, head_of
 from chanattr.store.source import block_rows
-from tests.store.make import AREAS, CHANNELS, GRID, classes, images, table, write_all
+from tests.store.make import AREAS, CHANNELS, GRID, classes, images, settings, table, write_all
 
 xarray = pytest.importorskip("xarray")
 pytest.importorskip("h5netcdf")
+
+CERTIFICATES = {"irreducible", "pruned", "swap_gain", "swap_share", "optimal", "certify_evaluations"}
+BEFORE = "e1f50f718331a56f7dfdfb95490b7e2093447980a952f7dc0c1dd4d5f2790194"  # content digest by the code that knew no certificates
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +118,37 @@ def test_blocks_are_small_where_rows_are_large() -> None:
 @pytest.mark.parametrize("kind", [type(images(0, 1)), type(classes())])
 def test_every_field_of_a_record_has_a_place(kind: type) -> None:
     apart = {"areas", "fill_values", "groups"} | ({"energy_by_area"} if kind is ImageAttribution else {"targets"})
-    stored = {column.field for column in columns(kind)} - {"names"}
+    stored = {column.field for column in columns(kind, certified=True)} - {"names"}
     assert stored | apart == set(array_axes(kind))
-    assert len({column.name for column in columns(kind)}) == len(columns(kind))
+    assert len({column.name for column in columns(kind, certified=True)}) == len(stored) + (kind is not ImageAttribution)
+    plain = {column.field for column in columns(kind)}
+    assert stored - plain == (CERTIFICATES if kind is ImageAttribution else set())
+
+
+def test_certificates_are_in_files_of_certified_answers_alone(tmp_path: Path) -> None:
+    plain, certified = images(), images(layer="b", settings=settings("b", certify=True), irreducible=np.array([-1, 1, 1, 1, -1, 1], "i1"),
+                                        swap_gain=np.array([np.nan, 0, 0.5, 0, np.nan, 0], "f4"), pruned=np.arange(6, dtype="i4"))
+    with open_run(tmp_path / "run.h5", "a") as run:
+        run.write(plain)
+        run.write(certified[:4])
+        assert equal(run.per_image("b", rows=slice(0, 4)), certified[:4])
+    with h5py.File(tmp_path / "run.h5") as root:
+        assert not CERTIFICATES & set(root["layers/features.10/exact"])
+        assert set(root["layers/b/exact"]) >= CERTIFICATES
+        assert root["layers/b/exact/irreducible"][4:].tolist() == [-1, -1]  # rows that were not run
+    with open_run(tmp_path / "run.h5", "a") as run:
+        run.write(certified)
+        assert run.per_image("features.10").irreducible.tolist() == [-1] * 6
+        assert equal(run.per_image("b"), certified)
+        with pytest.raises(StoreError, match=r"this one has another pruned; expected rows that never change"):
+            run.write(dataclasses.replace(certified, pruned=np.ones(6, "i4")))
+
+
+def test_files_without_certificates_are_what_they_were(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run.h5", "a") as run:
+        run.write(images())
+        run.write(classes())
+        assert run.content_sha256() == BEFORE
 
 
 def test_columns_are_encoded_to_their_dtype() -> None:

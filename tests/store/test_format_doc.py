@@ -12,7 +12,7 @@ import pytest
 from chanattr.settings import Settings
 from chanattr.store import open_run
 from chanattr.store.check import LIBRARY
-from tests.store.make import classes, images, table
+from tests.store.make import classes, images, settings, table
 
 DOC = (Path(__file__).parent.parent.parent / "docs" / "store-format.md").read_text(encoding="utf8")
 TYPES = {"u1": "|u1", "i1": "|i1", "i4": "<i4", "f2": "<f2", "f4": "<f4"}
@@ -72,7 +72,7 @@ def test_its_code_reads_a_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_its_tables_name_every_dataset(path: Path) -> None:
-    root_table, thumbnails, answers, kinds = tables("dataset")
+    root_table, thumbnails, answers, _, kinds = tables("dataset")
     with h5py.File(path) as root:
         check_group(root, root_table, set())
         check_group(root["images"], thumbnails, set())
@@ -81,6 +81,14 @@ def test_its_tables_name_every_dataset(path: Path) -> None:
         other = root["layers/blocks%2F0/exact"]
         assert other["smallest_area"][:2].tolist() == [-2, -2]
         assert (other["area"].dtype.str, other["channel"].dtype.str, other["fill_values"].dtype.str) == ("<i4", "<i4", "<f4")
+
+
+def test_its_tables_name_every_dataset_of_certified_answers(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run.h5", "a") as run:
+        run.write(images(settings=settings(certify=True)))
+    _, _, answers, certificates, _ = tables("dataset")
+    with h5py.File(tmp_path / "run.h5") as root:
+        check_group(root["layers/features.10/exact"], answers | certificates, {"area", "channel", "fill_values"})
 
 
 def test_its_tables_name_every_attribute(path: Path) -> None:
@@ -92,7 +100,7 @@ def test_its_tables_name_every_attribute(path: Path) -> None:
 
 
 def test_parts_are_as_it_says(tmp_path: Path) -> None:
-    answers, kinds = tables("dataset")[2:]
+    answers, _, kinds = tables("dataset")[2:]
     run = open_run(tmp_path / "run.h5", "a")
     run.write(images(), images=table(images()))
     run.write(classes())

@@ -1,0 +1,157 @@
+"""Certificates for answers at hand, and what they say: `certify`, `swap_optimal`, `missed_shares`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from chanattr.attribution.asking import Asking, judge, make_asking, one_a_row
+from chanattr.attribution.image import certificates, certify_smallest, energies, shard_size_of, to_f4, to_i4, to_numpy
+from chanattr.attribution.inputs import check_found, check_images, check_model, checked_reward, goal_of
+from chanattr.attribution.question import Question, callable_name, default_batch_size
+from chanattr.attribution.score import Fill, fill_of
+from chanattr.errors import InputError
+from chanattr.network.batches import bytes_of
+from chanattr.network.inputs import take_rows
+from chanattr.network.outputs import Inputs
+from chanattr.network.tail import Stem, Tail, bind
+from chanattr.network.weights import model_sha256
+from chanattr.progress import Progress, advance
+from chanattr.records import NOT_RUN, ImageAttribution, concatenate, entries_of
+from chanattr.search.certify import missed_share
+from chanattr.search.family import Channels
+from chanattr.search.groups import Groups
+from chanattr.search.objective import TOLERANCE, Reward, reward_function
+from chanattr.search.smallest import Smallest
+
+
+def certify(model: nn.Module, images: Inputs, found: ImageAttribution, *, reward: Reward | None = None,
+            score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, batch_size: int | None = None,
+            engine: str = "auto", memory_budget: str | int | float | None = None, progress: Progress = False) -> ImageAttribution:
+    """Answers at hand with certificates for their a* sets: what ``per_image(certify=True)`` would have given.
+
+    A member of a set that need not be there is taken out of it, and a smaller set takes its place where all smaller ones can be counted
+    out; `pruned` says by how much. Everything is judged in float32 by the definition. The sets of the areas stay as they are.
+
+    Args:
+        model, images: that `found` is of, in its order.
+        found: from `per_image`, or read from a run file.
+        reward, score: the callables, where the question has its own.
+        channel_axis, batch_size, engine, memory_budget, progress: as for `per_image`.
+
+    Returns:
+        The record with `irreducible`, `pruned`, `swap_gain`, `swap_share`, `optimal` and `certify_evaluations`, the a* sets and their
+        scores and energies as they are now, and ``settings.certify`` True. In a run file it needs a label of its own.
+
+    Raises:
+        InputError: `found` is not of this model, these images or these callables, or has rows that were not run.
+        LayerError, ModelError: as `per_image`.
+
+    Example:
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
+        >>> images = torch.rand(2, 3, 8, 8)
+        >>> ca.certify(model, images, ca.per_image(model, images, "1")).irreducible.tolist()
+        [1, 1]
+    """
+    count = check_images(images)
+    if not isinstance(found, ImageAttribution) or len(found) != count or (found.smallest_area == NOT_RUN).any():
+        what = f"{len(found)} rows, {int((found.smallest_area == NOT_RUN).sum())} of them not run" if isinstance(
+            found, ImageAttribution) else type(found).__name__
+        raise InputError(f"found is {what}, for {count} images; expected an ImageAttribution with an answer for every image; pass what "
+                         "per_image gave for them, in their order")
+    example = take_rows(images, slice(0, 2))
+    check_model(model, example, score)
+    tail = bind(model, example, [found.layer], engine=engine, score=score, channel_axis=channel_axis)[found.layer]
+    question = dataclasses.replace(question_of(found, model, tail, reward, score), batch_size=batch_size or default_batch_size(model),
+                                   memory_budget=bytes_of(memory_budget))
+    size, records = shard_size_of(model), []
+    with advance(progress, count, f"certificates at {found.layer}") as tell:
+        for first in range(0, count, size):
+            shard = slice(first, first + size)
+            records.append(_certified(question, tail, tail.stem(take_rows(images, shard)), found[shard]))
+            tell(len(records[-1]))
+    return concatenate(records)
+
+
+def question_of(found: ImageAttribution, model: nn.Module, tail: Tail, reward: Reward | None = None,
+                score: Callable[..., Tensor] | None = None) -> Question:
+    """The question that a record answers, ready to be asked of its model again, with certificates.
+
+    Args:
+        found: the record.
+        model, tail: that it is of.
+        reward, score: the callables, where the question has its own.
+
+    Raises:
+        InputError: the record is of a reward that is not given.
+    """
+    asked, groups = found.settings, torch.from_numpy(found.groups.astype(np.int64))
+    if reward is None and ":" in asked.reward:
+        raise InputError(f"found was asked with the reward {asked.reward}, which is a function; expected it, for sets are judged again; "
+                         "pass reward=...")
+    name = callable_name(reward or asked.reward)
+    function = reward_function(reward or asked.reward)
+    settings = dataclasses.replace(asked, layer=tail.layer.name, reward=name, score="" if score is None else callable_name(score),
+                                   model_sha256=model_sha256(model), certify=True)
+    family = Groups(groups, asked.group, asked.unit) if asked.group else Channels(entries_of(found))
+    return Question(settings=settings, family=family, reward=function if reward is None else checked_reward(function, name),
+                    batch_size=default_batch_size(model), precision="float32")
+
+
+def swap_optimal(found: ImageAttribution) -> np.ndarray:
+    """Whether an exchange of one member betters the a* sets by more than 1e-5 of their score, i1 [N].
+
+    1: every exchange was tried, and none does; 0: one does, `swap_gain` says by how much; -1: none does of those that were tried
+    (`missed_shares` bounds how many of all may), or the row is not certified.
+    """
+    gains = found.swap_gain > TOLERANCE * np.maximum(1, np.abs(found.smallest_score))
+    return np.where(gains, 0, np.where(found.swap_share == 1, 1, -1)).astype(np.int8)
+
+
+def missed_shares(found: ImageAttribution) -> np.ndarray:
+    """An upper bound, at 95 % confidence, on the share of exchanges that better the a* sets where none that was tried does, f8 [N].
+
+    0 where every exchange was tried; NaN where one betters the set, or the row is not certified.
+    """
+    members = found.smallest_mask.sum(1)
+    tried = np.nan_to_num(found.swap_share) * members * (found.smallest_mask.shape[1] - members)
+    bounds = np.array([missed_share(round(float(n))) for n in tried])
+    state = swap_optimal(found)
+    return np.where(state == 1, 0, np.where((state < 0) & ~np.isnan(found.swap_share), bounds, np.nan))
+
+
+def _certified(question: Question, tail: Tail, stem: Stem, found: ImageAttribution) -> ImageAttribution:
+    """One shard of answers with their certificates; what does not change keeps its numbers."""
+    goal = goal_of(found.targets.tolist(), stem)
+    check_found(found, question.settings, goal, stem.logits)
+    asking = make_asking(question, tail, stem, goal, _fill_of(found, stem, tail), one_a_row(goal))
+    mask, area = (torch.from_numpy(values).to(goal.device) for values in (found.smallest_mask, found.smallest_area.astype(np.int64)))
+    proved = certify_smallest(asking, Smallest(area, mask, torch.zeros(len(goal), device=goal.device)))
+    changed = to_numpy((proved.mask != mask).any(1))
+    new: dict[str, Any] = _changed(asking, found, proved.mask, changed) | certificates(proved, question.settings.game)
+    return dataclasses.replace(found, settings=question.settings, smallest_area=to_i4(proved.area), smallest_mask=to_numpy(proved.mask),
+                               **new)
+
+
+def _changed(asking: Asking, found: ImageAttribution, mask: Tensor, changed: np.ndarray) -> dict[str, np.ndarray]:
+    """Score, top-1 and energy of the a* sets, anew where they changed."""
+    final = judge(asking, mask, torch.arange(len(mask), device=mask.device))
+    stem, spread, layer = asking.score.stem, asking.question.family.spread, asking.score.tail.layer
+    energy = energies(layer, stem, spread(mask)[:, None])[:, 0]
+    return {"smallest_score": np.where(changed, to_f4(final.score), found.smallest_score),
+            "smallest_top1": np.where(changed, to_numpy(final.top1 > 0.5), found.smallest_top1),
+            "energy": np.where(changed[:, None, None], energy, found.energy)}
+
+
+def _fill_of(found: ImageAttribution, stem: Stem, tail: Tail) -> Fill:
+    """The fill that answers were searched with: stored, but for what depends on the image."""
+    if found.settings.fill == "spatial_mean":
+        return fill_of("spatial_mean", stem.activation, tail.layer)
+    return Fill(found.settings.fill, found.settings.fill_sha256, torch.from_numpy(found.fill_values).to(stem.activation.device))
