@@ -77,6 +77,7 @@ def layers(**options: Any) -> None:
 @click.option("--label", default="exact", show_default=True, help="Under which these answers lie in the file.")
 @click.option("--classes/--no-classes", default=True, help="Search one joint set a class too, where class folders are given.")
 @click.option("--refine/--no-refine", default=None, help="Bisect a* to the exact count. [default: yes for exact, no for penalty]")
+@click.option("--certify", is_flag=True, help="Prove a* sets irreducible, pruned where they are not; try exchanges, count out few.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--weights", help="'random', or a file of weights.")
 @click.option("--batch-size", type=AT_LEAST_ONE, help="Masked images run at once. [default: fits the device]")
