@@ -16,6 +16,7 @@ _HOMES = {
     "explain": "chanattr.attribution.explain",
     "per_image": "chanattr.attribution.image",
     "per_class": "chanattr.attribution.classes",
+    "certify": "chanattr.evidence.certificates",
     "evaluate": "chanattr.evidence.evaluate",
     "evaluate_run": "chanattr.runs.evaluate",
     "Evaluation": "chanattr.evidence.evaluation",

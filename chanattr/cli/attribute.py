@@ -45,7 +45,7 @@ def question_of(options: dict[str, Any]) -> dict[str, Any]:
     """
     if options["search_"] not in SEARCHES:
         raise InputError(f"--search {options['search_']}; expected {' or '.join(SEARCHES)}; leave it out for exact")
-    same = ("game", "refine", "classes", "label", "seed", "batch_size", "precision", "memory_budget", "workers", "resume")
+    same = ("game", "refine", "classes", "label", "seed", "batch_size", "precision", "memory_budget", "certify", "workers", "resume")
     return {name: options[name] for name in same} | {
         "targets": targets_of(options["targets"]), "search": SEARCHES[options["search_"]](), "reward": reward_of(options["reward"]),
         "group": group_of(options["group"]), "fill": fill_of(options["fill"]), "level": level_of(options["level"])}
