@@ -11,6 +11,8 @@ import click
 from chanattr.cli.attribute import device_of, reward_of
 from chanattr.cli.evaluation import evaluation_text, keep
 from chanattr.errors import InputError
+from chanattr.evidence.baselines import BASELINES, SAMPLED
+from chanattr.evidence.peers import PEERS
 from chanattr.images import image_loader
 from chanattr.network.zoo import load_model
 from chanattr.runs.evaluate import evaluate_run
@@ -18,7 +20,7 @@ from chanattr.store import open_run
 
 
 def run_evaluate(*, file: Path, images: Sequence[str], model: str | None, weights: str | None, layers: Sequence[str], label: str,
-                 methods: Sequence[str], limit: int | None, seed: int, device: str, as_json: bool) -> None:
+                 methods: Sequence[str], peers: bool, limit: int | None, seed: int, device: str, as_json: bool) -> None:
     """Evaluates and prints."""
     with open_run(file) as run:
         about = run.attributes
@@ -28,9 +30,11 @@ def run_evaluate(*, file: Path, images: Sequence[str], model: str | None, weight
         loaded = load_model(name, weights=weights, device=device_of(device))
         loader = image_loader(list(images), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids)
         chosen = list(layers) or [layer for layer in run.layers if label in run.labels(layer)]
+        own = list(methods) or [name for name in BASELINES if name not in SAMPLED]
         words = {run.per_image(layer, label, rows=[0]).settings.reward for layer in chosen} - {""}
         custom = [reward_of(word) for word in words if ":" in word]
-        found = evaluate_run(run, loaded.module, loader, layers=chosen or None, label=label, methods=list(methods) or None, limit=limit,
+        methods = [*own, *(PEERS if peers else ())]
+        found = evaluate_run(run, loaded.module, loader, layers=chosen or None, label=label, methods=methods, limit=limit,
                              reward=custom[0] if custom else None, seed=seed, progress=not as_json)
     summaries = [one.summary() for one in found.values()]
     click.echo(json.dumps([one.as_dict() for one in summaries], indent=1) if as_json else evaluation_text(summaries))

@@ -127,6 +127,7 @@ def bench(**options: Any) -> None:
 @click.option("--layer", "--layers", "layers", multiple=True, help="Of the run; may be repeated. [default: all]")
 @click.option("--label", default="exact", show_default=True, help="Under which the answers lie.")
 @click.option("--method", "methods", multiple=True, help="A baseline; may be repeated. [default: all but shapley and banzhaf]")
+@click.option("--peers", is_flag=True, help="Other toolkits' attributions too (extra 'peers': Captum and zennit-crp).")
 @click.option("--count", "limit", type=AT_LEAST_ONE, help="Pictures, at most.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of what baselines draw.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")

@@ -91,7 +91,7 @@ def activation_norm(subject: Subject) -> Worth:
     """The Euclidean norm of a channel's activation over its positions, which knows nothing of the class."""
     score = subject.score
     square = channels_last(score.stem.activation, score.tail.layer).float().square().sum(1)
-    return Worth(_summed(subject, square).sqrt(), 0.0)
+    return Worth(by_entry(subject, square).sqrt(), 0.0)
 
 
 def gradient_x_activation(subject: Subject) -> Worth:
@@ -120,7 +120,7 @@ def grad_cam(subject: Subject) -> Worth:
     Source: Selvaraju et al. 2017, equation 1.
     """
     _, slopes = _at_layer(subject, subject.images)
-    return Worth(_summed(subject, slopes.mean(1)), 1.0)
+    return Worth(by_entry(subject, slopes.mean(1)), 1.0)
 
 
 def conductance(subject: Subject) -> Worth:
@@ -135,7 +135,7 @@ def conductance(subject: Subject) -> Worth:
         after = _at_layer(subject, _scaled(subject.images, (step + 1) / CONDUCTANCE_STEPS))
         total += ((after[0] - before[0]) * before[1]).sum(1)
         before = after
-    return Worth(_summed(subject, total), float(CONDUCTANCE_STEPS))
+    return Worth(by_entry(subject, total), float(CONDUCTANCE_STEPS))
 
 
 def ablation(subject: Subject) -> Worth:
@@ -200,7 +200,7 @@ def _orders(generator: torch.Generator, entries: int) -> Tensor:
     return torch.stack([order for one in drawn for order in (one, one.flip(0))])
 
 
-def _summed(subject: Subject, values: Float[Tensor, "N L"]) -> Float[Tensor, "N K"]:
+def by_entry(subject: Subject, values: Float[Tensor, "N L"]) -> Float[Tensor, "N K"]:
     """Values of channels as values of the family's entries: a group has the sum of its channels."""
     family = subject.asking.question.family
     group = family.spread(torch.arange(family.size, device=values.device)[None])[0]

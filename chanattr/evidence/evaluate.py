@@ -20,6 +20,7 @@ from chanattr.attribution.score import Fill, fill_of
 from chanattr.errors import InputError
 from chanattr.evidence.baselines import BASELINES, SAMPLED, Baseline, Subject, in_float32
 from chanattr.evidence.evaluation import Evaluation, join
+from chanattr.evidence.peers import PEERS
 from chanattr.network.clock import wait
 from chanattr.network.inputs import take_rows
 from chanattr.network.layers import Layer
@@ -45,7 +46,8 @@ def evaluate(model: nn.Module, images: Inputs, found: ImageAttribution, *, metho
     Args:
         model, images: as given to `per_image`, rows in the order of `found`.
         found: answers to hold against the others; rows that were not run are left out.
-        methods: names of `BASELINES`, or a mapping of names to functions of a `Subject`; None is every one but Shapley and Banzhaf values.
+        methods: names of `BASELINES` and `PEERS`, or a mapping of names to functions of a `Subject`; None is all of `BASELINES` but
+            Shapley and Banzhaf values.
         reward, score: the callables that `found` was asked with, where it was asked with some.
         seed: of what baselines draw.
         batch_size: masked images run at once, at most.
@@ -203,13 +205,14 @@ def baselines_of(methods: Sequence[str] | Mapping[str, Baseline] | None) -> dict
         return dict(methods)
     if methods is None:
         return {name: function for name, function in BASELINES.items() if name not in SAMPLED}
-    names = [methods] if isinstance(methods, str) else list(methods)
+    names, known = [methods] if isinstance(methods, str) else list(methods), BASELINES | PEERS
     for name in names:
-        if name not in BASELINES:
-            raise InputError(f"method {name!r}; expected some of {', '.join(BASELINES)}; leave it out for all but {' and '.join(SAMPLED)}")
+        if name not in known:
+            raise InputError(f"method {name!r}; expected some of {', '.join(known)}; leave it out for this toolkit's own but "
+                             f"{' and '.join(SAMPLED)}")
         if names.count(name) > 1:
             raise InputError(f"method {name!r} twice; expected each once; take one away")
-    return {name: BASELINES[name] for name in names}
+    return {name: known[name] for name in names}
 
 
 def checked_worth(values: Tensor, rows: int, entries: int, baseline: Baseline) -> Float[Tensor, "N K"]:

@@ -1,0 +1,131 @@
+"""Adapters of other toolkits' layer attributions to the table of baselines; each is imported when it is asked for (extra `peers`)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chanattr.attribution.score import channels_last
+from chanattr.errors import InputError
+from chanattr.evidence.baselines import Baseline, Subject, Worth, by_entry
+from chanattr.network.hooks import frozen
+from chanattr.network.inputs import tensors_of, with_tensors
+from chanattr.network.names import find
+from chanattr.network.outputs import call, logits_of
+
+STEPS, SAMPLES = 16, 5  # along a path; of noisy inputs
+
+
+def layer_conductance(subject: Subject) -> Worth:
+    """Captum's LayerConductance from a zero input."""
+    return _captum(subject, "LayerConductance", STEPS, n_steps=STEPS, method="riemann_trapezoid")
+
+
+def layer_deep_lift(subject: Subject) -> Worth:
+    """Captum's LayerDeepLift from a zero input; models that reuse a nonlinearity are refused by it."""
+    return _captum(subject, "LayerDeepLift", 2)
+
+
+def layer_gradient_x_activation(subject: Subject) -> Worth:
+    """Captum's LayerGradientXActivation."""
+    return _captum(subject, "LayerGradientXActivation", 1)
+
+
+def internal_influence(subject: Subject) -> Worth:
+    """Captum's InternalInfluence from a zero input."""
+    return _captum(subject, "InternalInfluence", STEPS, n_steps=STEPS)
+
+
+def layer_gradient_shap(subject: Subject) -> Worth:
+    """Captum's LayerGradientShap, with a zero input as the only baseline."""
+    baselines = tuple(torch.zeros_like(tensor) for tensor in tensors_of(subject.images))
+    return _captum(subject, "LayerGradientShap", SAMPLES, baselines=baselines, n_samples=SAMPLES, stdevs=0.09)
+
+
+def layer_feature_ablation(subject: Subject) -> Worth:
+    """Captum's LayerFeatureAblation, a channel at a time."""
+    layer = subject.score.tail.layer
+    shape = [1] * subject.score.stem.activation.ndim
+    shape[layer.channel_axis] = layer.channels
+    mask = torch.arange(layer.channels, device=subject.score.targets.device).view(shape)
+    found = _captum(subject, "LayerFeatureAblation", (1 + layer.channels) / 3, layer_mask=mask)
+    positions = channels_last(subject.score.stem.activation, layer).shape[1]
+    return found._replace(values=found.values / positions)  # a channel's loss stands at each of its positions
+
+
+def concept_relevance(subject: Subject) -> Worth:
+    """zennit-crp's relevance of a channel for the target's logit, by the rule EpsilonPlusFlat."""
+    attribution, composites = _imported("crp.attribution", "zennit-crp"), _imported("zennit.composites", "zennit")
+    layer = subject.score.tail.layer
+    if subject.asking.question.settings.reward != "logit" or layer.name != find(subject.model, layer.name)[1]:
+        raise InputError(f"concept_relevance at {layer.name!r} of the reward {subject.asking.question.settings.reward!r}; expected a "
+                         "module's output and the reward 'logit', which is all that it explains; leave it out")
+    images = tensors_of(subject.images)[0].detach().clone().requires_grad_()
+    asked = [{"y": [target]} for target in subject.score.targets.tolist()]
+    with frozen(subject.model), torch.enable_grad():
+        given = attribution.CondAttribution(subject.model)(images, asked, composites.EpsilonPlusFlat(), record_layer=[layer.name])
+    relevance = channels_last(given.relevances[layer.name].detach(), layer).float().sum(1)
+    return Worth(by_entry(subject, relevance), 1.0)
+
+
+PEERS: dict[str, Baseline] = {
+    "captum_layer_conductance": layer_conductance, "captum_layer_deep_lift": layer_deep_lift,
+    "captum_layer_gradient_x_activation": layer_gradient_x_activation, "captum_internal_influence": internal_influence,
+    "captum_layer_gradient_shap": layer_gradient_shap, "captum_layer_feature_ablation": layer_feature_ablation,
+    "crp_concept_relevance": concept_relevance}
+
+
+class _Rewarded(nn.Module):
+    """The model with its reward for an output: [B] of inputs and targets, which Captum repeats along with its steps."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.model, self._subject = subject.model, subject
+
+    def forward(self, *given: Tensor) -> Tensor:
+        *inputs, targets = given
+        output = call(self.model, with_tensors(self._subject.images, inputs))
+        return self._subject.score.reward(logits_of(output, self._subject.output_score).float(), targets)
+
+
+@torch.inference_mode(False)
+def _captum(subject: Subject, name: str, evaluations: float, **options: Any) -> Worth:
+    """One of Captum's layer attributions, summed over positions.
+
+    Raises:
+        InputError: Captum is not installed, cannot name this call of the layer, or fails on this model.
+    """
+    layer = subject.score.tail.layer
+    module, _, number, is_input = find(subject.model, layer.name)
+    if number > 1:
+        raise InputError(f"{name} at {layer.name!r}; expected a layer's only call, for Captum cannot tell calls apart; leave it out here")
+    method: Callable[..., Any] = getattr(_imported("captum.attr", "captum"), name)
+    training, network = subject.model.training, _Rewarded(subject)
+    network.training = training  # the wrapper alone: the model stays in its own mode
+    inputs = tuple(tensor.detach().clone() for tensor in tensors_of(subject.images))
+    where = {"attribute_to_layer_input": is_input} if is_input else {}
+    try:
+        with torch.random.fork_rng(devices=[]), frozen(subject.model), torch.enable_grad():
+            torch.manual_seed(subject.seed)
+            given = method(network, module).attribute(inputs, additional_forward_args=(subject.score.targets,), **where, **options)
+    except Exception as error:
+        raise InputError(f"{name} failed at {layer.name!r} ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
+                         "expected a model that Captum takes; leave this method out") from error
+    values = given[0] if isinstance(given, tuple) else given
+    return Worth(by_entry(subject, channels_last(values.detach(), layer).float().sum(1)), evaluations)
+
+
+def _imported(module: str, package: str) -> Any:
+    """A module of another toolkit.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(f"{package} is not installed ({error}); expected it for this method; install chanattr[peers]") from error
