@@ -15,14 +15,17 @@ from chanattr.store.layout import TEXT, Column, Head, energy_column
 from chanattr.store.source import block_rows, gather
 from chanattr.store.thumbnails import read_thumbnail
 
+MEASURED = "evaluations"  # attribute with what `chanattr evaluate` found, seconds among it
+
 
 def content_sha256(index: Index) -> str:
     """sha256, in hex, of the run's attributes, images and answers: names, types, shapes and decoded values.
 
-    Left out: what tells how the answers came about (engine, versions, order of writing). Rows go by key, classes by number, layers by name.
+    Left out: what tells how the answers came about (engine, versions, order of writing), and what was measured of them.
+    Rows go by key, classes by number, layers by name.
     """
     digest = hashlib.sha256(b"chanattr content 1")
-    _say(digest, index.attributes)
+    _say(digest, {name: value for name, value in index.attributes.items() if name != MEASURED})
     names = sorted(index.keys)
     for key in names:
         row = index.row[key]
