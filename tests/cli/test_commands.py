@@ -102,6 +102,17 @@ def test_options_are_named_as_in_the_library(studio: Studio, tmp_path: Path) -> 
     assert asked.fill == "values"
 
 
+def test_certificates_are_asked_for_and_shown(studio: Studio, tmp_path: Path) -> None:
+    ran("attribute", studio.model, studio.images, "--layer", "mix", "--areas", "2,8", "--no-classes", "--certify", "-o",
+        tmp_path / "run.h5")
+    with ca.open_run(tmp_path / "run.h5") as run:
+        found = run.per_image("mix")
+    assert found.settings.certify
+    reached = int((found.smallest_area >= 0).sum())
+    assert (found.irreducible == 1).sum() == reached > 0
+    assert f"{reached} of {reached} a* sets irreducible" in ran("show", tmp_path / "run.h5")
+
+
 def test_a_reward_may_be_the_users_own_function(studio: Studio, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def half(logits, targets):\n    return logits.gather(1, targets[:, None])[:, 0] / 2\n")
     ran("attribute", studio.model, studio.images, "--layer", "mix", "-o", tmp_path / "run.h5", "--areas", "2", "--reward",
