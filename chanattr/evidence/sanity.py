@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from chanattr.attribution.image import per_image
 from chanattr.attribution.inputs import check_images, check_model, check_targets
 from chanattr.errors import InputError, ModelError
 from chanattr.evidence.compare import above_chance, chance_of, entered, jaccard, mean_known, spearman
+from chanattr.evidence.randomised import Sanity
 from chanattr.network.batches import in_batches
 from chanattr.network.hooks import capture, frozen, watch
 from chanattr.network.inputs import take_rows
@@ -28,40 +28,6 @@ Attribute = Callable[[nn.Module, Any, str, Tensor], Any]
 LIMIT, LABEL_LIMIT = 0.5, 0.9  # above-chance overlap from which sets count as unchanged: by random weights, and by other labels
 SAME = 1e-6  # of an activation's scale: by so much it may move and still be what it was
 BATCH = 32
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Sanity:
-    """How far sets stay the same while the network (or the class asked about) is made random, for N images and A sets each.
-
-    Attributes:
-        layer: dotted name.
-        random: what was made random last, one a step; "" for the first, which is the trained network asked once more.
-        depth: how many modules are random (of labels: 1), i4 [D].
-        after: whether only what follows the layer is random: its activation is what it was, bool [D].
-        jaccard: overlap of the sets with those of the trained network, f8 [D, N, A].
-        chance: of random sets of the same sizes, f8 [D, N, A].
-        rank: Spearman's correlation of the order in which channels come in, f8 [D, N]; 0 by chance.
-        similarity: mean overlap on a scale where 0 is chance and 1 the same sets, f8 [D].
-        limit: similarity above which sets count as unchanged.
-        verdict: "passes", or what is wrong in words.
-    """
-
-    layer: str
-    random: tuple[str, ...]
-    depth: np.ndarray
-    after: np.ndarray
-    jaccard: np.ndarray
-    chance: np.ndarray
-    rank: np.ndarray
-    similarity: np.ndarray
-    limit: float
-    verdict: str
-
-    @property
-    def passes(self) -> bool:
-        """Whether nothing is wrong."""
-        return self.verdict == "passes"
 
 
 def randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: Attribute | None = None,
@@ -170,8 +136,8 @@ def cascade_order(model: nn.Module, example: Inputs) -> tuple[str, ...]:
 def reinitialise(module: nn.Module, seed: int) -> None:
     """New random weights for what a module itself holds: by its ``reset_parameters``, else (or where that changes nothing) permuted."""
     own = [*module.parameters(recurse=False)]
-    devices = sorted({tensor.device.index or 0 for tensor in own if tensor.is_cuda})
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
         torch.manual_seed(seed)
         before = [tensor.clone() for tensor in own]
         reset = getattr(module, "reset_parameters", None)

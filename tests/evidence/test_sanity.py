@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import chanattr as ca
 from chanattr.evidence.compare import above_chance, chance_of, jaccard
-from chanattr.evidence.sanity import Sanity, cascade_order, label_randomisation, randomisation, reinitialise
+from chanattr.evidence.randomised import Sanity
+from chanattr.evidence.sanity import cascade_order, label_randomisation, randomisation, reinitialise
 from chanattr.network.weights import model_sha256
 from tests.models import Plain, Tokens, Twice, images, seeded
 
