@@ -20,7 +20,7 @@ from chanattr.store import open_run
 
 
 def run_evaluate(*, file: Path, images: Sequence[str], model: str | None, weights: str | None, layers: Sequence[str], label: str,
-                 methods: Sequence[str], peers: bool, limit: int | None, seed: int, device: str, as_json: bool) -> None:
+                 methods: Sequence[str], peers: bool, limit: int | None, axis: int | None, seed: int, device: str, as_json: bool) -> None:
     """Evaluates and prints."""
     with open_run(file) as run:
         about = run.attributes
@@ -35,7 +35,7 @@ def run_evaluate(*, file: Path, images: Sequence[str], model: str | None, weight
         custom = [reward_of(word) for word in words if ":" in word]
         methods = [*own, *(PEERS if peers else ())]
         found = evaluate_run(run, loaded.module, loader, layers=chosen or None, label=label, methods=methods, limit=limit,
-                             reward=custom[0] if custom else None, seed=seed, progress=not as_json)
+                             reward=custom[0] if custom else None, score=loaded.score, channel_axis=axis, seed=seed, progress=not as_json)
     summaries = [one.summary() for one in found.values()]
     click.echo(json.dumps([one.as_dict() for one in summaries], indent=1) if as_json else evaluation_text(summaries))
     with open_run(file, "a") as run:  # after the figures are shown: a file that cannot be written costs nothing but its copy

@@ -129,6 +129,7 @@ def bench(**options: Any) -> None:
 @click.option("--method", "methods", multiple=True, help="A baseline; may be repeated. [default: all but shapley and banzhaf]")
 @click.option("--peers", is_flag=True, help="Other toolkits' attributions too (extra 'peers': Captum and zennit-crp).")
 @click.option("--count", "limit", type=AT_LEAST_ONE, help="Pictures, at most.")
+@click.option("--channel-axis", "axis", type=int, help="As given to attribute.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of what baselines draw.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")

@@ -35,8 +35,8 @@ from chanattr.settings import area_grid
 
 
 def evaluate(model: nn.Module, images: Inputs, found: ImageAttribution, *, methods: Sequence[str] | Mapping[str, Baseline] | None = None,
-             reward: str | Reward | None = None, score: Callable[..., Tensor] | None = None, seed: int = 0, batch_size: int | None = None,
-             engine: str = "auto", progress: Progress = False) -> Evaluation:
+             reward: str | Reward | None = None, score: Callable[..., Tensor] | None = None, channel_axis: int | None = None,
+             seed: int = 0, batch_size: int | None = None, engine: str = "auto", progress: Progress = False) -> Evaluation:
     """How good answers are beside those of other methods.
 
     A baseline ranks the channels; its sets are the first k of its order, at the areas of `found`; its a* is bisected from the same grid as
@@ -49,6 +49,7 @@ def evaluate(model: nn.Module, images: Inputs, found: ImageAttribution, *, metho
         methods: names of `BASELINES` and `PEERS`, or a mapping of names to functions of a `Subject`; None is all of `BASELINES` but
             Shapley and Banzhaf values.
         reward, score: the callables that `found` was asked with, where it was asked with some.
+        channel_axis: of the layer's output, where `found` was asked with one.
         seed: of what baselines draw.
         batch_size: masked images run at once, at most.
         engine: as in `per_image`.
@@ -71,7 +72,7 @@ def evaluate(model: nn.Module, images: Inputs, found: ImageAttribution, *, metho
     check_model(model, take_rows(images, slice(0, 2)), score)
     if len(found) != count:
         raise InputError(f"found has {len(found)} rows for {count} images; expected one row an image; pass what per_image gave for them")
-    tail = bind(model, take_rows(images, slice(0, 2)), [found.layer], engine=engine, score=score)[found.layer]
+    tail = bind(model, take_rows(images, slice(0, 2)), [found.layer], engine=engine, score=score, channel_axis=channel_axis)[found.layer]
     ran = np.flatnonzero(found.smallest_area != NOT_RUN)
     if not len(ran):
         raise InputError(f"none of the {len(found)} rows of found was run; expected answers; attribute these images first")

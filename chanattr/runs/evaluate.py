@@ -22,8 +22,9 @@ from chanattr.store import Run
 
 def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: Sequence[str] | None = None, label: str = "exact",
                  methods: Sequence[str] | Mapping[str, Baseline] | None = None, limit: int | None = None,
-                 reward: str | Reward | None = None, score: Callable[..., Tensor] | None = None, seed: int = 0,
-                 batch_size: int | None = None, engine: str = "auto", progress: Progress = True) -> dict[str, Evaluation]:
+                 reward: str | Reward | None = None, score: Callable[..., Tensor] | None = None,
+                 channel_axis: int | None = None, seed: int = 0, batch_size: int | None = None,
+                 engine: str = "auto", progress: Progress = True) -> dict[str, Evaluation]:
     """How good the answers of a run are beside those of other methods; see `chanattr.evaluate`.
 
     Args:
@@ -32,7 +33,7 @@ def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: S
         loader: of the pictures, as for `attribute`; those that the run has no answer for are passed over.
         layers: of the run; None is all that have answers under the label.
         label: under which the answers lie.
-        methods, reward, score, seed, batch_size, engine: as for `evaluate`.
+        methods, reward, score, channel_axis, seed, batch_size, engine: as for `evaluate`.
         limit: images at most, the first of the loader that have answers at every layer.
         progress: True for a bar, False, or ``f(done, total)``.
 
@@ -58,7 +59,7 @@ def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: S
                 continue
             chosen = shard.rows(rows)
             images = chosen.images.to(device_of(model))
-            tails = tails or bind(model, images[:2], names, engine=engine, score=score)
+            tails = tails or bind(model, images[:2], names, engine=engine, score=score, channel_axis=channel_axis)
             for layer, part in _evaluated(run, model, tails, images, chosen, label, baselines, reward=reward, score=score, seed=seed,
                                           batch_size=batch_size):
                 parts[layer].append(part)
