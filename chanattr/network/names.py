@@ -77,7 +77,8 @@ def find(model: nn.Module, name: str) -> Place:
         inner = unwrapped(module)
         plain = next(plain for plain, other in modules.items() if other is inner)
         return Place(inner, plain + INPUT * is_input, call, is_input)
-    close = difflib.get_close_matches(bare, modules, 1, 0.5)
+    swapped = re.fullmatch(r"(.*)(@\d+):input", name)
+    close = [f"{swapped[1]}:input{swapped[2]}"] if swapped else difflib.get_close_matches(bare, modules, 1, 0.5)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     raise LayerError(f"no layer {bare!r} in {kind(model)}{hint} Expected a dotted name as in named_modules; "
                      f"'chanattr layers MODEL' lists all {len(modules) - 1}.")

@@ -82,3 +82,8 @@ def test_a_call_stays_in_the_name_where_there_are_several() -> None:
 
 def test_a_module_under_two_names_is_one_layer() -> None:
     assert canonical(seeded(Shared), torch.rand(2, 3), ["other", "one"]) == ("one", "one")
+
+
+def test_a_call_goes_after_input() -> None:
+    with pytest.raises(LayerError, match=r"no layer '0@2' in Sequential; did you mean '0:input@2'\?"):
+        find(nn.Sequential(nn.Linear(2, 2)), "0@2:input")
