@@ -85,5 +85,5 @@ def test_a_module_under_two_names_is_one_layer() -> None:
 
 
 def test_a_call_goes_after_input() -> None:
-    with pytest.raises(LayerError, match=r"no layer '0@2' in Sequential; did you mean '0:input@2'\?"):
+    with pytest.raises(ca.LayerError, match=r"no layer '0@2' in Sequential; did you mean '0:input@2'\?"):
         find(nn.Sequential(nn.Linear(2, 2)), "0@2:input")
