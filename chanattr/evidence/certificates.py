@@ -12,21 +12,18 @@ from torch import Tensor, nn
 
 from chanattr.attribution.asking import Asking, judge, make_asking, one_a_row
 from chanattr.attribution.image import certificates, certify_smallest, energies, shard_size_of, to_f4, to_i4, to_numpy
-from chanattr.attribution.inputs import check_found, check_images, check_model, checked_reward, goal_of
-from chanattr.attribution.question import Question, callable_name, default_batch_size
-from chanattr.attribution.score import Fill, fill_of
+from chanattr.attribution.inputs import check_found, check_images, check_model, goal_of
+from chanattr.attribution.question import Question
+from chanattr.attribution.score import Fill
 from chanattr.errors import InputError
-from chanattr.network.batches import bytes_of
+from chanattr.evidence.again import fill_again, question_again
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
 from chanattr.network.tail import Stem, Tail, bind
-from chanattr.network.weights import model_sha256
 from chanattr.progress import Progress, advance
-from chanattr.records import NOT_RUN, ImageAttribution, concatenate, entries_of
+from chanattr.records import NOT_RUN, ImageAttribution, concatenate
 from chanattr.search.certify import missed_share
-from chanattr.search.family import Channels
-from chanattr.search.groups import Groups
-from chanattr.search.objective import TOLERANCE, Reward, reward_function
+from chanattr.search.objective import TOLERANCE, Reward
 from chanattr.search.smallest import Smallest
 
 
@@ -69,40 +66,16 @@ def certify(model: nn.Module, images: Inputs, found: ImageAttribution, *, reward
     example = take_rows(images, slice(0, 2))
     check_model(model, example, score)
     tail = bind(model, example, [found.layer], engine=engine, score=score, channel_axis=channel_axis)[found.layer]
-    question = dataclasses.replace(question_of(found, model, tail, reward, score), batch_size=batch_size or default_batch_size(model),
-                                   memory_budget=bytes_of(memory_budget))
-    size, records = shard_size_of(model), []
+    question, size, records = None, shard_size_of(model), []
     with advance(progress, count, f"certificates at {found.layer}") as tell:
         for first in range(0, count, size):
-            shard = slice(first, first + size)
-            records.append(_certified(question, tail, tail.stem(take_rows(images, shard)), found[shard]))
+            own, stem = found[first:first + size], tail.stem(take_rows(images, slice(first, first + size)))
+            fill = fill_again(own, stem.activation, tail.layer)
+            question = question or _with_certificates(question_again(own, model, tail.layer, fill, reward=reward, score=score,
+                                                                     batch_size=batch_size, memory_budget=memory_budget))
+            records.append(_certified(question, tail, stem, own, fill))
             tell(len(records[-1]))
     return concatenate(records)
-
-
-def question_of(found: ImageAttribution, model: nn.Module, tail: Tail, reward: Reward | None = None,
-                score: Callable[..., Tensor] | None = None) -> Question:
-    """The question that a record answers, ready to be asked of its model again, with certificates.
-
-    Args:
-        found: the record.
-        model, tail: that it is of.
-        reward, score: the callables, where the question has its own.
-
-    Raises:
-        InputError: the record is of a reward that is not given.
-    """
-    asked, groups = found.settings, torch.from_numpy(found.groups.astype(np.int64))
-    if reward is None and ":" in asked.reward:
-        raise InputError(f"found was asked with the reward {asked.reward}, which is a function; expected it, for sets are judged again; "
-                         "pass reward=...")
-    name = callable_name(reward or asked.reward)
-    function = reward_function(reward or asked.reward)
-    settings = dataclasses.replace(asked, layer=tail.layer.name, reward=name, score="" if score is None else callable_name(score),
-                                   model_sha256=model_sha256(model), certify=True)
-    family = Groups(groups, asked.group, asked.unit) if asked.group else Channels(entries_of(found))
-    return Question(settings=settings, family=family, reward=function if reward is None else checked_reward(function, name),
-                    batch_size=default_batch_size(model), precision="float32")
 
 
 def swap_optimal(found: ImageAttribution) -> np.ndarray:
@@ -127,11 +100,16 @@ def missed_shares(found: ImageAttribution) -> np.ndarray:
     return np.where(state == 1, 0, np.where((state < 0) & ~np.isnan(found.swap_share), bounds, np.nan))
 
 
-def _certified(question: Question, tail: Tail, stem: Stem, found: ImageAttribution) -> ImageAttribution:
+def _with_certificates(question: Question) -> Question:
+    """The question as certified answers state it; all of it is judged in float32."""
+    return dataclasses.replace(question, settings=dataclasses.replace(question.settings, certify=True), precision="float32")
+
+
+def _certified(question: Question, tail: Tail, stem: Stem, found: ImageAttribution, fill: Fill) -> ImageAttribution:
     """One shard of answers with their certificates; what does not change keeps its numbers."""
     goal = goal_of(found.targets.tolist(), stem)
     check_found(found, question.settings, goal, stem.logits)
-    asking = make_asking(question, tail, stem, goal, _fill_of(found, stem, tail), one_a_row(goal))
+    asking = make_asking(question, tail, stem, goal, fill, one_a_row(goal))
     mask, area = (torch.from_numpy(values).to(goal.device) for values in (found.smallest_mask, found.smallest_area.astype(np.int64)))
     proved = certify_smallest(asking, Smallest(area, mask, torch.zeros(len(goal), device=goal.device)))
     changed = to_numpy((proved.mask != mask).any(1))
@@ -148,10 +126,3 @@ def _changed(asking: Asking, found: ImageAttribution, mask: Tensor, changed: np.
     return {"smallest_score": np.where(changed, to_f4(final.score), found.smallest_score),
             "smallest_top1": np.where(changed, to_numpy(final.top1 > 0.5), found.smallest_top1),
             "energy": np.where(changed[:, None, None], energy, found.energy)}
-
-
-def _fill_of(found: ImageAttribution, stem: Stem, tail: Tail) -> Fill:
-    """The fill that answers were searched with: stored, but for what depends on the image."""
-    if found.settings.fill == "spatial_mean":
-        return fill_of("spatial_mean", stem.activation, tail.layer)
-    return Fill(found.settings.fill, found.settings.fill_sha256, torch.from_numpy(found.fill_values).to(stem.activation.device))

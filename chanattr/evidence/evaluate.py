@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from chanattr.attribution.asking import Asking, find_smallest, judge, make_asking, one_a_row, reaches, reaches_level
 from chanattr.attribution.image import shard_size_of, to_f4, to_i4, to_numpy
 from chanattr.attribution.inputs import check_found, check_images, check_model
-from chanattr.attribution.question import Asked, Question, make_question
-from chanattr.attribution.score import Fill, fill_of
+from chanattr.attribution.question import Question
+from chanattr.attribution.score import Fill
 from chanattr.errors import InputError
+from chanattr.evidence.again import fill_again, question_again
 from chanattr.evidence.baselines import BASELINES, SAMPLED, Baseline, Subject, in_float32
 from chanattr.evidence.evaluation import Evaluation, join
 from chanattr.evidence.peers import PEERS
 from chanattr.network.clock import wait
 from chanattr.network.inputs import take_rows
-from chanattr.network.layers import Layer
 from chanattr.network.outputs import Inputs, device_of
 from chanattr.network.tail import Stem, Tail, bind
 from chanattr.progress import Progress, advance
@@ -230,34 +230,3 @@ def checked_worth(values: Tensor, rows: int, entries: int, baseline: Baseline) -
         raise InputError(f"baseline {name} gave values that are not finite; expected numbers to rank by; correct the function, or check "
                          "the precision of the model")
     return values.float()
-
-
-def question_again(found: ImageAttribution, model: nn.Module, layer: Layer, fill: Fill, *, reward: str | Reward | None = None,
-                   score: Callable[..., Tensor] | None = None, batch_size: int | None = None) -> Question:
-    """The question that a record answers, complete once more.
-
-    Raises:
-        InputError: it was asked of another model, or with callables that are not given.
-    """
-    settings = found.settings
-    for name, stored, given in (("reward", settings.reward, reward), ("score", settings.score, score)):
-        if ":" in stored and given is None:
-            raise InputError(f"found was asked with {name}={stored}; expected this function here too; pass {name}=")
-    group = {"": "", "heads": "heads"}.get(settings.group, found.groups)
-    asked = Asked(areas=settings.areas or "smallest", search=settings.search, reward=reward or settings.reward, game=settings.game,
-                  level=settings.level, refine=settings.refine, score=score, seed=settings.seed, model=settings.model,
-                  preprocessing=settings.preprocessing, group=group, batch_size=batch_size)
-    question = make_question(asked, model, layer, fill)
-    for name, stored, now in settings.differences(question.settings):
-        if name not in ("folds", "certify"):
-            raise InputError(f"found has {name}={stored!r}, but here it is {now!r}; expected the model and the question that it was asked "
-                             "with; pass those")
-    return question
-
-
-def fill_again(found: ImageAttribution, activation: Tensor, layer: Layer) -> Fill:
-    """What a dropped channel became in a record's question."""
-    name = found.settings.fill
-    if name in ("zero", "spatial_mean"):
-        return fill_of(name, activation, layer)
-    return Fill(name, found.settings.fill_sha256, torch.from_numpy(np.array(found.fill_values)).to(activation.device))

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from chanattr.errors import InputError
+from chanattr.evidence.again import fill_again, question_again
 from chanattr.evidence.baselines import Baseline
-from chanattr.evidence.evaluate import Here, baselines_of, evaluate_rows, fill_again, question_again
+from chanattr.evidence.evaluate import Here, baselines_of, evaluate_rows
 from chanattr.evidence.evaluation import Evaluation, join
 from chanattr.network.outputs import device_of
 from chanattr.network.tail import Tail, bind, stems, take_stem

@@ -227,11 +227,11 @@ def test_bad_input() -> None:
     lost = dataclasses.replace(found, smallest_area=np.array([-2, 8, 8, 8], "i4"))
     with pytest.raises(ca.InputError, match=r"found is 4 rows, 1 of them not run, for 4 images; expected"):
         certify(MODEL, IMAGES, lost)
-    with pytest.raises(ca.InputError, match=r"found has model_sha256=.* is asked; expected the same question"):
+    with pytest.raises(ca.InputError, match=r"found has model_sha256=.*, but here it is .*; expected the model and the question"):
         certify(seeded(Mixed, 1), IMAGES, found)
     with pytest.raises(ca.InputError, match=r"found is of another image in row 0"):
         certify(MODEL, IMAGES * 30, found)
     own = ca.per_image(MODEL, IMAGES, "body", reward=own_reward, **CARELESS)
-    with pytest.raises(ca.InputError, match=r"asked with the reward tests.evidence.test_certificates:own_reward, which is a function"):
+    with pytest.raises(ca.InputError, match=r"found was asked with reward=tests.evidence.test_certificates:own_reward; expected"):
         certify(MODEL, IMAGES, own)
     assert (certify(MODEL, IMAGES, own, reward=own_reward).irreducible != 0).all()
