@@ -55,8 +55,8 @@ def legend(one: Summary) -> str:
     """What the columns of `layer_text` are."""
     first = one.lines[0].method
     words = (
-        "share: of the best score of these methods, image by image and area by area, above the score with nothing selected. ±: half of a "
-        "95 % bootstrap interval over images (--json has its ends).",
+        "share: of what the best of these methods gains on selecting nothing, image by image and area by area, summed over both. ±: half "
+        "of a 95 % bootstrap interval over images (--json has its ends).",
         f"behind: mean score that {first} is ahead. a*: fewest {one.unit} found that reach the level. lost at: fewest whose removal loses "
         "the target as top class. evals: evaluations an image, for the sets of all areas.",
         f"{first} is the search of the file; the others rank all {one.unit}, and their sets are the first of that order. "

@@ -13,6 +13,7 @@ from chanattr.errors import InputError
 from chanattr.settings import Settings
 
 RESAMPLES, SIDES = 2000, (2.5, 97.5)  # of the bootstrap over images; percentiles
+CLEARLY = 1e-3  # of a score: by what another has to be higher to count
 
 
 class Interval(NamedTuple):
@@ -28,10 +29,11 @@ class Line(NamedTuple):
 
     Attributes:
         method: its name.
-        share: of the best of all methods for the same image and area, both as what they gain on selecting nothing; ratio of sums at an
-            area, then the mean over areas.
+        share: of the best of all methods for the same image and area, both as what they gain on selecting nothing; ratio of sums over
+            images and areas.
         score: mean over images and areas.
         behind: what the first method gains beyond this one, image by image (in *delete* a lower score is the gain).
+        ahead: share of all images and areas where this method scores higher than the first by over 1e-3 of its score.
         smallest: mean a*, over the images where every method has one.
         more: a* of this method less the first's, image by image.
         deletion: mean deletion area, over the images where every method has one.
@@ -44,6 +46,7 @@ class Line(NamedTuple):
     share: Interval
     score: Interval
     behind: Interval
+    ahead: float
     smallest: Interval
     more: Interval
     deletion: Interval
@@ -155,6 +158,7 @@ class Evaluation:
         return Line(
             method=self.methods[number], share=share_of(gains[number], gains.max(0), drawn), score=mean_of(_over_areas(own), drawn),
             behind=mean_of(_over_areas(behind), drawn),
+            ahead=float((-behind > CLEARLY * np.abs(self.scores[0]).clip(1)).mean()) if behind.size else float("nan"),
             smallest=mean_of(np.where(sizes, self.smallest_area[number], np.nan), drawn),
             more=mean_of(np.where(sizes, self.smallest_area[number] - self.smallest_area[0], np.nan), drawn),
             deletion=mean_of(np.where(losses, self.deletion_area[number], np.nan), drawn),
@@ -199,19 +203,20 @@ def mean_of(values: np.ndarray, drawn: np.ndarray) -> Interval:
 
 
 def share_of(above: np.ndarray, best: np.ndarray, drawn: np.ndarray) -> Interval:
-    """Ratio of sums over images at every area, meaned over areas, with its interval.
+    """Ratio of sums over images and areas, with its interval; NaN where the best is nothing.
+
+    Not a mean of ratios at each area: where few channels score no better than none, such a ratio is of noise.
 
     Args:
         above, best: [N, A].
         drawn: rows of the resamples, i8 [R, N].
     """
-    if not above.size:
+    own, whole = above.sum(1), best.sum(1)
+    if not above.size or whole.sum() <= 0:
         return Interval(np.nan, np.nan, np.nan)
-    counts = np.stack([np.bincount(rows, minlength=len(above)) for rows in drawn]).astype(float)
-    value = (above.sum(0) / best.sum(0)).mean()
-    low, high = np.percentile((counts @ above / (counts @ best)).mean(1), SIDES)
-    return Interval(float(value), float(low), float(high))
-
+    resampled = whole[drawn].sum(1)
+    low, high = np.percentile(own[drawn].sum(1)[resampled > 0] / resampled[resampled > 0], SIDES)
+    return Interval(float(own.sum() / whole.sum()), float(low), float(high))
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Interval):

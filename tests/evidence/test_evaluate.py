@@ -62,6 +62,7 @@ def test_the_search_is_nowhere_below_the_baselines(network: nn.Module, images: T
     lines = told.table()
     assert lines[0].share.value == pytest.approx(1, abs=1e-4)
     assert all(line.behind.value >= -1e-4 and line.share.low <= line.share.value <= line.share.high for line in lines)
+    assert all(line.ahead == 0 for line in lines)
     by_name = {line.method: line for line in lines}
     assert by_name["random"].share.value < by_name["gradient_x_activation"].share.value
 
@@ -124,9 +125,10 @@ def test_intervals_against_a_slow_bootstrap() -> None:
     found = mean_of(values, drawn)
     assert found == pytest.approx((np.nanmean(values), np.percentile(means, 2.5), np.percentile(means, 97.5)))
     above, best = generator.random((12, 3)), 1 + generator.random((12, 3))
-    shares = [np.mean([above[rows, a].sum() / best[rows, a].sum() for a in range(3)]) for rows in drawn]
-    wanted = (np.mean([above[:, a].sum() / best[:, a].sum() for a in range(3)]), np.percentile(shares, 2.5), np.percentile(shares, 97.5))
+    shares = [above[rows].sum() / best[rows].sum() for rows in drawn]
+    wanted = (above.sum() / best.sum(), np.percentile(shares, 2.5), np.percentile(shares, 97.5))
     assert share_of(above, best, drawn) == pytest.approx(wanted)
+    assert np.isnan(share_of(above, -best, drawn).value)
 
 
 def other_model(network: nn.Module) -> nn.Module:
