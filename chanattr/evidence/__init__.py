@@ -1,1 +1,1 @@
-"""Is the answer right? Baselines and certificates, curves, sanity, stability, and what classes need."""
+"""Evidence that answers are right: baselines and certificates, curves, sanity, stability, and what classes need."""
