@@ -5,9 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+import click
 import numpy as np
 
 from chanattr.cli.text import TERMINAL, count, table
+from chanattr.errors import InputError
 from chanattr.evidence.evaluation import Interval, Summary
 from chanattr.store import Run
 
@@ -21,9 +23,16 @@ def keep(run: Run, label: str, summaries: Sequence[Summary]) -> None:
 
 
 def kept(run: Run) -> list[Summary]:
-    """The tables that a run holds, in the order of its layers."""
+    """The tables that a run holds, in the order of its layers; one that cannot be read (of another version) is said and passed over."""
     held = run.attributes.get("evaluations", {})
-    return [Summary.from_dict(one) for layer in run.layers for one in held.get(layer, {}).values()]
+    found = []
+    for layer, labels in held.items() if isinstance(held, dict) else ():
+        for label, one in labels.items() if isinstance(labels, dict) else ():
+            try:
+                found.append((run.layers.index(layer) if layer in run.layers else len(run.layers), Summary.from_dict(one)))
+            except InputError as error:
+                click.echo(f"{layer} ({label}): {error}", err=True)
+    return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
 
 def evaluation_text(found: Sequence[Summary]) -> str:

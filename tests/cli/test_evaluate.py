@@ -54,6 +54,15 @@ def test_the_table_is_shown_and_kept(file: Path) -> None:
     assert ca.figures.methods_data(told).names[-1] == "exact"
 
 
+def test_tables_of_another_version_do_not_keep_a_file_from_being_shown(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "run.h5"
+    shutil.copy(file, other)
+    for held in ({"features.12": {"exact": {"lines": [{"unknown": 1}]}}}, {"features.12": 3}, "none"):
+        with ca.open_run(other, "a") as run:
+            run.set_attributes(evaluations=held)
+        assert "features.12 (exact): 4 images" in call("show", str(other))
+
+
 def test_json_for_programs(file: Path) -> None:
     said = json.loads(call("evaluate", str(file), str(file.parent / "images"), "--method", "random", "--count", "2", "--json"))
     assert said[0]["layer"] == "features.12"
@@ -62,7 +71,8 @@ def test_json_for_programs(file: Path) -> None:
 
 
 def test_bad_input(file: Path, tmp_path: Path) -> None:
-    assert "method 'gradcam'; expected some of random" in call("evaluate", str(file), str(file.parent / "images"), "--method", "gradcam", code=2)
+    said = call("evaluate", str(file), str(file.parent / "images"), "--method", "gradcam", code=2)
+    assert "method 'gradcam'; expected some of random" in said
     assert "no run at" in call("evaluate", str(tmp_path / "none.h5"), str(demo_folder()), code=2)
     said = call("evaluate", str(file), str(file.parent / "images"), "--layer", "features.3", code=2)
     assert "features.3" in said

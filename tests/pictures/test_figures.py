@@ -212,3 +212,8 @@ def test_methods_go_from_the_worst_share_to_the_best() -> None:
     assert [list(trace.y) for trace in drawn.data] == [["random", "grad cam", "exact"]] * 2
     assert drawn.data[0].marker.color[2] == theme.ACCENT
     assert "2 images, 2 areas" in drawn.layout.title.subtitle.text
+    by_layer = figures.depth_data([told, told])
+    assert by_layer.needed[0].value == told.table()[0].smallest.value / 16
+    assert len(figures.depth([told, told]).data) == 2
+    with pytest.raises(InputError, match="no evaluations to draw by depth"):
+        figures.depth([])

@@ -19,14 +19,44 @@ from chanattr.pictures.figures.classes import (
 )
 from chanattr.pictures.figures.curves import AreaCurve, ClassCurves, area_curve, area_curve_data, class_curves, class_curves_data
 from chanattr.pictures.figures.energy import AreaStrip, EnergyMap, area_strip, area_strip_data, energy_map, energy_map_data
-from chanattr.pictures.figures.methods import Methods, methods, methods_data
+from chanattr.pictures.figures.methods import Depth, Methods, depth, depth_data, methods, methods_data
 from chanattr.pictures.figures.sanity import SanityCurve, sanity, sanity_data
 
 __all__ = [
-    "AreaCurve", "AreaStrip", "ClassChannels", "ClassCurves", "ClassMatrix", "EnergyMap", "Methods", "OverlapMatrix", "SanityCurve",
-    "SmallestAreas", "SpecificityMatrix",
-    "area_curve", "area_curve_data", "area_strip", "area_strip_data", "class_channels", "class_channels_data",
-    "class_curves", "class_curves_data", "class_matrix", "class_matrix_data", "energy_map", "energy_map_data",
-    "methods", "methods_data", "overlap_matrix", "overlap_matrix_data", "sanity", "sanity_data", "smallest_areas", "smallest_areas_data",
-    "specificity_matrix", "specificity_matrix_data",
+    "AreaCurve",
+    "AreaStrip",
+    "ClassChannels",
+    "ClassCurves",
+    "ClassMatrix",
+    "Depth",
+    "EnergyMap",
+    "Methods",
+    "OverlapMatrix",
+    "SanityCurve",
+    "SmallestAreas",
+    "SpecificityMatrix",
+    "area_curve",
+    "area_curve_data",
+    "area_strip",
+    "area_strip_data",
+    "class_channels",
+    "class_channels_data",
+    "class_curves",
+    "class_curves_data",
+    "class_matrix",
+    "class_matrix_data",
+    "depth",
+    "depth_data",
+    "energy_map",
+    "energy_map_data",
+    "methods",
+    "methods_data",
+    "overlap_matrix",
+    "overlap_matrix_data",
+    "sanity",
+    "sanity_data",
+    "smallest_areas",
+    "smallest_areas_data",
+    "specificity_matrix",
+    "specificity_matrix_data",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from chanattr.errors import InputError
 from chanattr.evidence.evaluation import Evaluation, Interval, Summary
 from chanattr.pictures.figures import theme
 
@@ -48,6 +50,52 @@ def methods(found: Evaluation | Summary) -> go.Figure:
     theme.dress(figure, f"Methods at {told.layer}", f"{told.images} images, {areas}; bars are 95 % intervals over images",
                 height=170 + 30 * len(names))
     return figure.update_layout(showlegend=False, margin={"l": 150, "b": 64})
+
+
+class Depth(NamedTuple):
+    """What `depth` draws: layers in the order given, and what share of its entries a layer needs, by the first method."""
+
+    layers: tuple[str, ...]
+    needed: tuple[Interval, ...]
+    lost: tuple[Interval, ...]
+    entries: tuple[int, ...]
+
+
+def depth_data(found: Sequence[Evaluation | Summary]) -> Depth:
+    """a* and the deletion area of the first method over K, layer by layer.
+
+    Raises:
+        InputError: no layers.
+    """
+    told = [one.summary() if isinstance(one, Evaluation) else one for one in found]
+    if not told:
+        raise InputError("no evaluations to draw by depth; expected one a layer; evaluate a run first")
+
+    def over(interval: Interval, entries: int) -> Interval:
+        return Interval(*(value / entries for value in interval))
+
+    return Depth(layers=tuple(one.layer for one in told), needed=tuple(over(one.lines[0].smallest, one.entries) for one in told),
+                 lost=tuple(over(one.lines[0].deletion, one.entries) for one in told), entries=tuple(one.entries for one in told))
+
+
+def depth(found: Sequence[Evaluation | Summary]) -> go.Figure:
+    """The share of a layer's channels that are enough, and the share whose removal loses the class, with 95 % intervals, by layer."""
+    data = depth_data(found)
+    labels = [f"{layer}<br>K = {entries}" for layer, entries in zip(data.layers, data.entries, strict=True)]
+    figure = go.Figure()
+    series = (("enough: a* / K", data.needed, theme.ACCENT), ("lost without: deletion area / K", data.lost, theme.SLATE))
+    for shift, (name, intervals, colour) in enumerate(series):
+        known = [(label, one) for label, one in zip(labels, intervals, strict=True) if np.isfinite(one.value)]
+        bars = {"type": "data", "symmetric": False, "thickness": 1.5, "width": 4, "color": colour,
+                "array": [one.high - one.value for _, one in known], "arrayminus": [one.value - one.low for _, one in known]}
+        figure.add_trace(go.Scatter(x=[label for label, _ in known], y=[one.value for _, one in known], name=name, mode="lines+markers",
+                                    marker={"size": 9, "color": colour, "symbol": ("circle", "diamond")[shift]},
+                                    line={"color": colour, "width": 1.5}, error_y=bars,
+                                    hovertemplate="%{x}: %{y:.3f}<extra></extra>"))
+    top = max([one.high for _, intervals, _ in series for one in intervals if np.isfinite(one.high)], default=1.0)
+    figure.update_yaxes(title={"text": "share of the layer"}, range=[0, 1.12 * top])
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=labels)
+    return theme.dress(figure, "How much of each layer is needed", "means over images; bars are 95 % intervals", height=420)
 
 
 def _points(intervals: tuple[Interval, ...], names: list[str], colours: list[str], digits: int) -> go.Scatter:
