@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -66,6 +67,13 @@ def ask_predicted(question: Question, tail: Tail, images: Inputs) -> Asking:
     stem = tail.stem(images)
     goal = stem.logits.argmax(1)
     return make_asking(question, tail, stem, goal, fill_of("zero", stem.activation, tail.layer), one_a_row(goal))
+
+
+def some_rows(asking: Asking, rows: Int[Tensor, "S"]) -> Asking:
+    """The same question for some of its rows."""
+    members = tuple(asking.score.members[row] for row in rows.tolist())
+    return asking._replace(score=dataclasses.replace(asking.score, members=members), original=asking.original[rows],
+                           empty=asking.empty[rows], level=asking.level[rows], named=asking.named[rows])
 
 
 def one_a_row(targets: Int[Tensor, "N"]) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, make_asking, reaches, search_grid
+from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, make_asking, reaches, search_grid, some_rows
 from chanattr.attribution.image import groups_of_channels, mean_fill, per_image, shard_size_of, to_f4, to_i4, to_numpy
 from chanattr.attribution.inputs import check_finite, check_found, check_images, check_model, check_targets, goal_of
 from chanattr.attribution.question import Areas, Asked, Question, make_question
@@ -119,7 +119,7 @@ def answer_class(question: Question, tail: Tail, stem: Stem, *, target: int, nam
     row = torch.zeros(len(grid), dtype=torch.long, device=goal.device)
     final = judge(asking, masks[0], row)
     check_finite(final.score[None], [name or str(target)], "masked scores", unit="class")
-    whole = _alone(asking)
+    whole = some_rows(asking, torch.zeros(1, dtype=torch.long))  # all images of the class
     smallest = find_smallest(whole, grid, masks[:1], reaches(whole, final.score, final.top1, row)[None])
     last = judge(whole, smallest.mask, torch.zeros_like(smallest.area))
     outside = _held_out(asking, masks[1:], held_out)
@@ -163,9 +163,3 @@ def _held_out(asking: Asking, masks: Bool[Tensor, "F A K"], held_out: tuple[Tens
     sizes = torch.tensor([len(m) for m in held_out], device=masks.device, dtype=torch.float32)
     figures = torch.stack([final.score, final.top1, final.log_probability]).view(3, len(masks), areas)
     return (figures * sizes[None, :, None]).sum(1) / sizes.sum()
-
-
-def _alone(asking: Asking) -> Asking:
-    """The same question for the first row only: all images of the class."""
-    return asking._replace(score=dataclasses.replace(asking.score, members=asking.score.members[:1]), original=asking.original[:1],
-                           empty=asking.empty[:1], level=asking.level[:1], named=asking.named[:1])

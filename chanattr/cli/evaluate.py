@@ -11,8 +11,6 @@ import click
 from chanattr.cli.attribute import device_of, reward_of
 from chanattr.cli.evaluation import evaluation_text, keep
 from chanattr.errors import InputError
-from chanattr.evidence.baselines import BASELINES, SAMPLED
-from chanattr.evidence.peers import PEERS
 from chanattr.images import image_loader
 from chanattr.network.zoo import load_model
 from chanattr.runs.evaluate import evaluate_run
@@ -30,12 +28,11 @@ def run_evaluate(*, file: Path, images: Sequence[str], model: str | None, weight
         loaded = load_model(name, weights=weights, device=device_of(device))
         loader = image_loader(list(images), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids)
         chosen = list(layers) or [layer for layer in run.layers if label in run.labels(layer)]
-        own = list(methods) or [name for name in BASELINES if name not in SAMPLED]
         words = {run.per_image(layer, label, rows=[0]).settings.reward for layer in chosen} - {""}
         custom = [reward_of(word) for word in words if ":" in word]
-        methods = [*own, *(PEERS if peers else ())]
-        found = evaluate_run(run, loaded.module, loader, layers=chosen or None, label=label, methods=methods, limit=limit,
-                             reward=custom[0] if custom else None, score=loaded.score, channel_axis=axis, seed=seed, progress=not as_json)
+        found = evaluate_run(run, loaded.module, loader, layers=chosen or None, label=label, methods=list(methods) or None, peers=peers,
+                             limit=limit, reward=custom[0] if custom else None, score=loaded.score, channel_axis=axis, seed=seed,
+                             progress=not as_json)
     summaries = [one.summary() for one in found.values()]
     click.echo(json.dumps([one.as_dict() for one in summaries], indent=1) if as_json else evaluation_text(summaries))
     with open_run(file, "a") as run:  # after the figures are shown: a file that cannot be written costs nothing but its copy

@@ -44,10 +44,19 @@ def evaluation_text(found: Sequence[Summary]) -> str:
 def layer_text(one: Summary) -> str:
     """The methods at one layer."""
     rows = [(line.method, _with_range(line.share, 3), _with_range(line.behind, 2) if number else "-", _with_range(line.smallest, 1),
-             _figure(line.deletion.value, 1), _figure(line.evaluations, 0)) for number, line in enumerate(one.lines)]
+             _figure(line.deletion.value, 1), _figure(line.evaluations, 0), _figure(line.seconds, 2))
+            for number, line in enumerate(one.lines)]
     areas = count(len(one.areas), "area") + (f", {one.areas[0]} to {one.areas[-1]}" if one.areas else "")
     head = f"{one.layer}: {count(one.images, 'image')}, {areas} {one.unit}; {one.question['reward']}, {one.question['game']}"
-    return f"{head}\n" + table(("method", "share", "behind", "a*", "lost at", "evals"), rows)
+    return f"{head}\n" + table(("method", "share", "behind", "a*", "lost at", "evals", "s"), rows) + _part(one)
+
+
+def _part(one: Summary) -> str:
+    """What is to be said where a* or the deletion area is not over all images."""
+    needed, lost = one.lines[0].images
+    if (needed, lost) == (one.images, one.images):
+        return ""
+    return f"\na* is over {needed} of {count(one.images, 'image')}, 'lost at' over {lost}: those where every method has one"
 
 
 def depth_text(found: Sequence[Summary]) -> str:
@@ -67,7 +76,8 @@ def legend(one: Summary) -> str:
         "share: of what the best of these methods gains on selecting nothing, image by image and area by area, summed over both. ±: half "
         "of a 95 % bootstrap interval over images (--json has its ends).",
         f"behind: mean score that {first} is ahead. a*: fewest {one.unit} found that reach the level. lost at: fewest whose removal loses "
-        "the target as top class. evals: evaluations an image, for the sets of all areas.",
+        "the target as top class. evals, s: evaluations and seconds an image, for the sets of all areas (those of "
+        "the search are not in the file).",
         f"{first} is the search of the file; the others rank all {one.unit}, and their sets are the first of that order. "
         "shapley and banzhaf cost hundreds to thousands of evaluations: --method names them.")
     return "\n".join(line for note in words for line in textwrap.wrap(note, TERMINAL, subsequent_indent="  "))

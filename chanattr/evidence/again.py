@@ -18,7 +18,7 @@ from chanattr.search.objective import Reward
 
 def question_again(found: ImageAttribution, model: nn.Module, layer: Layer, fill: Fill, *, reward: str | Reward | None = None,
                    score: Callable[..., Tensor] | None = None, batch_size: int | None = None,
-                   memory_budget: str | int | float | None = None) -> Question:
+                   memory_budget: str | int | float | None = None, digest: str | None = None) -> Question:
     """The question that a record answers, complete once more.
 
     Args:
@@ -26,6 +26,7 @@ def question_again(found: ImageAttribution, model: nn.Module, layer: Layer, fill
         model, layer, fill: that it is of, at hand.
         reward, score: the callables, where the question has its own.
         batch_size, memory_budget: as for `per_image`.
+        digest: of the model, where it is known already.
 
     Raises:
         InputError: it was asked of another model, or with callables that are not given.
@@ -38,7 +39,7 @@ def question_again(found: ImageAttribution, model: nn.Module, layer: Layer, fill
     asked = Asked(areas=settings.areas or "smallest", search=settings.search, reward=reward or settings.reward, game=settings.game,
                   level=settings.level, refine=settings.refine, score=score, seed=settings.seed, model=settings.model,
                   preprocessing=settings.preprocessing, group=group, batch_size=batch_size, memory_budget=memory_budget)
-    question = make_question(asked, model, layer, fill)
+    question = make_question(asked, model, layer, fill, digest=digest)
     for name, stored, now in settings.differences(question.settings):
         if name not in ("folds", "certify"):
             raise InputError(f"found has {name}={stored!r}, but here it is {now!r}; expected the model and the question that it was asked "

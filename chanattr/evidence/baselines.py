@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from chanattr.attribution.asking import Asking
 from chanattr.attribution.score import NetworkScore, channels_last
+from chanattr.network.exactly import float32_exactly
 from chanattr.network.hooks import change, frozen
 from chanattr.network.inputs import tensors_of, with_tensors
 from chanattr.network.outputs import Inputs, call, logits_of
@@ -216,9 +217,10 @@ def _at_layer(subject: Subject, images: Inputs) -> tuple[Float[Tensor, "N P L"],
         kept.append(activation.detach().clone().requires_grad_())
         return kept[-1]
 
-    with frozen(subject.model), change(subject.model, score.tail.layer.name, leaf), torch.enable_grad():
+    targets = score.targets.clone()  # which may have been made in inference mode
+    with frozen(subject.model), change(subject.model, score.tail.layer.name, leaf), torch.enable_grad(), float32_exactly():
         logits = logits_of(call(subject.model, images), subject.output_score).float()
-        slopes = torch.autograd.grad(score.reward(logits, score.targets).sum(), kept)[0]
+        slopes = torch.autograd.grad(score.reward(logits, targets).sum(), kept)[0]
     return channels_last(kept[0].detach(), score.tail.layer).float(), channels_last(slopes, score.tail.layer).float()
 
 

@@ -114,6 +114,7 @@ def _certified(question: Question, tail: Tail, stem: Stem, found: ImageAttributi
     proved = certify_smallest(asking, Smallest(area, mask, torch.zeros(len(goal), device=goal.device)))
     changed = to_numpy((proved.mask != mask).any(1))
     new: dict[str, Any] = _changed(asking, found, proved.mask, changed) | certificates(proved, question.settings.game)
+    new["pruned"] = new["pruned"] + found.pruned  # of an earlier certification, too
     return dataclasses.replace(found, settings=question.settings, smallest_area=to_i4(proved.area), smallest_mask=to_numpy(proved.mask),
                                **new)
 

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from chanattr.attribution.asking import Asking, find_smallest, judge, make_asking, one_a_row, reaches, reaches_level
+from chanattr.attribution.asking import Asking, find_smallest, judge, make_asking, one_a_row, reaches_level, search_grid, some_rows
 from chanattr.attribution.image import shard_size_of, to_f4, to_i4, to_numpy
-from chanattr.attribution.inputs import check_found, check_images, check_model
+from chanattr.attribution.inputs import check_finite, check_found, check_images, check_model
 from chanattr.attribution.question import Question
 from chanattr.attribution.score import Fill
 from chanattr.errors import InputError
 from chanattr.evidence.again import fill_again, question_again
-from chanattr.evidence.baselines import BASELINES, SAMPLED, Baseline, Subject, in_float32
+from chanattr.evidence.baselines import BASELINES, SAMPLED, Baseline, Subject, Worth, in_float32
 from chanattr.evidence.evaluation import Evaluation, join
 from chanattr.evidence.peers import PEERS
 from chanattr.network.clock import wait
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs, device_of
-from chanattr.network.tail import Stem, Tail, bind
+from chanattr.network.tail import Stem, Tail, bind, take_stem
 from chanattr.progress import Progress, advance
 from chanattr.records import NOT_RUN, ImageAttribution
 from chanattr.search.family import largest
@@ -33,10 +34,13 @@ from chanattr.search.objective import Reward
 from chanattr.search.smallest import nested, on_grid
 from chanattr.settings import area_grid
 
+LOG = logging.getLogger(__name__)
+
 
 def evaluate(model: nn.Module, images: Inputs, found: ImageAttribution, *, methods: Sequence[str] | Mapping[str, Baseline] | None = None,
-             reward: str | Reward | None = None, score: Callable[..., Tensor] | None = None, channel_axis: int | None = None,
-             seed: int = 0, batch_size: int | None = None, engine: str = "auto", progress: Progress = False) -> Evaluation:
+             peers: bool = False, reward: str | Reward | None = None, score: Callable[..., Tensor] | None = None,
+             channel_axis: int | None = None, seed: int = 0, batch_size: int | None = None, engine: str = "auto",
+             progress: Progress = False) -> Evaluation:
     """How good answers are beside those of other methods.
 
     A baseline ranks the channels; its sets are the first k of its order, at the areas of `found`; its a* is bisected from the same grid as
@@ -48,6 +52,7 @@ def evaluate(model: nn.Module, images: Inputs, found: ImageAttribution, *, metho
         found: answers to hold against the others; rows that were not run are left out.
         methods: names of `BASELINES` and `PEERS`, or a mapping of names to functions of a `Subject`; None is all of `BASELINES` but
             Shapley and Banzhaf values.
+        peers: other toolkits' methods too, those of `PEERS` that run on this model; the log says why one does not.
         reward, score: the callables that `found` was asked with, where it was asked with some.
         channel_axis: of the layer's output, where `found` was asked with one.
         seed: of what baselines draw.
@@ -68,6 +73,9 @@ def evaluate(model: nn.Module, images: Inputs, found: ImageAttribution, *, metho
         ('exact', 'random')
     """
     baselines = baselines_of(methods)
+    if not isinstance(found, ImageAttribution):
+        raise InputError(f"found is {type(found).__name__}; expected an ImageAttribution; pass what per_image gave for these images")
+    check_names(found, baselines)
     count = check_images(images)
     check_model(model, take_rows(images, slice(0, 2)), score)
     if len(found) != count:
@@ -76,14 +84,18 @@ def evaluate(model: nn.Module, images: Inputs, found: ImageAttribution, *, metho
     ran = np.flatnonzero(found.smallest_area != NOT_RUN)
     if not len(ran):
         raise InputError(f"none of the {len(found)} rows of found was run; expected answers; attribute these images first")
-    question, parts = None, []
+    question: Question | None = None
+    parts: list[Evaluation] = []
     with advance(progress, len(ran), f"images at {found.layer}") as tell:
         for rows in np.array_split(ran, -(-len(ran) // shard_size_of(model))):
             own, shard = found[rows], take_rows(images, torch.from_numpy(rows).to(device_of(model)))
             stem = tail.stem(shard)
             fill = fill_again(own, stem.activation, tail.layer)
             question = question or question_again(own, model, tail.layer, fill, reward=reward, score=score, batch_size=batch_size)
-            parts.append(evaluate_rows(Here(model, tail, stem, shard, question, fill, score), own, baselines, seed=seed))
+            here = Here(model, tail, stem, shard, question, fill, score)
+            if peers and not parts:
+                baselines |= working(here, own, PEERS)
+            parts.append(evaluate_rows(here, own, baselines, seed=seed))
             tell(len(rows))
     return join(parts)
 
@@ -144,11 +156,25 @@ def _searched(asking: Asking, gone: Asking, found: ImageAttribution) -> Sets:
     """The answers as they are stored, scored again here, and a deletion search."""
     device = asking.original.device
     masks = torch.from_numpy(found.masks).to(device)
-    scores, top1 = _figures(asking, masks)
-    nothing = torch.zeros(len(found), 0, dtype=torch.bool, device=device)
-    none = masks.new_zeros(len(found), 0, asking.question.family.size)
-    lost = find_smallest(gone, torch.zeros(0, dtype=torch.long, device=device), none, nothing)
-    return Sets(scores, top1, found.smallest_area, to_i4(lost.area), found.evaluations, np.full(len(found), np.nan, np.float32))
+    scores, top1 = _figures(asking, masks, found.keys)
+    cost = found.evaluations if len(found.areas) else found.refine_evaluations
+    return Sets(scores, top1, found.smallest_area, _lost(gone), cost, np.full(len(found), np.nan, np.float32))
+
+
+def _lost(gone: Asking) -> np.ndarray:
+    """The deletion area by searches: bracketed from above, and over the whole grid where even the loss of everything keeps the class."""
+    size, device = gone.question.family.size, gone.original.device
+    none = torch.zeros(0, dtype=torch.long, device=device)
+    every = torch.zeros(len(gone.original), 0, size, dtype=torch.bool, device=device)
+    area = find_smallest(gone, none, every, every[..., 0]).area
+    missing = torch.nonzero(area < 0)[:, 0]
+    if len(missing):
+        grid = torch.tensor(area_grid(size), device=device)
+        settings = dataclasses.replace(gone.question.settings, areas=tuple(grid.tolist()))
+        part = some_rows(gone, missing)._replace(question=dataclasses.replace(gone.question, settings=settings))
+        masks, _ = search_grid(part, grid)
+        area[missing] = find_smallest(part, grid, masks, _reached(part, masks)).area
+    return to_i4(area)
 
 
 def _ranked(subject: Subject, gone: Asking, found: ImageAttribution, baseline: Baseline) -> Sets:
@@ -156,12 +182,12 @@ def _ranked(subject: Subject, gone: Asking, found: ImageAttribution, baseline: B
     asking, count = subject.asking, len(found)
     wait(asking.original.device)
     start = time.perf_counter()
-    worth = baseline(subject)
+    worth = checked_worth(baseline(subject), count, asking.question.family.size, baseline)
     wait(asking.original.device)
     seconds = (time.perf_counter() - start) / count
-    values = checked_worth(worth.values, count, asking.question.family.size, baseline)
-    scores, top1 = _figures(asking, nested_masks(values, torch.from_numpy(found.areas.astype(np.int64)).to(values.device)))
-    smallest, lost = (_first_that_reaches(one, values, found.areas) for one in (asking, gone))
+    values, grid = worth.values, area_grid(asking.question.family.size)
+    scores, top1 = _figures(asking, nested_masks(values, torch.from_numpy(found.areas.astype(np.int64)).to(values.device)), found.keys)
+    smallest, lost = _first_that_reaches(asking, values, found.areas.tolist() or grid), _first_that_reaches(gone, values, grid)
     return Sets(scores, top1, smallest, lost, np.full(count, worth.evaluations, np.float32), np.full(count, seconds, np.float32))
 
 
@@ -171,29 +197,61 @@ def nested_masks(values: Float[Tensor, "N K"], areas: Tensor) -> Bool[Tensor, "N
     return largest(rows, sizes).view(len(values), len(areas), values.shape[1])
 
 
-def _figures(asking: Asking, masks: Bool[Tensor, "N A K"]) -> tuple[np.ndarray, np.ndarray]:
+def _figures(asking: Asking, masks: Bool[Tensor, "N A K"], keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Scores and top-1 of masks, [N, A] each."""
     count, areas = masks.shape[:2]
     if not areas:
         return np.zeros((count, 0), np.float32), np.zeros((count, 0), bool)
     row = torch.arange(count, device=masks.device).repeat_interleave(areas)
     final = judge(asking, masks.flatten(0, 1), row)
+    check_finite(final.score.view(count, areas), keys, "masked scores")
     return to_f4(final.score.view(count, areas)), to_numpy(final.top1.view(count, areas) > 0.5)
 
 
-def _first_that_reaches(asking: Asking, values: Float[Tensor, "N K"], areas: np.ndarray) -> np.ndarray:
+def _first_that_reaches(asking: Asking, values: Float[Tensor, "N K"], areas: Sequence[int]) -> np.ndarray:
     """a* along an order: on the grid, then bisected to the exact count where the question is so."""
-    size, count = values.shape[1], len(values)
-    grid = torch.tensor(areas if len(areas) else area_grid(size), dtype=torch.long, device=values.device)
+    grid = torch.tensor(areas, dtype=torch.long, device=values.device)
     masks = nested_masks(values, grid)
-    row = torch.arange(count, device=values.device).repeat_interleave(len(grid))
-    final = judge(asking, masks.flatten(0, 1), row)
-    reached_at = reaches(asking, final.score, final.top1, row).view(count, len(grid))
-    empty = reaches_level(asking, torch.zeros_like(masks[:, 0]), torch.arange(count, device=values.device))
-    found = on_grid(grid, masks, reached_at, empty)
+    rows = torch.arange(len(values), device=values.device)
+    empty = reaches_level(asking, torch.zeros_like(masks[:, 0]), rows)
+    found = on_grid(grid, masks, _reached(asking, masks), empty)
     if asking.question.settings.refine:
         found = nested(found, grid, values, lambda masks, rows: reaches_level(asking, masks, rows))
     return to_i4(found.area)
+
+
+def _reached(asking: Asking, masks: Bool[Tensor, "N A K"]) -> Bool[Tensor, "N A"]:
+    """Which masks reach their row's level."""
+    count, areas = masks.shape[:2]
+    row = torch.arange(count, device=masks.device).repeat_interleave(areas)
+    return reaches_level(asking, masks.flatten(0, 1), row).view(count, areas)
+
+
+def check_names(found: ImageAttribution, baselines: Mapping[str, Baseline]) -> None:
+    """Refuses a method with the name of the search.
+
+    Raises:
+        InputError: so.
+    """
+    if found.settings.search.name in baselines:
+        raise InputError(f"a method is named {found.settings.search.name!r}, as the search of these answers is; expected another name; "
+                         "rename it")
+
+
+def working(here: Here, found: ImageAttribution, peers: Mapping[str, Baseline]) -> dict[str, Baseline]:
+    """The peers that run on the first image; the others are named in the log, with the reason."""
+    first = torch.zeros(1, dtype=torch.long, device=here.stem.logits.device)
+    goal = torch.from_numpy(found.targets[:1].astype(np.int64)).to(first.device)
+    asking = make_asking(here.question, here.tail, take_stem(here.stem, first), goal, here.fill.of(first), one_a_row(goal))
+    subject = Subject(in_float32(asking), here.model, take_rows(here.images, first), here.output_score, found.keys[:1])
+    kept = {}
+    for name, peer in peers.items():
+        try:
+            peer(subject)
+            kept[name] = peer
+        except InputError as error:
+            LOG.warning("%s is left out at %s: %s", name, found.layer, error)
+    return kept
 
 
 def baselines_of(methods: Sequence[str] | Mapping[str, Baseline] | None) -> dict[str, Baseline]:
@@ -204,6 +262,9 @@ def baselines_of(methods: Sequence[str] | Mapping[str, Baseline] | None) -> dict
     """
     if isinstance(methods, Mapping):
         return dict(methods)
+    if methods is not None and not isinstance(methods, (str, Sequence)):
+        raise InputError(f"methods={methods!r}; expected names, or a mapping of names to functions of a Subject; leave it out for "
+                         "the usual")
     if methods is None:
         return {name: function for name, function in BASELINES.items() if name not in SAMPLED}
     names, known = [methods] if isinstance(methods, str) else list(methods), BASELINES | PEERS
@@ -216,17 +277,19 @@ def baselines_of(methods: Sequence[str] | Mapping[str, Baseline] | None) -> dict
     return {name: known[name] for name in names}
 
 
-def checked_worth(values: Tensor, rows: int, entries: int, baseline: Baseline) -> Float[Tensor, "N K"]:
+def checked_worth(worth: Any, rows: int, entries: int, baseline: Baseline) -> Worth:
     """What a baseline gave, if it is one finite number a channel.
 
     Raises:
         InputError: it is not.
     """
     name = getattr(baseline, "__name__", type(baseline).__name__)
-    if tuple(values.shape) != (rows, entries):
-        raise InputError(f"baseline {name} gave values of shape {tuple(values.shape)}; expected {(rows, entries)}, one for every image and "
-                         "entry of a mask; correct the function")
-    if not values.isfinite().all():
+    if not isinstance(worth, Worth):
+        raise InputError(f"baseline {name} gave {type(worth).__name__}; expected a Worth; return Worth(values, evaluations)")
+    if tuple(worth.values.shape) != (rows, entries):
+        raise InputError(f"baseline {name} gave values of shape {tuple(worth.values.shape)}; expected {(rows, entries)}, one for every "
+                         "image and entry of a mask; correct the function")
+    if not worth.values.isfinite().all():
         raise InputError(f"baseline {name} gave values that are not finite; expected numbers to rank by; correct the function, or check "
                          "the precision of the model")
-    return values.float()
+    return worth._replace(values=worth.values.float())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +13,10 @@ from chanattr.errors import InputError
 from chanattr.settings import Settings
 
 RESAMPLES, SIDES = 2000, (2.5, 97.5)  # of the bootstrap over images; percentiles
+BLOCK = 2_000_000  # rows drawn at once, at most
 CLEARLY = 1e-3  # of a score: by what another has to be higher to count
+
+Resamples = Callable[[], Iterator[np.ndarray]]
 
 
 class Interval(NamedTuple):
@@ -142,7 +145,9 @@ class Evaluation:
         Args:
             seed: of the resamples, which are the same for every figure.
         """
-        drawn = np.random.default_rng(seed).integers(0, max(1, len(self)), (RESAMPLES, len(self)))
+        def drawn() -> Iterator[np.ndarray]:
+            return resamples(len(self), seed)
+
         worse = self.original if self.settings.game == "delete" else self.empty  # with nothing selected
         gains = (-1 if self.settings.game == "delete" else 1) * (self.scores - worse[:, None])
         return tuple(self._line(number, gains, drawn) for number in range(len(self.methods)))
@@ -152,7 +157,7 @@ class Evaluation:
         return Summary(layer=self.layer, question=self.settings.as_dict(), unit=self.settings.unit, images=len(self),
                        areas=tuple(self.areas.tolist()), entries=self.entries, lines=self.table(seed))
 
-    def _line(self, number: int, gains: np.ndarray, drawn: np.ndarray) -> Line:
+    def _line(self, number: int, gains: np.ndarray, drawn: Resamples) -> Line:
         own, behind = self.scores[number], gains[0] - gains[number]
         sizes, losses = _everywhere(self.smallest_area), _everywhere(self.deletion_area)
         return Line(
@@ -186,36 +191,45 @@ def join(parts: Sequence[Evaluation]) -> Evaluation:
     return dataclasses.replace(first, keys=tuple(key for part in parts for key in part.keys), **named)
 
 
-def mean_of(values: np.ndarray, drawn: np.ndarray) -> Interval:
+def resamples(count: int, seed: int) -> Iterator[np.ndarray]:
+    """Rows drawn with replacement, i8 [R, N], in blocks of a bounded size that are 2,000 resamples together."""
+    generator, left = np.random.default_rng(seed), RESAMPLES
+    while left and count:
+        size = min(left, max(1, BLOCK // count))
+        yield generator.integers(0, count, (size, count))
+        left -= size
+
+
+def mean_of(values: np.ndarray, drawn: Resamples) -> Interval:
     """Mean over images, those that are NaN left out, with its interval.
 
     Args:
         values: [N].
-        drawn: rows of the resamples, i8 [R, N].
+        drawn: gives the resamples.
     """
-    if not np.isfinite(values).any():
-        return Interval(np.nan, np.nan, np.nan)
     known = np.isfinite(values)
-    weight = known[drawn].sum(1)
-    means = np.where(known, values, 0)[drawn].sum(1)[weight > 0] / weight[weight > 0]
-    low, high = np.percentile(means, SIDES)
-    return Interval(float(values[known].mean()), float(low), float(high))
+    return _ratio(np.where(known, values, 0), known.astype(float), drawn)
 
 
-def share_of(above: np.ndarray, best: np.ndarray, drawn: np.ndarray) -> Interval:
+def share_of(above: np.ndarray, best: np.ndarray, drawn: Resamples) -> Interval:
     """Ratio of sums over images and areas, with its interval; NaN where the best is nothing.
 
     Not a mean of ratios at each area: where few channels score no better than none, such a ratio is of noise.
 
     Args:
         above, best: [N, A].
-        drawn: rows of the resamples, i8 [R, N].
+        drawn: gives the resamples.
     """
-    own, whole = above.sum(1), best.sum(1)
-    if not above.size or whole.sum() <= 0:
+    return _ratio(above.sum(1), best.sum(1), drawn)
+
+
+def _ratio(own: np.ndarray, whole: np.ndarray, drawn: Resamples) -> Interval:
+    """Ratio of two sums over images; NaN where the second is not above 0."""
+    if not whole.sum() > 0:
         return Interval(np.nan, np.nan, np.nan)
-    resampled = whole[drawn].sum(1)
-    low, high = np.percentile(own[drawn].sum(1)[resampled > 0] / resampled[resampled > 0], SIDES)
+    found = np.concatenate([np.stack([own[rows].sum(1), whole[rows].sum(1)]) for rows in drawn()], axis=1)
+    found = found[:, found[1] > 0]
+    low, high = np.percentile(found[0] / found[1], SIDES)
     return Interval(float(own.sum() / whole.sum()), float(low), float(high))
 
 def _plain(value: Any) -> Any:

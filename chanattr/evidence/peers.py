@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from chanattr.attribution.score import channels_last
 from chanattr.errors import InputError
 from chanattr.evidence.baselines import Baseline, Subject, Worth, by_entry
+from chanattr.network.exactly import float32_exactly
 from chanattr.network.hooks import frozen
 from chanattr.network.inputs import tensors_of, with_tensors
 from chanattr.network.names import find
@@ -42,7 +44,7 @@ def internal_influence(subject: Subject) -> Worth:
 
 def layer_gradient_shap(subject: Subject) -> Worth:
     """Captum's LayerGradientShap, with a zero input as the only baseline."""
-    baselines = tuple(torch.zeros_like(tensor) for tensor in tensors_of(subject.images))
+    baselines = tuple(torch.zeros_like(tensor[:1]) for tensor in tensors_of(subject.images))
     return _captum(subject, "LayerGradientShap", SAMPLES, baselines=baselines, n_samples=SAMPLES, stdevs=0.09)
 
 
@@ -64,10 +66,14 @@ def concept_relevance(subject: Subject) -> Worth:
     if subject.asking.question.settings.reward != "logit" or layer.name != find(subject.model, layer.name)[1]:
         raise InputError(f"concept_relevance at {layer.name!r} of the reward {subject.asking.question.settings.reward!r}; expected a "
                          "module's output and the reward 'logit', which is all that it explains; leave it out")
-    images = tensors_of(subject.images)[0].detach().clone().requires_grad_()
+    inputs = tensors_of(subject.images)
+    if len(inputs) > 1 or subject.output_score is not None:
+        raise InputError(f"concept_relevance of a model with {len(inputs)} inputs and {'a' if subject.output_score else 'no'} score "
+                         "function; expected one image tensor and logits as the output; leave it out")
     asked = [{"y": [target]} for target in subject.score.targets.tolist()]
-    with frozen(subject.model), torch.enable_grad():
-        given = attribution.CondAttribution(subject.model)(images, asked, composites.EpsilonPlusFlat(), record_layer=[layer.name])
+    with _left_as_found(subject.model), _failures("concept_relevance", layer.name):
+        given = attribution.CondAttribution(subject.model)(inputs[0].detach().clone().requires_grad_(), asked,
+                                                           composites.EpsilonPlusFlat(), record_layer=[layer.name])
     relevance = channels_last(given.relevances[layer.name].detach(), layer).float().sum(1)
     return Worth(by_entry(subject, relevance), 1.0)
 
@@ -94,7 +100,7 @@ class _Rewarded(nn.Module):
 
 @torch.inference_mode(False)
 def _captum(subject: Subject, name: str, evaluations: float, **options: Any) -> Worth:
-    """One of Captum's layer attributions, summed over positions.
+    """One of Captum's layer attributions, summed over positions; one image at a time.
 
     Raises:
         InputError: Captum is not installed, cannot name this call of the layer, or fails on this model.
@@ -104,19 +110,57 @@ def _captum(subject: Subject, name: str, evaluations: float, **options: Any) -> 
     if number > 1:
         raise InputError(f"{name} at {layer.name!r}; expected a layer's only call, for Captum cannot tell calls apart; leave it out here")
     method: Callable[..., Any] = getattr(_imported("captum.attr", "captum"), name)
-    training, network = subject.model.training, _Rewarded(subject)
-    network.training = training  # the wrapper alone: the model stays in its own mode
-    inputs = tuple(tensor.detach().clone() for tensor in tensors_of(subject.images))
+    network = _Rewarded(subject)
+    network.training = subject.model.training  # the wrapper alone: the model stays in its own mode
     where = {"attribute_to_layer_input": is_input} if is_input else {}
+    values = []
+    for row in range(len(subject.keys)):  # one by one: what is drawn, and memory, hang on no other image
+        inputs = tuple(tensor[row:row + 1].detach().clone() for tensor in tensors_of(subject.images))
+        inputs = tuple(tensor.requires_grad_() if tensor.is_floating_point() else tensor for tensor in inputs)
+        with _left_as_found(subject.model), _failures(name, layer.name), _drawn_from(subject.generator(row)):
+            given = method(network, module).attribute(inputs, additional_forward_args=(subject.score.targets[row:row + 1].clone(),),
+                                                      **where, **options)
+        found = given[0] if isinstance(given, tuple) else given
+        values.append(channels_last(found.detach(), layer).float().sum(1))
+    return Worth(by_entry(subject, torch.cat(values)), evaluations)
+
+
+@contextmanager
+def _left_as_found(model: nn.Module) -> Iterator[None]:
+    """Inside, the model runs frozen and in float32; afterwards no module keeps an attribute (Captum's DeepLift leaves activations)."""
+    before = {module: set(vars(module)) for module in model.modules()}
     try:
-        with torch.random.fork_rng(devices=[]), frozen(subject.model), torch.enable_grad():
-            torch.manual_seed(subject.seed)
-            given = method(network, module).attribute(inputs, additional_forward_args=(subject.score.targets,), **where, **options)
+        with frozen(model), torch.enable_grad(), float32_exactly():
+            yield
+    finally:
+        for module, names in before.items():
+            for name in set(vars(module)) - names:
+                delattr(module, name)
+
+
+@contextmanager
+def _failures(name: str, layer: str) -> Iterator[None]:
+    """Another toolkit's failure as this one's error; a full memory stays what it is.
+
+    Raises:
+        InputError: it failed.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise
     except Exception as error:
-        raise InputError(f"{name} failed at {layer.name!r} ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
-                         "expected a model that Captum takes; leave this method out") from error
-    values = given[0] if isinstance(given, tuple) else given
-    return Worth(by_entry(subject, channels_last(values.detach(), layer).float().sum(1)), evaluations)
+        first = (str(error).splitlines() or [""])[0]
+        raise InputError(f"{name} failed at {layer!r} ({type(error).__name__}: {first}); expected a model that it takes; leave this method "
+                         "out") from error
+
+
+@contextmanager
+def _drawn_from(generator: torch.Generator) -> Iterator[None]:
+    """Inside, torch's own random numbers come from a seed of the generator; afterwards they go on as before, on every device."""
+    with torch.random.fork_rng():
+        torch.manual_seed(generator.initial_seed())
+        yield
 
 
 def _imported(module: str, package: str) -> Any:
@@ -128,4 +172,5 @@ def _imported(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise InputError(f"{package} is not installed ({error}); expected it for this method; install chanattr[peers]") from error
+        raise InputError(f"{package} cannot be imported, or what it needs is not installed ({error}); expected it for this method; install "
+                         "chanattr[peers]") from error

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from chanattr.errors import InputError
 from chanattr.evidence.again import fill_again, question_again
 from chanattr.evidence.baselines import Baseline
-from chanattr.evidence.evaluate import Here, baselines_of, evaluate_rows
+from chanattr.evidence.evaluate import Here, baselines_of, check_names, evaluate_rows, working
 from chanattr.evidence.evaluation import Evaluation, join
+from chanattr.evidence.peers import PEERS
 from chanattr.network.outputs import device_of
-from chanattr.network.tail import Tail, bind, stems, take_stem
+from chanattr.network.tail import Tail, bind, stems
+from chanattr.network.weights import model_sha256
 from chanattr.progress import Progress, advance
+from chanattr.records import ImageAttribution
 from chanattr.runs.shards import Shard, shards
 from chanattr.search.objective import Reward
+from chanattr.settings import STEPS, check_number
 from chanattr.store import Run
 
 
 def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: Sequence[str] | None = None, label: str = "exact",
-                 methods: Sequence[str] | Mapping[str, Baseline] | None = None, limit: int | None = None,
-                 reward: str | Reward | None = None, score: Callable[..., Tensor] | None = None,
+                 methods: Sequence[str] | Mapping[str, Baseline] | None = None, peers: bool = False,
+                 limit: int | None = None, reward: str | Reward | None = None, score: Callable[..., Tensor] | None = None,
                  channel_axis: int | None = None, seed: int = 0, batch_size: int | None = None,
                  engine: str = "auto", progress: Progress = True) -> dict[str, Evaluation]:
     """How good the answers of a run are beside those of other methods; see `chanattr.evaluate`.
@@ -34,7 +37,7 @@ def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: S
         loader: of the pictures, as for `attribute`; those that the run has no answer for are passed over.
         layers: of the run; None is all that have answers under the label.
         label: under which the answers lie.
-        methods, reward, score, channel_axis, seed, batch_size, engine: as for `evaluate`.
+        methods, peers, reward, score, channel_axis, seed, batch_size, engine: as for `evaluate`.
         limit: images at most, the first of the loader that have answers at every layer.
         progress: True for a bar, False, or ``f(done, total)``.
 
@@ -45,10 +48,15 @@ def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: S
         InputError: none of the pictures has answers, or they are of another model.
         StoreError: no such answers.
     """
+    if limit is not None:
+        check_number(f"limit={limit!r}", limit, STEPS)
     baselines = baselines_of(methods)
     names = list(layers) if layers is not None else [layer for layer in run.layers if label in run.labels(layer)]
     known = set.intersection(*[run.finished(layer, label) for layer in names]) if names else set()
     total = min(len(known), limit or len(known)) * len(names)
+    table, digest = run.images(), model_sha256(model)
+    bytes_known = dict(zip(table.keys, map(bytes, table.sha256), strict=True))
+    chosen_methods = {layer: dict(baselines) for layer in names}
     tails: dict[str, Tail] = {}
     parts: dict[str, list[Evaluation]] = {layer: [] for layer in names}
     left = limit or len(known)
@@ -59,11 +67,15 @@ def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: S
             if not rows:
                 continue
             chosen = shard.rows(rows)
+            _check_bytes(chosen, bytes_known)
             images = chosen.images.to(device_of(model))
             tails = tails or bind(model, images[:2], names, engine=engine, score=score, channel_axis=channel_axis)
-            for layer, part in _evaluated(run, model, tails, images, chosen, label, baselines, reward=reward, score=score, seed=seed,
-                                          batch_size=batch_size):
-                parts[layer].append(part)
+            for layer, here, found in _questions(run, model, tails, images, chosen, label, reward=reward, score=score, digest=digest,
+                                                 batch_size=batch_size):
+                if not parts[layer]:
+                    check_names(found, baselines)
+                    chosen_methods[layer] |= working(here, found, PEERS) if peers else {}
+                parts[layer].append(evaluate_rows(here, found, chosen_methods[layer], seed=seed))
                 tell(len(rows))
             if left <= 0:
                 break
@@ -73,14 +85,24 @@ def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: S
     return {layer: join(found) for layer, found in parts.items()}
 
 
-def _evaluated(run: Run, model: nn.Module, tails: Mapping[str, Tail], images: Tensor, shard: Shard, label: str,
-               baselines: Mapping[str, Baseline], *, reward: str | Reward | None, score: Callable[..., Tensor] | None, seed: int,
-               batch_size: int | None) -> Iterable[tuple[str, Evaluation]]:
-    """One shard's evaluation at every layer, in turn; the stem runs once for all."""
+def _questions(run: Run, model: nn.Module, tails: Mapping[str, Tail], images: Tensor, shard: Shard, label: str, *,
+               reward: str | Reward | None, score: Callable[..., Tensor] | None, digest: str,
+               batch_size: int | None) -> Iterator[tuple[str, Here, ImageAttribution]]:
+    """One shard's question at every layer, in turn, with the run's answers; the stem runs once for all."""
     for layer, stem in stems(tails, images).items():
-        found = run.per_image(layer, label, rows=list(shard.keys))
-        tail = tails[layer]
-        stem = take_stem(stem, torch.arange(len(shard.keys), device=stem.logits.device))
+        found, tail = run.per_image(layer, label, rows=list(shard.keys)), tails[layer]
         fill = fill_again(found, stem.activation, tail.layer)
-        question = question_again(found, model, tail.layer, fill, reward=reward, score=score, batch_size=batch_size)
-        yield layer, evaluate_rows(Here(model, tail, stem, images, question, fill, score), found, baselines, seed=seed)
+        question = question_again(found, model, tail.layer, fill, reward=reward, score=score, batch_size=batch_size, digest=digest)
+        yield layer, Here(model, tail, stem, images, question, fill, score), found
+
+
+def _check_bytes(shard: Shard, known: Mapping[str, bytes]) -> None:
+    """Refuses another picture under a key of the run.
+
+    Raises:
+        InputError: so.
+    """
+    for key, digest in zip(shard.keys, map(bytes, shard.sha256), strict=True):
+        if any(digest) and any(known[key]) and digest != known[key]:
+            raise InputError(f"picture {key!r} has other bytes than in the run; expected the one that was attributed; give the folder that "
+                             "the run was made from")

@@ -34,8 +34,8 @@ def images() -> Tensor:
 
 
 def subject_of(network: nn.Module, images: Tensor, *, fill: Any = "zero", group: Any = "", keys: tuple[str, ...] = ("a", "b", "c"),
-               targets: tuple[int, ...] = TARGETS) -> Subject:
-    tail = bind(network, images[:2], ["1"])["1"]
+               targets: tuple[int, ...] = TARGETS, layer: str = "1") -> Subject:
+    tail = bind(network, images[:2], [layer])[layer]
     stem = tail.stem(images)
     filled = fill_of(fill, stem.activation, tail.layer)
     question = make_question(Asked(group=group), network, tail.layer, filled)

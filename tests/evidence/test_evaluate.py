@@ -103,6 +103,7 @@ def test_answers_without_areas_have_a_smallest_area_alone(network: nn.Module, im
     assert told.scores.shape == (2, 5, 0)
     line = told.table()[1]
     assert np.isnan(line.share.value)
+    assert np.array_equal(told.evaluations[0], found.refine_evaluations)
     assert line.more.value >= 0
 
 
@@ -122,13 +123,58 @@ def test_intervals_against_a_slow_bootstrap() -> None:
     values[3] = np.nan
     drawn = generator.integers(0, 12, (500, 12))
     means = [np.nanmean(values[rows]) for rows in drawn]
-    found = mean_of(values, drawn)
+    found = mean_of(values, lambda: iter([drawn[:200], drawn[200:]]))
     assert found == pytest.approx((np.nanmean(values), np.percentile(means, 2.5), np.percentile(means, 97.5)))
     above, best = generator.random((12, 3)), 1 + generator.random((12, 3))
     shares = [above[rows].sum() / best[rows].sum() for rows in drawn]
     wanted = (above.sum() / best.sum(), np.percentile(shares, 2.5), np.percentile(shares, 97.5))
-    assert share_of(above, best, drawn) == pytest.approx(wanted)
-    assert np.isnan(share_of(above, -best, drawn).value)
+    assert share_of(above, best, lambda: iter([drawn])) == pytest.approx(wanted)
+    assert np.isnan(share_of(above, -best, lambda: iter([drawn])).value)
+
+
+class Saturated(nn.Module):
+    """The target stays the top class when everything is dropped, and is lost when channel 0 alone is: the others speak against it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        channels = nn.functional.pad(images.mean((2, 3)).abs(), (0, 5))[:, :8] + 1
+        return self.after(channels[:, :, None, None])
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = torch.zeros(2, 8)
+        weights[0] = torch.tensor([3.0] + [-0.2] * 7)
+        self.relu, self.flat, self.last = nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)
+        self.last.weight.data, self.last.bias.data = weights, torch.tensor([1.0, 0.9])
+
+    def after(self, channels: Tensor) -> Tensor:
+        return self.last(self.flat(self.relu(channels)))
+
+
+def test_a_class_that_survives_the_loss_of_everything(images: Tensor) -> None:
+    network = Saturated().eval()
+    found = ca.per_image(network, images, "relu", areas=(2, 4))
+    told = ca.evaluate(network, images, found, methods=["gradient_x_activation", "random"])
+    assert told.deletion_area[0].tolist() == [1] * 5
+    assert told.deletion_area[1].tolist() == [1] * 5
+    assert (told.deletion_area[2] != 0).all()
+
+
+def test_in_inference_mode(network: nn.Module, images: Tensor) -> None:
+    with torch.inference_mode():
+        found = ca.per_image(network, images, "1", areas=(3,))
+        told = ca.evaluate(network, images, found)
+    assert np.isfinite(told.scores).all()
+
+
+def test_a_peer_that_is_not_there_is_left_out(network: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch,
+                                              caplog: pytest.LogCaptureFixture) -> None:
+    def missing(subject: Subject) -> Worth:
+        raise ca.InputError("not installed")
+
+    monkeypatch.setattr("chanattr.evidence.evaluate.PEERS", {"there": backwards, "missing": missing})
+    found = ca.per_image(network, images, "1", areas=(3,))
+    assert ca.evaluate(network, images, found, methods=["random"], peers=True).methods == ("exact", "random", "there")
+    assert "missing is left out at 1: not installed" in caplog.text
 
 
 def other_model(network: nn.Module) -> nn.Module:
@@ -154,6 +200,10 @@ def test_bad_input(network: nn.Module, images: Tensor) -> None:
         ca.evaluate(network, images, found, methods={"wild": lambda subject: Worth(torch.full((5, 10), torch.nan), 0.0)})
     with pytest.raises(ca.InputError, match="no evaluations to join"):
         join([])
+    with pytest.raises(ca.InputError, match="baseline <lambda> gave Tensor; expected a Worth"):
+        ca.evaluate(network, images, found, methods={"bare": lambda subject: torch.zeros(5, 10)})  # type: ignore[dict-item,return-value]
+    with pytest.raises(ca.InputError, match="a method is named 'exact'"):
+        ca.evaluate(network, images, found, methods={"exact": backwards})
 
 
 def minus(logits: Tensor, targets: Tensor) -> Tensor:
@@ -178,6 +228,10 @@ def test_a_run_evaluated_from_its_file(network: nn.Module, images: Tensor, tmp_p
         assert list(told) == ["1", "3"]
         alone = ca.evaluate(network, images, run.per_image("3"), methods=["random", "grad_cam"])
         some = ca.evaluate_run(run, network, batches, layers=["3"], methods=["random"], limit=2, progress=False)["3"]
+        with pytest.raises(ca.InputError, match="limit=0; expected a whole number from 1"):
+            ca.evaluate_run(run, network, batches, limit=0, progress=False)
+        with pytest.raises(ca.InputError, match="picture 'a' has other bytes than in the run"):
+            ca.evaluate_run(run, network, [(images + 1, [0] * 5, list("abcde"))], progress=False)
         with pytest.raises(ca.InputError, match="none of the pictures has answers under the label 'exact'"):
             ca.evaluate_run(run, network, [(images, [0] * 5, list("vwxyz"))], progress=False)
     assert isinstance(told["3"], Evaluation)

@@ -34,6 +34,18 @@ def test_every_peer_gives_a_number_a_channel_and_leaves_the_model(network: nn.Mo
 
 
 @pytest.mark.parametrize("name", sorted(PEERS))
+def test_a_layer_behind_a_nonlinearity_and_nothing_left_in_the_model(images: torch.Tensor, name: str) -> None:  # noqa: F811
+    pytest.importorskip("crp.attribution" if name.startswith("crp") else "captum", reason=f"for {name} (extra 'peers')")
+    torch.manual_seed(4)
+    deep = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 16, 4)).eval()
+    before = {module: dict(vars(module)) for module in deep.modules()}
+    together = PEERS[name](subject_of(deep, images, layer="3")).values
+    assert all(set(vars(module)) == set(names) for module, names in before.items())
+    alone = PEERS[name](subject_of(deep, images[[2]], layer="3", keys=("c",), targets=(1,))).values
+    assert torch.allclose(alone[0], together[2], rtol=1e-4, atol=1e-4 * float(together.abs().max()))
+
+
+@pytest.mark.parametrize("name", sorted(PEERS))
 def test_a_toolkit_that_is_not_there(network: nn.Module, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch, name: str) -> None:  # noqa: F811
     def missing(module: str) -> None:
         raise ImportError(f"No module named {module!r}")
