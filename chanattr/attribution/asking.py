@@ -49,10 +49,9 @@ def make_asking(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor,
     """A score over `members`, its scores with everything and with nothing, and the level in between."""
     quick = fast(tail, stem, precision=question.precision, evaluations=question.evaluations)
     quick_stem = quick.prepare(stem) if isinstance(quick, FastTail) else stem
-    values = fill.values.to(targets.device)
-    values = values if values.any() else torch.zeros(())  # which is not added
-    score = NetworkScore(tail=tail, stem=stem, quick=quick, quick_stem=quick_stem, targets=targets, reward=question.reward, fill=values,
-                         members=members, batch_size=_batch_size(question, quick, quick_stem), spread=question.family.spread)
+    score = NetworkScore(tail=tail, stem=stem, quick=quick, quick_stem=quick_stem, targets=targets, reward=question.reward,
+                         fill=fill.taken(targets.device), members=members, batch_size=_batch_size(question, quick, quick_stem),
+                         spread=question.family.spread)
     rows = torch.arange(len(members), device=targets.device)
     every = torch.ones(len(members), question.family.size, device=targets.device)
     whole = score.judge(every, rows)

@@ -41,6 +41,11 @@ class Fill(NamedTuple):
         """The same fill for some of the images."""
         return self if self.values.ndim == 1 else self._replace(values=self.values[images])
 
+    def taken(self, device: torch.device) -> Tensor:
+        """The values as a tail takes them: one 0, which is not added, where all are."""
+        values = self.values.to(device)
+        return values if values.any() else torch.zeros(())
+
     def stored(self) -> Tensor:
         """[K] values as they are stored: NaN where they depend on the image."""
         return self.values if self.values.ndim == 1 else self.values.new_full(self.values.shape[1:], torch.nan)

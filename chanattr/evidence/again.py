@@ -12,7 +12,7 @@ from chanattr.attribution.question import Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.errors import InputError
 from chanattr.network.layers import Layer
-from chanattr.records import ImageAttribution
+from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.search.objective import Reward
 
 
@@ -47,7 +47,7 @@ def question_again(found: ImageAttribution, model: nn.Module, layer: Layer, fill
     return question
 
 
-def fill_again(found: ImageAttribution, activation: Tensor, layer: Layer) -> Fill:
+def fill_again(found: ImageAttribution | ClassAttribution, activation: Tensor, layer: Layer) -> Fill:
     """What a dropped channel became in a record's question."""
     name = found.settings.fill
     if name in ("zero", "spatial_mean"):

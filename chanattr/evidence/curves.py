@@ -182,8 +182,7 @@ class _Ready(NamedTuple):
 def _ready(judge: _Judge, stem: Stem, fill: Fill, goal: Tensor | None, names: Sequence[str]) -> _Ready:
     check_finite(stem.logits, names, "scores")
     check_finite(stem.activation, names, f"activations at layer {judge.tail.layer.name!r}")
-    values = fill.values.to(stem.logits.device)
-    return _Ready(judge, stem, values if values.any() else torch.zeros(()), goal_of(goal, stem), stem.logits.argmax(1))
+    return _Ready(judge, stem, fill.taken(stem.logits.device), goal_of(goal, stem), stem.logits.argmax(1))
 
 
 def _ahead(logits: Float[Tensor, "B C"], classes: Int[Tensor, "B"]) -> Int[Tensor, "B"]:

@@ -29,7 +29,7 @@ from chanattr.network.outputs import Inputs, device_of
 from chanattr.network.tail import Stem, Tail, bind, take_stem
 from chanattr.progress import Progress, advance
 from chanattr.records import NOT_RUN, ImageAttribution
-from chanattr.search.family import largest
+from chanattr.search.family import nested_masks
 from chanattr.search.objective import Reward
 from chanattr.search.smallest import nested, on_grid
 from chanattr.settings import area_grid
@@ -189,12 +189,6 @@ def _ranked(subject: Subject, gone: Asking, found: ImageAttribution, baseline: B
     scores, top1 = _figures(asking, nested_masks(values, torch.from_numpy(found.areas.astype(np.int64)).to(values.device)), found.keys)
     smallest, lost = _first_that_reaches(asking, values, found.areas.tolist() or grid), _first_that_reaches(gone, values, grid)
     return Sets(scores, top1, smallest, lost, np.full(count, worth.evaluations, np.float32), np.full(count, seconds, np.float32))
-
-
-def nested_masks(values: Float[Tensor, "N K"], areas: Tensor) -> Bool[Tensor, "N A K"]:
-    """The first `areas[a]` of every order; ties go to the lower channel."""
-    rows, sizes = values.repeat_interleave(len(areas), 0), areas.repeat(len(values))
-    return largest(rows, sizes).view(len(values), len(areas), values.shape[1])
 
 
 def _figures(asking: Asking, masks: Bool[Tensor, "N A K"], keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

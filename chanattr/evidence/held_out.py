@@ -26,7 +26,7 @@ from chanattr.network.outputs import Inputs
 from chanattr.network.tail import Stem, Tail, bind, join_stems, take_stem
 from chanattr.progress import Progress, advance
 from chanattr.records import concatenate
-from chanattr.search.family import largest
+from chanattr.search.family import largest, nested_masks
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward, log_probability, logit
 from chanattr.settings import Range, Search, check_number
@@ -216,7 +216,7 @@ def _search(plan: _Plan, question: Question, tell: Callable[[int], None]) -> _Se
     if "random" in plan.methods:
         generator = torch.Generator().manual_seed(plan.seed)
         drawn = torch.rand(len(plan.classes) * plan.folds, shape[-1], generator=generator).to(grid.device)
-        masks[plan.methods.index("random")] = _tops(drawn, grid).view(shape[1:]) & _folded(plan)[:, None, None, None]
+        masks[plan.methods.index("random")] = nested_masks(drawn, grid).view(shape[1:]) & _folded(plan)[:, None, None, None]
     if "other_class" in plan.methods:
         _others(plan, joint, masks[plan.methods.index("other_class")])
     _tell_lacking(plan, masks, question.settings.reward)
@@ -255,7 +255,7 @@ def _search_part(plan: _Plan, question: Question, part: _Part, grid: Int[Tensor,
         joint[to] = found
         put("joint", found, float((spent.cpu() * sizes).sum()))
     if "gradient_x_activation" in plan.methods:
-        put("gradient_x_activation", _tops(_slopes(asking), grid), float(sizes.sum()))
+        put("gradient_x_activation", nested_masks(_slopes(asking), grid), float(sizes.sum()))
     if "mean" in plan.methods or "mean_of_area" in plan.methods:
         own = _own(plan, question, part)
         put("mean", _means(own.smallest.expand(-1, len(grid), -1), own.reached, members, grid), own.refining + own.searching)
@@ -303,11 +303,6 @@ def _slopes(asking: Asking) -> Float[Tensor, "R K"]:
     """Gradient times activation of each row's mean reward: its slope along the mask, at everything."""
     ones = torch.ones(len(asking.original), asking.question.family.size, device=asking.original.device)
     return in_float32(asking).score(ones, torch.arange(len(ones), device=ones.device), True).gradient
-
-
-def _tops(values: Float[Tensor, "R K"], grid: Int[Tensor, "A"]) -> Bool[Tensor, "R A K"]:
-    """The largest values of each row, as many as each area says."""
-    return torch.stack([largest(values, area.expand(len(values))) for area in grid], 1)
 
 
 def _others(plan: _Plan, joint: Bool[Tensor, "C F A K"], into: Bool[Tensor, "C F A K"]) -> None:

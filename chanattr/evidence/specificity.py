@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from chanattr.attribution.image import shard_size_of
 from chanattr.attribution.inputs import check_finite, check_images, check_model, check_targets, goal_of
 from chanattr.attribution.question import default_batch_size
-from chanattr.attribution.score import Fill, fill_of
 from chanattr.errors import InputError
+from chanattr.evidence.again import fill_again
 from chanattr.evidence.class_records import Specificity
 from chanattr.evidence.sets import ChannelSets, sets_of
 from chanattr.network.batches import anchor_of, in_batches
@@ -89,7 +89,7 @@ def specificity(model: nn.Module, images: Inputs, layer: str, *, targets: Sequen
             stem = tail.stem(take_rows(images, part))
             names = [f"image {row}" for row in range(first, min(number, first + step))]
             check_finite(stem.logits, names, "scores")
-            fill = _fill(classes, stem, tail)
+            fill = fill_again(classes, stem.activation, tail.layer).taken(stem.logits.device)
             _add(sums, tail, stem, masks, goal_of(goal[part], stem), columns[part], fill, size)
             tell(len(stem.logits))
     return _record(classes, sets, sums, columns, game=game, count=-1 if count is None else int(count), source=source, seed=seed)
@@ -131,15 +131,6 @@ def _masks(sets: ChannelSets, groups: np.ndarray, random_seed: int | None, game:
         chosen = torch.cat([chosen, largest(drawn, chosen.sum(1))])
     spread = chosen[:, torch.from_numpy(groups).long()]
     return (spread if game == "preserve" else ~spread).float()
-
-
-def _fill(classes: ClassAttribution, stem: Stem, tail: Tail) -> Tensor:
-    """Values of dropped channels as the sets' own search had them: stored, or where they hang on the image, the image's."""
-    if classes.settings.fill == "spatial_mean":
-        fill: Fill = fill_of("spatial_mean", stem.activation, tail.layer)
-        return fill.values
-    values = torch.from_numpy(classes.fill_values).to(stem.activation.device)
-    return values if values.any() else torch.zeros((), device=values.device)
 
 
 @torch.inference_mode(False)

@@ -114,6 +114,12 @@ def largest(values: Float[Tensor, "P K"], areas: Int[Tensor, "P"]) -> Bool[Tenso
     return torch.zeros_like(chosen).scatter(1, order, chosen)
 
 
+def nested_masks(values: Float[Tensor, "P K"], areas: Int[Tensor, "A"]) -> Bool[Tensor, "P A K"]:
+    """The sets of every area along each row's order, the largest values first: each lies in the next larger one."""
+    rows, sizes = values.repeat_interleave(len(areas), 0), areas.repeat(len(values))
+    return largest(rows, sizes).view(len(values), len(areas), values.shape[1])
+
+
 def project_capped_simplex(values: Float[Tensor, "P K"],
                            areas: Int[Tensor, "P"] | Float[Tensor, "P"]) -> Float[Tensor, "P K"]:
     """Euclidean projection of each row on ``{0 <= m <= 1, sum m = area}``.
