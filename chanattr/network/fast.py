@@ -58,13 +58,19 @@ class FastTail:
 
     def logits(self, stem: Stem, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], fill: float | Tensor = 0.0) -> Float[Tensor, "M C"]:
         """The logits of image ``rows[m]`` with its activation masked by ``masks[m]``, in float32; `stem` is a prepared one."""
+        masked = masked_rows(stem.activation, masks, rows, fill, self.layer)
+        return self.logits_from(stem, masked, rows)
+
+    def logits_from(self, stem: Stem, activation: Float[Tensor, "M ..."], rows: Int[Tensor, "M"]) -> Float[Tensor, "M C"]:
+        """The logits of image ``rows[m]`` with ``activation[m]`` in place of its own, in float32; `stem` is a prepared one."""
         count = len(rows)
         size = max(2, 1 << (count - 1).bit_length() if self.padded else count)
         if size > count:
-            masks, rows = torch.cat([masks, masks[-1:].expand(size - count, -1)]), torch.cat([rows, rows[-1:].expand(size - count)])
-        masked = masked_rows(stem.activation, masks, rows, fill, self.layer)
+            missing = size - count
+            activation = torch.cat([activation, activation[-1:].expand(missing, *activation.shape[1:])])
+            rows = torch.cat([rows, rows[-1:].expand(missing)])
         sides = [side[rows] if own == 1 else side[rows].flatten(0, 1) for side, own in zip(stem.sides, self.rows, strict=True)]
-        return self.run(masked, *sides)[:count]
+        return self.run(self._as_read(activation), *sides)[:count]
 
     def _as_read(self, values: Tensor) -> Tensor:
         values = values.to(self.dtype) if values.is_floating_point() else values

@@ -72,6 +72,9 @@ class Tail(Protocol):
     def logits(self, stem: Stem, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], fill: float | Tensor = 0.0) -> Float[Tensor, "M C"]:
         """The logits of image ``rows[m]`` with its activation masked by ``masks[m]``; differentiable in the masks."""
 
+    def logits_from(self, stem: Stem, activation: Float[Tensor, "M ..."], rows: Int[Tensor, "M"]) -> Float[Tensor, "M C"]:
+        """The logits of image ``rows[m]`` with ``activation[m]`` in place of its own at the layer; differentiable in the activation."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedTail:
@@ -97,12 +100,16 @@ class ExportedTail:
 
     @float32_exactly()
     def logits(self, stem: Stem, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], fill: float | Tensor = 0.0) -> Float[Tensor, "M C"]:
-        """The tail's logits; a single mask is run as two, for the graph is made for batches."""
+        """The tail's logits."""
+        return self.logits_from(stem, masked_rows(stem.activation, masks, rows, fill, self.layer), rows)
+
+    @float32_exactly()
+    def logits_from(self, stem: Stem, activation: Float[Tensor, "M ..."], rows: Int[Tensor, "M"]) -> Float[Tensor, "M C"]:
+        """The tail's logits; a single activation is run as two, for the graph is made for batches."""
         if len(rows) == 1:
-            return self.logits(stem, masks.expand(2, -1), rows.expand(2), fill)[:1]
-        masked = masked_rows(stem.activation, masks, rows, fill, self.layer)
+            return self.logits_from(stem, torch.cat([activation, activation]), rows.expand(2))[:1]
         sides = [side[rows].flatten(0, 1) for side in stem.sides]
-        return self.graphs.cuts[self.number].tail(masked, *sides)
+        return self.graphs.cuts[self.number].tail(activation, *sides)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +136,12 @@ class InjectedTail:
         """The whole network's logits."""
         values = _fill_at(fill, rows)
         with frozen(self.model), inject(self.model, self.layer.name, masks, fill=values, channel_axis=self.layer.channel_axis):
+            return logits_of(call(self.model, take_rows(stem.images, rows)), self.score)
+
+    @float32_exactly()
+    def logits_from(self, stem: Stem, activation: Float[Tensor, "M ..."], rows: Int[Tensor, "M"]) -> Float[Tensor, "M C"]:
+        """The whole network's logits."""
+        with frozen(self.model), change(self.model, self.layer.name, lambda _: activation):
             return logits_of(call(self.model, take_rows(stem.images, rows)), self.score)
 
 
@@ -166,14 +179,20 @@ class ReplayTail:
         """The logits of what still has to run."""
         if len(stem.sides) != self.plan.sides:
             return self._plain().logits(stem, masks, rows, fill)
-        masked = masked_rows(stem.activation, masks, rows, fill, self.layer)
+        return self.logits_from(stem, masked_rows(stem.activation, masks, rows, fill, self.layer), rows)
+
+    @float32_exactly()
+    def logits_from(self, stem: Stem, activation: Float[Tensor, "M ..."], rows: Int[Tensor, "M"]) -> Float[Tensor, "M C"]:
+        """The logits of what still has to run."""
+        if len(stem.sides) != self.plan.sides:
+            return self._plain().logits_from(stem, activation, rows)
         try:
             with frozen(self.model), answering(self.model, self.plan, stem.activation, stem.sides, rows), \
-                    change(self.model, self.layer.name, lambda _: masked):
+                    change(self.model, self.layer.name, lambda _: activation):
                 return logits_of(call(self.model, take_rows(stem.images, rows)), self.score)
         except Diverged as error:
             LOG.info("%s: these masks are scored by injection: %s", self.layer.name, error)
-            return self._plain().logits(stem, masks, rows, fill)
+            return self._plain().logits_from(stem, activation, rows)
 
     def _plain(self) -> InjectedTail:
         return InjectedTail(layer=self.layer, model=self.model, score=self.score)
