@@ -17,6 +17,10 @@ MAX_OBJECTS = 20_000
 MAX_DEPTH = 6
 MAX_CHUNK = 64 * 2**20
 MAX_RATIO = 2000  # deflate cannot pack more than 1032 to 1, so an honest file stays far below
+MAX_OPENED = 64 * 2**20  # and the size of the file: what is read whole on opening, so that a small file cannot fill the memory
+MAX_ARRAY = 2**16  # bytes of an attribute that is no single text
+# Datasets that are read whole; all others are read in blocks of rows.
+OPENED = {"image", "sha256", "label", "row", "area", "fill_values", "groups", "class", "smallest_area", "energy_row"}
 SLACK = 2**16  # what a small dataset may declare without having stored it: markers of dimensions hold no data
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 LAYOUTS = {h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED}
@@ -51,6 +55,8 @@ def walk(root: h5py.File, path: Path) -> dict[str, h5py.Group | h5py.Dataset]:
     Raises:
         StoreError: links that leave the file or loop, other layouts, filters or types than chanattr's, or sizes that cannot be true.
     """
+    room = MAX_OPENED + root.id.get_filesize()
+    _check_attributes(root, "/", path)
     found: dict[str, h5py.Group | h5py.Dataset] = {"/": root}
     seen = {h5py.h5o.get_info(root.id).addr}
     waiting: list[tuple[str, h5py.Group]] = [("", root)]
@@ -68,6 +74,8 @@ def walk(root: h5py.File, path: Path) -> dict[str, h5py.Group | h5py.Dataset]:
             found[where] = item
             if isinstance(item, h5py.Group):
                 waiting.append((where, item))
+            elif name in OPENED and (room := room - item.size * item.dtype.itemsize) < 0:
+                raise refusal(path, f"{where} and others that are read whole declare more than {MAX_OPENED} bytes beside the file's size")
     return found
 
 
@@ -79,7 +87,17 @@ def _inside(group: h5py.Group, name: str, where: str, path: Path) -> h5py.Group 
         _check_dataset(item, where, path)
     elif not isinstance(item, h5py.Group):
         raise refusal(path, f"{where} is a {type(item).__name__}")
+    _check_attributes(item, where, path)
     return item
+
+
+def _check_attributes(item: h5py.Group | h5py.Dataset, where: str, path: Path) -> None:
+    """Each is one text or a few numbers: many texts may all point to the same large one."""
+    for name in set(item.attrs) - LIBRARY:
+        kind = item.attrs.get_id(name)
+        size = np.prod(kind.shape or (), dtype=float) * kind.dtype.itemsize
+        if not _plain(kind.dtype) or (kind.shape and (kind.dtype.kind == "O" or size > MAX_ARRAY)):
+            raise refusal(path, f"{where} has the attribute {name} of the type {kind.dtype} {kind.shape}")
 
 
 def _check_dataset(item: h5py.Dataset, where: str, path: Path) -> None:
@@ -94,6 +112,8 @@ def _check_dataset(item: h5py.Dataset, where: str, path: Path) -> None:
     if item.chunks and np.prod(item.chunks, dtype=float) * item.dtype.itemsize > MAX_CHUNK:
         raise refusal(path, f"{where} has chunks of {item.chunks}")
     declared = np.prod(item.shape, dtype=float) * item.dtype.itemsize
+    if np.prod(item.shape[1:], dtype=float) * item.dtype.itemsize > MAX_CHUNK:
+        raise refusal(path, f"{where} has rows of {item.shape[1:]}")
     if declared > MAX_RATIO * item.id.get_storage_size() + SLACK:
         raise refusal(path, f"{where} declares {item.shape} but stores {item.id.get_storage_size()} bytes")
 
@@ -103,17 +123,8 @@ def _plain(dtype: np.dtype[Any]) -> bool:
 
 
 def attributes(item: h5py.Group | h5py.Dataset) -> dict[str, Any]:
-    """The attributes that chanattr wrote, by name in order.
-
-    Raises:
-        ValueError: one that is neither text nor numbers.
-    """
-    found = {}
-    for name in sorted(set(item.attrs) - LIBRARY):
-        if not _plain(item.attrs.get_id(name).dtype):
-            raise ValueError(f"the attribute {name} has the type {item.attrs.get_id(name).dtype}")
-        found[name] = item.attrs[name]
-    return found
+    """The attributes that chanattr wrote, by name in order; `walk` has looked at their types."""
+    return {name: item.attrs[name] for name in sorted(set(item.attrs) - LIBRARY)}
 
 
 def read_text(item: h5py.Dataset, limit: int) -> list[str]:
@@ -126,7 +137,7 @@ def read_text(item: h5py.Dataset, limit: int) -> list[str]:
     room = limit
     for start in range(0, len(item), 1024):
         block = [str(text) for text in item.asstr()[start:start + 1024]]
-        room -= sum(map(len, block))
+        room -= sum(map(len, block)) + len(block)  # an entry takes room too, though it be empty
         if room < 0:
             raise ValueError(f"{item.name} has more text than the file has bytes")
         found += block

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from chanattr.errors import StoreError
 from chanattr.store.layout import FORMAT_VERSION, PART_FORMAT, TEXT, Column, Head
 
 WRITING = ".writing"
+MAX_PART = 2**30  # bytes: a part is read whole
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{64})\.h5")
 
 
@@ -92,7 +94,13 @@ def read_part(part: PartName) -> bytes:
         PartGone: by a merge in another process.
     """
     try:
+        about = part.path.stat()
+        if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_PART:
+            raise StoreError(f"{part.path} is no plain file of at most {MAX_PART} bytes; expected a part as it was written; move it away: "
+                             "its images are searched again when the run goes on, and nothing else is lost")
         data = part.path.read_bytes()
+    except StoreError:
+        raise
     except FileNotFoundError as error:
         raise PartGone(f"{part.path} is gone since the run was opened; expected it to stay; another process has merged it into the run "
                        "file: open the run again") from error
@@ -116,8 +124,11 @@ def write_part(place: Place, number: int, data: bytes) -> PartName:
     """Writes a part so that it is there whole or not at all, and still there after a power cut once this returns.
 
     Raises:
-        StoreError: the disk is full, or the folder cannot be written to.
+        StoreError: the disk is full, the folder cannot be written to, or the part is too large to be read again.
     """
+    if len(data) > MAX_PART:
+        raise StoreError(f"{len(data)} bytes of answers came at once; expected at most {MAX_PART} a part; write fewer rows at a time "
+                         "(a smaller shard_size)")
     sha256 = hashlib.sha256(data).hexdigest()
     part = PartName(number, sha256, place.parts / f"{number:06d}-{sha256}.h5")
     temporary = place.parts / WRITING

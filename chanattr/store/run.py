@@ -317,6 +317,8 @@ def _check_path(place: Place, mode: str) -> None:
     """Refuses what cannot be a run before anything is touched."""
     if place.file.is_dir():
         raise StoreError(f"{place.file} is a folder; expected a run file; add a file name such as run.h5")
+    if place.file.exists() and not place.file.is_file():
+        raise StoreError(f"{place.file} is no plain file; expected a run file, which can be read in any order; pass the path of one")
     if not place.file.parent.is_dir():
         raise StoreError(f"{place.file} lies in a folder that does not exist; expected an existing folder; make {place.file.parent} first")
     if mode == "r" and not place.file.exists() and not list_parts(place.parts):
