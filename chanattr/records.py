@@ -1,34 +1,27 @@
-"""The frozen results: numpy arrays that cross from torch to the store and the pictures, once.
+"""The frozen results, all three together: numpy arrays that cross from torch to the store and the pictures, once.
 
 Axis letters: N images (rows), A areas, K entries of a mask (channels, or groups of channels), L channels of the layer (K where they are not
-grouped), C classes, h w the layer's grid.
+grouped), C classes, h w the layer's grid, R S rows and columns of a picture mask's code.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from chanattr.axes import Rows, axes, check_axes, labelled, select
+from chanattr.codes import masks_of
 from chanattr.errors import InputError
 from chanattr.settings import Range, Settings, check_number
 
 if TYPE_CHECKING:
     import xarray
 
-Rows = int | slice | Sequence[int] | np.ndarray
-Record = TypeVar("Record", "ImageAttribution", "ClassAttribution")
-
 NOT_REACHED = -1
 NOT_RUN = -2
-
-
-def _axes(letters: str) -> Any:
-    """A field whose array has these axes; the first axis is the one that rows select, unless it is A or K."""
-    return dataclasses.field(metadata={"axes": tuple(letters.split())})
 
 
 def _groups() -> Any:
@@ -85,24 +78,24 @@ class ImageAttribution:
     settings: Settings
     engine: str
     keys: tuple[str, ...]
-    targets: np.ndarray = _axes("N")
-    predictions: np.ndarray = _axes("N")
-    probability: np.ndarray = _axes("N")
-    areas: np.ndarray = _axes("A")
-    masks: np.ndarray = _axes("N A K")
-    scores: np.ndarray = _axes("N A")
-    original: np.ndarray = _axes("N")
-    empty: np.ndarray = _axes("N")
-    top1: np.ndarray = _axes("N A")
-    smallest_area: np.ndarray = _axes("N")
-    smallest_mask: np.ndarray = _axes("N K")
-    smallest_score: np.ndarray = _axes("N")
-    smallest_top1: np.ndarray = _axes("N")
-    energy: np.ndarray = _axes("N h w")
-    energy_by_area: np.ndarray = _axes("N A h w")
-    fill_values: np.ndarray = _axes("L")
-    evaluations: np.ndarray = _axes("N")
-    refine_evaluations: np.ndarray = _axes("N")
+    targets: np.ndarray = axes("N")
+    predictions: np.ndarray = axes("N")
+    probability: np.ndarray = axes("N")
+    areas: np.ndarray = axes("A")
+    masks: np.ndarray = axes("N A K")
+    scores: np.ndarray = axes("N A")
+    original: np.ndarray = axes("N")
+    empty: np.ndarray = axes("N")
+    top1: np.ndarray = axes("N A")
+    smallest_area: np.ndarray = axes("N")
+    smallest_mask: np.ndarray = axes("N K")
+    smallest_score: np.ndarray = axes("N")
+    smallest_top1: np.ndarray = axes("N")
+    energy: np.ndarray = axes("N h w")
+    energy_by_area: np.ndarray = axes("N A h w")
+    fill_values: np.ndarray = axes("L")
+    evaluations: np.ndarray = axes("N")
+    refine_evaluations: np.ndarray = axes("N")
     groups: np.ndarray = _groups()
     irreducible: np.ndarray = _certificate(-1, "i1")
     pruned: np.ndarray = _certificate(0, "i4")
@@ -120,7 +113,7 @@ class ImageAttribution:
 
     def __getitem__(self, rows: Rows) -> ImageAttribution:
         """The same record for some rows; an int gives one row, still a record."""
-        return _select(self, rows)
+        return select(self, rows)
 
     def channels(self, row: int) -> np.ndarray:
         """The sorted channel numbers of the row's a* set (group numbers, where channels are grouped)."""
@@ -161,7 +154,7 @@ class ImageAttribution:
 
         Needs the extra `xarray`.
         """
-        return _to_xarray(self, {"N": "image", "A": "area", "h": "y", "w": "x"}, {"N": np.array(self.keys, dtype=str)})
+        return _labelled(self, {"N": "image", "A": "area", "h": "y", "w": "x"}, {"N": np.array(self.keys, dtype=str)})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -196,26 +189,26 @@ class ClassAttribution:
     settings: Settings
     engine: str
     names: tuple[str, ...]
-    targets: np.ndarray = _axes("C")
-    areas: np.ndarray = _axes("A")
-    rows: np.ndarray = _axes("C")
-    images: np.ndarray = _axes("C")
-    mean_mask: np.ndarray = _axes("C K")
-    joint_masks: np.ndarray = _axes("C A K")
-    joint_scores: np.ndarray = _axes("C A")
-    joint_top1: np.ndarray = _axes("C A")
-    joint_log_probability: np.ndarray = _axes("C A")
-    held_out_scores: np.ndarray = _axes("C A")
-    held_out_top1: np.ndarray = _axes("C A")
-    held_out_log_probability: np.ndarray = _axes("C A")
-    original: np.ndarray = _axes("C")
-    empty: np.ndarray = _axes("C")
-    original_top1: np.ndarray = _axes("C")
-    smallest_area: np.ndarray = _axes("C")
-    smallest_mask: np.ndarray = _axes("C K")
-    smallest_score: np.ndarray = _axes("C")
-    fill_values: np.ndarray = _axes("L")
-    evaluations: np.ndarray = _axes("C")
+    targets: np.ndarray = axes("C")
+    areas: np.ndarray = axes("A")
+    rows: np.ndarray = axes("C")
+    images: np.ndarray = axes("C")
+    mean_mask: np.ndarray = axes("C K")
+    joint_masks: np.ndarray = axes("C A K")
+    joint_scores: np.ndarray = axes("C A")
+    joint_top1: np.ndarray = axes("C A")
+    joint_log_probability: np.ndarray = axes("C A")
+    held_out_scores: np.ndarray = axes("C A")
+    held_out_top1: np.ndarray = axes("C A")
+    held_out_log_probability: np.ndarray = axes("C A")
+    original: np.ndarray = axes("C")
+    empty: np.ndarray = axes("C")
+    original_top1: np.ndarray = axes("C")
+    smallest_area: np.ndarray = axes("C")
+    smallest_mask: np.ndarray = axes("C K")
+    smallest_score: np.ndarray = axes("C")
+    fill_values: np.ndarray = axes("L")
+    evaluations: np.ndarray = axes("C")
     groups: np.ndarray = _groups()
 
     def __post_init__(self) -> None:
@@ -227,7 +220,7 @@ class ClassAttribution:
 
     def __getitem__(self, rows: Rows) -> ClassAttribution:
         """The same record for some classes (rows of `targets`)."""
-        return _select(self, rows)
+        return select(self, rows)
 
     def channels(self, target: int, count: int, source: str = "joint") -> np.ndarray:
         """The `count` channels of a class.
@@ -279,38 +272,102 @@ class ClassAttribution:
 
         Needs the extra `xarray`.
         """
-        data = _to_xarray(self, {"C": "class", "A": "area"}, {"C": self.targets})
+        data = _labelled(self, {"C": "class", "A": "area"}, {"C": self.targets})
         return data.assign_coords(name=("class", np.array(self.names, dtype=str)))
 
 
-def array_axes(kind: type) -> dict[str, tuple[str, ...]]:
-    """Axis letters of every array field of a record type, by field name."""
-    return {f.name: f.metadata["axes"] for f in dataclasses.fields(kind) if "axes" in f.metadata}
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SpatialAttribution:
+    """Where each image must be seen: for every area the best smooth mask found, as a low-resolution code, and the smallest that reaches.
 
+    All figures are float32, of the mask that the stored code means, on a picture of `size`. In every game a mask is what is selected
+    (*delete*: the picture is perturbed under it).
 
-def row_axis(kind: type) -> str:
-    """The letter that rows of this record run along: N or C."""
-    return "N" if kind is ImageAttribution else "C"
-
-
-def concatenate(records: Sequence[Record]) -> Record:
-    """One record from several of the same question, rows in the order given.
-
-    Raises:
-        InputError: nothing to join, or the records answer different questions.
+    Attributes:
+        layer: ":input" for the picture, or the layer on whose grid the masks lie.
+        settings: the question, complete; its areas are shares of the picture.
+        engine: how masked pictures were scored, in words.
+        size: height and width of the picture (or of the layer's grid).
+        keys: one a row.
+        targets: class whose score was kept, i4 [N].
+        predictions: the whole network's class, i4 [N].
+        probability: the whole network's probability of the target, f4 [N].
+        areas: as asked, shares of the picture, f4 [A].
+        codes: u1 [N, A, R, S], 255 is 1; `masks` has what they mean.
+        true_areas: measured, the mean of each mask, f4 [N, A].
+        scores: of the picture under each mask, f4 [N, A].
+        view_scores: mean with that of the mirrored picture; `scores` again where the search saw none, f4 [N, A].
+        level_set_scores: with the hard mask of the same area, f4 [N, A].
+        greyness: mean of 4 m (1 - m), over the area, f4 [N, A]; 0 is a hard mask.
+        peak: highest value of each mask, f4 [N, A]; below 1 where the area is less than one disc of the family covers (about 0.033).
+        top1: whether the masked network still names the target, bool [N, A].
+        original: score of the whole picture, f4 [N].
+        empty: score of the picture perturbed everywhere, f4 [N].
+        smallest_area: a*, measured, f4 [N]; -1 not reached, 0 the empty mask reaches, -2 not run.
+        smallest_code: u1 [N, R, S]; all 0 where there is no a*.
+        smallest_score: f4 [N]; NaN where there is no a*.
+        smallest_top1: bool [N].
+        evaluations: of the search over areas, per row, (forwards + 2 backwards) / 3, f4 [N].
+        refine_evaluations: of the refinement of a*, per row, f4 [N].
     """
-    if not records:
-        raise InputError("concatenate got no records; expected at least one")
-    first = records[0]
-    for other in records[1:]:
-        for name, mine, theirs in first.settings.differences(other.settings):
-            raise InputError(f"records differ in {name}: {mine!r} and {theirs!r}; only answers to one question can be joined")
-    letter = row_axis(type(first))
-    joined: dict[str, Any] = {name: np.concatenate([getattr(r, name) for r in records])
-                              for name, axes in array_axes(type(first)).items() if axes[0] == letter}
-    text = "keys" if letter == "N" else "names"
-    joined[text] = tuple(value for r in records for value in getattr(r, text))
-    return dataclasses.replace(first, **joined)
+
+    layer: str
+    settings: Settings
+    engine: str
+    size: tuple[int, int]
+    keys: tuple[str, ...]
+    targets: np.ndarray = axes("N")
+    predictions: np.ndarray = axes("N")
+    probability: np.ndarray = axes("N")
+    areas: np.ndarray = axes("A")
+    codes: np.ndarray = axes("N A R S")
+    true_areas: np.ndarray = axes("N A")
+    scores: np.ndarray = axes("N A")
+    view_scores: np.ndarray = axes("N A")
+    level_set_scores: np.ndarray = axes("N A")
+    greyness: np.ndarray = axes("N A")
+    peak: np.ndarray = axes("N A")
+    top1: np.ndarray = axes("N A")
+    original: np.ndarray = axes("N")
+    empty: np.ndarray = axes("N")
+    smallest_area: np.ndarray = axes("N")
+    smallest_code: np.ndarray = axes("N R S")
+    smallest_score: np.ndarray = axes("N")
+    smallest_top1: np.ndarray = axes("N")
+    evaluations: np.ndarray = axes("N")
+    refine_evaluations: np.ndarray = axes("N")
+
+    def __post_init__(self) -> None:
+        check_axes(self)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, rows: Rows) -> SpatialAttribution:
+        """The same record for some rows; an int gives one row, still a record."""
+        return select(self, rows)
+
+    def masks(self, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The masks that the codes mean, f4 [N, A, H, W] in [0, 1].
+
+        Args:
+            size: height and width of the picture that they are for; None is the size searched at.
+        """
+        return masks_of(self.codes, size or self.size)
+
+    def smallest_masks(self, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The masks of a*, f4 [N, H, W]; all 0 where there is none."""
+        return masks_of(self.smallest_code, size or self.size)
+
+    def heat(self, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The masks summed over areas, f4 [N, H, W]: TorchRay's map for the pointing game, before it is smoothed."""
+        return np.asarray(self.masks(size).sum(1))
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The record as a labelled Dataset with coordinates image and area. Needs the extra `xarray`."""
+        names = {"N": "image", "A": "area", "R": "code_y", "S": "code_x"}
+        data = labelled(self, names, {"N": np.array(self.keys, dtype=str), "A": self.areas})
+        return data.assign_attrs(size=list(self.size))
 
 
 def is_grouped(groups: np.ndarray) -> bool:
@@ -318,15 +375,9 @@ def is_grouped(groups: np.ndarray) -> bool:
     return not np.array_equal(groups, np.arange(len(groups)))
 
 
-def equal(one: Record, other: Record) -> bool:
-    """Whether two records hold the same question and the same numbers (NaN equals NaN; engine left out)."""
-    if one.settings != other.settings or len(one) != len(other):
-        return False
-    text = "keys" if isinstance(one, ImageAttribution) else "names"
-    if getattr(one, text) != getattr(other, text):
-        return False
-    return all(np.array_equal(getattr(one, n), getattr(other, n), equal_nan=getattr(one, n).dtype.kind == "f")
-               for n in array_axes(type(one)))
+def entries_of(record: ImageAttribution | ClassAttribution) -> int:
+    """K: how many channels, or groups of channels, a mask of a record selects from."""
+    return int(record.smallest_mask.shape[1])
 
 
 def _settle(record: Any) -> None:
@@ -336,11 +387,6 @@ def _settle(record: Any) -> None:
     for field in dataclasses.fields(record):
         if "missing" in field.metadata and not np.size(getattr(record, field.name)):
             object.__setattr__(record, field.name, np.full(len(record), field.metadata["missing"]))
-
-
-def entries_of(record: ImageAttribution | ClassAttribution) -> int:
-    """K: how many channels, or groups of channels, a mask of a record selects from."""
-    return int(record.smallest_mask.shape[1])
 
 
 def _place(areas: np.ndarray, area: int) -> int:
@@ -355,42 +401,16 @@ def _place(areas: np.ndarray, area: int) -> int:
     return int(where[0])
 
 
-def _check(record: Any) -> None:
-    """Refuses arrays whose axes disagree."""
-    letter = row_axis(type(record))
-    sizes = {letter: len(record.keys if letter == "N" else record.names)}
-    for name, axes in array_axes(type(record)).items():
-        shape = np.shape(getattr(record, name))
-        if len(shape) != len(axes):
-            raise InputError(f"{type(record).__name__}.{name} has shape {shape}; expected axes {' '.join(axes)}")
-        for axis, size in zip(axes, shape, strict=True):
-            if sizes.setdefault(axis, size) != size:
-                raise InputError(f"{type(record).__name__}.{name} has {size} along {axis}; expected {sizes[axis]}")
+def _check(record: ImageAttribution | ClassAttribution) -> None:
+    """Refuses arrays whose axes disagree, and groups that are not numbered as the masks have entries."""
+    sizes = check_axes(record)
     if not np.array_equal(np.unique(record.groups), np.arange(sizes["K"])):
         raise InputError(f"{type(record).__name__}.groups has {len(np.unique(record.groups))} groups of {sizes['L']} along L; expected "
                          f"{sizes['K']}, numbered from 0, as the masks have entries")
 
 
-def _select(record: Record, rows: Rows) -> Record:
-    letter = row_axis(type(record))
-    index = np.arange(len(record))[rows]
-    index = np.atleast_1d(index)
-    chosen: dict[str, Any] = {name: getattr(record, name)[index]
-                              for name, axes in array_axes(type(record)).items() if axes[0] == letter}
-    text = "keys" if letter == "N" else "names"
-    chosen[text] = tuple(getattr(record, text)[i] for i in index)
-    return dataclasses.replace(record, **chosen)
-
-
-def _to_xarray(record: Any, names: dict[str, str], rows: dict[str, np.ndarray]) -> xarray.Dataset:
-    import xarray
-
-    axes = array_axes(type(record))
+def _labelled(record: ImageAttribution | ClassAttribution, names: dict[str, str], rows: dict[str, np.ndarray]) -> xarray.Dataset:
+    """A record of channel sets as a Dataset."""
     names = names | ({"K": "group", "L": "channel"} if is_grouped(record.groups) else {"K": "channel", "L": "channel"})
-    coordinates = {names[letter]: values for letter, values in rows.items()}
-    coordinates["area"] = record.areas
-    coordinates |= {names[letter]: np.arange(size) for letter, size in (("K", entries_of(record)), ("L", len(record.fill_values)))}
-    data = {name: (tuple(names[a] for a in letters), getattr(record, name)) for name, letters in axes.items()
-            if name != "areas" and not (name == "targets" and "C" in rows)}
-    attributes = {"layer": record.layer, "settings": record.settings.to_json(), "engine": record.engine}
-    return xarray.Dataset(data, coordinates, attributes)
+    entries, channels = np.arange(entries_of(record)), np.arange(len(record.fill_values))
+    return labelled(record, names, rows | {"A": record.areas, "K": entries, "L": channels})

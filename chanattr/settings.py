@@ -18,8 +18,14 @@ from chanattr.errors import InputError
 REWARDS = ("logit", "contrastive", "log_probability")
 GAMES = ("preserve", "delete", "dual")
 FILLS = ("zero", "mean", "spatial_mean", "values")
-LATER: dict[str, Any] = {"group": "", "groups_sha256": "", "certify": False}  # not named by older files, where they mean this
+PERTURBATIONS = ("blur", "fade", "mean", "noise")
+# Not named by older files, where they mean this; so too of searches.
+LATER: dict[str, Any] = {"group": "", "groups_sha256": "", "certify": False, "perturbation": "", "perturbation_sha256": "", "levels": 0,
+                         "blur": 0.0, "flip": False, "jitter": 0.0, "samples": 0}
+LATER_SEARCH: dict[str, dict[str, Any]] = {"exact": {"smoothing": 0.0}, "penalty": {"growth": 1.0}}
+Area = Any  # a whole number of channels, or a share of a picture
 Unset = Any  # None until the family fills it in
+PICTURE_AREAS = (0.025, 0.05, 0.1, 0.2)
 PAPER_AREAS = (1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100, 150, 200, 250, 300, 350, 400, 450)
 
 
@@ -62,7 +68,8 @@ class ExactSearch:
         memory: share of the slopes seen so far that still counts after one more step, in [0, 1).
         exchange: share of the set (or of what is outside, where that is less) exchanged at the first binary step; it falls linearly.
         exploration: noise on the channels' worth at the first binary step, in its standard deviations, 0 or more; it falls linearly.
-        refine_steps: binary-phase evaluations of one bisection step of a*, 1 to 10.
+        refine_steps: evaluations of one bisection step of a*, 1 to 10.
+        smoothing: of the gradient at the first step, in cells of a picture's grid; it falls to a tenth. 0 leaves it out, as for channels.
     """
 
     relaxed_steps: int | Unset = _within(COUNT)
@@ -74,6 +81,7 @@ class ExactSearch:
     exchange: float | Unset = _within(SHARE)
     exploration: float | Unset = _within(Range(0))
     refine_steps: int | Unset = _within(Range(1, 10, whole=True))
+    smoothing: float | Unset = _within(Range(0))
     name: str = dataclasses.field(default="exact", init=False)
 
 
@@ -89,7 +97,8 @@ class PenaltySearch:
         steps: gradient steps, at least 1.
         learning_rate: of plain SGD on the mask, which is clamped to [0, 1] after each step; above 0.
         penalty: lambda at the end of the ramp, 0 or more.
-        ramp: steps over which lambda rises linearly from 0.
+        ramp: steps over which lambda rises linearly from 0; 0 begins with all of it.
+        growth: factor by which lambda grows at each step, at least 1 (1 for channels, 1.0035 for pictures, as in TorchRay).
         momentum, dampening: of SGD, in [0, 1) and [0, 1].
         start: value of every channel at the start, in [0, 1].
         reduction: "mean" or "sum" of the squared distances of equation 4.
@@ -103,6 +112,7 @@ class PenaltySearch:
     dampening: float | Unset = _within(SHARE)
     start: float | Unset = _within(SHARE)
     reduction: str | Unset = None
+    growth: float | Unset = _within(Range(1))
     name: str = dataclasses.field(default="penalty", init=False)
 
 
@@ -118,8 +128,8 @@ class Settings:
     Device, engine, batch size and versions are left out on purpose: they do not change what is asked.
 
     Attributes:
-        layer: dotted name, with ``@n`` for the n-th call.
-        areas: channels kept, increasing; empty when only a* was asked.
+        layer: dotted name, with ``@n`` for the n-th call; ``:input`` is the picture.
+        areas: channels kept, or shares of a picture, increasing; empty when only a* was asked.
         search: with every field resolved.
         reward: a name of `REWARDS`, or ``module:function`` of a callable.
         game: a name of `GAMES`.
@@ -134,10 +144,16 @@ class Settings:
         group: what a mask selects whole: "" single channels, "heads" of attention, "given" groups; then areas count groups.
         groups_sha256: of the group of every channel; "" for single channels.
         certify: whether images' a* sets were certified, and made smaller where that found a smaller one.
+        perturbation: for masks on a picture what lies under them, one of `PERTURBATIONS`, "values" or "images"; "" for channels.
+        perturbation_sha256: of values or images that were given.
+        levels, blur: of the blur pyramid: how many, and the largest standard deviation as a share of the picture's sides.
+        flip: whether every second step sees the picture mirrored.
+        jitter: largest shift of the picture at each step, as a share of its sides.
+        samples: of the mask, in each cell and direction, while it is searched; 0 all of them.
     """
 
     layer: str
-    areas: tuple[int, ...]
+    areas: tuple[Area, ...]
     search: Search
     reward: str = "logit"
     game: str = "preserve"
@@ -154,15 +170,26 @@ class Settings:
     group: str = ""
     groups_sha256: str = ""
     certify: bool = False
+    perturbation: str = ""
+    perturbation_sha256: str = ""
+    levels: int = 0
+    blur: float = 0.0
+    flip: bool = False
+    jitter: float = 0.0
+    samples: int = 0
 
     @property
     def unit(self) -> str:
         """What areas count, in words."""
+        if self.perturbation:
+            return "of the picture"
         return {"": "channels", "heads": "heads"}.get(self.group, "groups")
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain JSON types, without what is younger than the format and not used: older questions keep their digest."""
-        whole = dataclasses.asdict(self) | {"areas": list(self.areas)}
+        later = LATER_SEARCH[self.search.name]
+        search = {name: value for name, value in dataclasses.asdict(self.search).items() if value != later.get(name, ...)}
+        whole = dataclasses.asdict(self) | {"areas": list(self.areas), "search": search}
         return {name: value for name, value in whole.items() if value != LATER.get(name)}
 
     def to_json(self) -> str:
@@ -188,8 +215,8 @@ class Settings:
         try:
             fields = json.loads(text)
             search = fields.pop("search")
-            kind = SEARCHES[search.pop("name")]
-            return cls(**fields | {"areas": tuple(fields["areas"]), "search": kind(**search)})
+            name = search.pop("name")
+            return cls(**fields | {"areas": tuple(fields["areas"]), "search": SEARCHES[name](**LATER_SEARCH[name] | search)})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"settings {text[:80]!r} cannot be read ({error}); expected the JSON that chanattr wrote; "
                              "the file may come from a newer version") from error

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import chanattr as ca
-from chanattr.records import ClassAttribution, ImageAttribution, array_axes, concatenate, equal, row_axis
+from chanattr.axes import array_axes, concatenate, equal, row_axis
+from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.settings import Settings
 from tests.store.make import AREAS, CHANNELS, GRID, classes, images, keys, settings
 

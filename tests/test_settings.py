@@ -13,9 +13,9 @@ import chanattr as ca
 from chanattr.settings import PAPER_AREAS, Range, Settings, area_grid, check_areas, check_number, check_search, paper_areas
 
 SEARCH = ca.ExactSearch(relaxed_steps=15, binary_steps=25, anneal=0.5, relaxed_rate=0.3, momentum=0.5, memory=0.8, exchange=0.5,
-                        exploration=0.4, refine_steps=10)
+                        exploration=0.4, refine_steps=10, smoothing=0.0)
 PENALTY = ca.PenaltySearch(steps=300, learning_rate=0.01, penalty=1500.0, ramp=150, momentum=0.9, dampening=0.0, start=0.5,
-                           reduction="mean")
+                           reduction="mean", growth=1.0)
 PLAIN = Settings(layer="features.10", areas=(1, 3, 9), search=SEARCH)
 FULL = Settings(layer="blocks.3@2", areas=(5,), search=PENALTY, reward="rewards:half", game="dual", fill="values", fill_sha256="ab" * 32,
                 level=0.25, refine=False, folds=2, seed=7, score="scores:logits", model="squeezenet é", model_sha256="cd" * 32,
@@ -54,7 +54,8 @@ def test_round_trip(settings: Settings) -> None:
 CHANGES: dict[str, Any] = {
     "layer": "features.12", "areas": (1, 3), "search": dataclasses.replace(SEARCH, momentum=0.8), "reward": "contrastive", "game": "delete",
     "fill": "mean", "fill_sha256": "00", "level": 0.5, "refine": False, "folds": 2, "seed": 1, "score": "a:b", "model": "other",
-    "model_sha256": "11", "preprocessing": "none", "group": "heads", "groups_sha256": "22", "certify": True}
+    "model_sha256": "11", "preprocessing": "none", "group": "heads", "groups_sha256": "22", "certify": True,
+    "perturbation": "blur", "perturbation_sha256": "33", "levels": 8, "blur": 0.1, "flip": True, "jitter": 0.02, "samples": 2}
 
 
 def test_every_field_is_tried() -> None:

@@ -15,12 +15,13 @@ from chanattr.attribution.image import groups_of_channels, mean_fill, per_image,
 from chanattr.attribution.inputs import check_finite, check_found, check_images, check_model, check_targets, goal_of
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
+from chanattr.axes import concatenate
 from chanattr.errors import InputError
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
 from chanattr.network.tail import Stem, Tail, bind, join_stems, take_stem
 from chanattr.progress import Progress, advance
-from chanattr.records import ClassAttribution, ImageAttribution, concatenate
+from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward
 from chanattr.settings import Search

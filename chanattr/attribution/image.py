@@ -15,12 +15,13 @@ from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge
 from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_model, check_targets, goal_of
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, channels_last, fill_of
+from chanattr.axes import concatenate
 from chanattr.network.inputs import take_rows
 from chanattr.network.layers import Layer
 from chanattr.network.outputs import Inputs, device_of
 from chanattr.network.tail import Stem, Tail, bind
 from chanattr.progress import Progress, advance
-from chanattr.records import ImageAttribution, concatenate
+from chanattr.records import ImageAttribution
 from chanattr.search.certify import Certified, Verdict, certify
 from chanattr.search.exact import FORWARDS
 from chanattr.search.groups import Group

@@ -15,13 +15,14 @@ from chanattr.attribution.image import certificates, certify_smallest, energies,
 from chanattr.attribution.inputs import check_found, check_images, check_model, goal_of
 from chanattr.attribution.question import Question
 from chanattr.attribution.score import Fill
+from chanattr.axes import concatenate
 from chanattr.errors import InputError
 from chanattr.evidence.again import fill_again, question_again
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
 from chanattr.network.tail import Stem, Tail, bind
 from chanattr.progress import Progress, advance
-from chanattr.records import NOT_RUN, ImageAttribution, concatenate
+from chanattr.records import NOT_RUN, ImageAttribution
 from chanattr.search.certify import missed_share
 from chanattr.search.objective import TOLERANCE, Reward
 from chanattr.search.smallest import Smallest

@@ -18,6 +18,7 @@ from chanattr.attribution.image import answer, groups_of_channels, mean_fill, sh
 from chanattr.attribution.inputs import check_images, check_model, check_targets
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
+from chanattr.axes import concatenate
 from chanattr.errors import InputError
 from chanattr.evidence.baselines import in_float32
 from chanattr.evidence.class_records import HeldOut
@@ -25,7 +26,6 @@ from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
 from chanattr.network.tail import Stem, Tail, bind, join_stems, take_stem
 from chanattr.progress import Progress, advance
-from chanattr.records import concatenate
 from chanattr.search.family import largest, nested_masks
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward, log_probability, logit

@@ -14,13 +14,14 @@ from chanattr.attribution.image import answer
 from chanattr.attribution.inputs import check_model
 from chanattr.attribution.question import Areas, Asked, Question, family_of, make_question, planned
 from chanattr.attribution.score import Fill, fill_of
+from chanattr.axes import concatenate
 from chanattr.errors import InputError, ModelError
 from chanattr.network.fast import fast
 from chanattr.network.layers import describe_all
 from chanattr.network.outputs import device_of
 from chanattr.network.tail import Stem, Tail, bind, stems, take_stem
 from chanattr.network.weights import model_sha256
-from chanattr.records import ImageAttribution, concatenate
+from chanattr.records import ImageAttribution
 from chanattr.runs.shards import Shard
 from chanattr.settings import check_areas
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from chanattr.axes import array_axes, row_axis
 from chanattr.errors import StoreError
-from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, array_axes, is_grouped, row_axis
+from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, is_grouped
 from chanattr.settings import Settings
 
 FORMAT, PART_FORMAT, FORMAT_VERSION = "chanattr-run", "chanattr-part", "1.0"

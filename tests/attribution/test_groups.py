@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import chanattr as ca
-from chanattr.records import equal
+from chanattr.axes import equal
 from tests.models import images
 
 GIVEN = np.array([3, 1, 0, 2, 1, 3, 0, 2, 2, 1])

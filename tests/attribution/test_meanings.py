@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import chanattr as ca
-from chanattr.records import equal
+from chanattr.axes import equal
 from tests.models import Plain, Tokens, images, seeded
 
 AREAS = (1, 2, 4, 6)

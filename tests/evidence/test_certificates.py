@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import chanattr as ca
+from chanattr.axes import equal
 from chanattr.evidence.certificates import certify, missed_shares, swap_optimal
-from chanattr.records import equal
 from tests import planted
 from tests.models import images, seeded
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import chanattr as ca
-from chanattr.records import equal
+from chanattr.axes import equal
 from tests.models import Plain, images, seeded
 from tests.runs.loaders import COUNT, LABELS, SHORT, Loader, content, run_all
 

@@ -10,8 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
+from chanattr.axes import array_axes, equal
 from chanattr.errors import StoreError
-from chanattr.records import ImageAttribution, array_axes, equal
+from chanattr.records import ImageAttribution
 from chanattr.settings import Settings
 from chanattr.store import open_run
 from chanattr.store.layout import columns, encode, escape, head_of

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from chanattr.records import equal
+from chanattr.axes import equal
 from chanattr.store import open_run
 from tests.store.make import classes, images, write_all
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import chanattr.store.merge
+from chanattr.axes import equal
 from chanattr.errors import StoreError
-from chanattr.records import NOT_RUN, equal
+from chanattr.records import NOT_RUN
 from chanattr.store import ImageTable, open_run
 from chanattr.store.index import Index, Source, add
 from tests.store.make import AREAS, CHANNELS, GRID, classes, images, keys, settings, sha256, table, write_all

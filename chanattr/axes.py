@@ -1,0 +1,119 @@
+"""What all records share: named axes that agree, rows selected and joined, equality, labelled datasets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from chanattr.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray
+
+Rows = int | slice | Sequence[int] | np.ndarray
+Record = TypeVar("Record")
+
+
+def axes(letters: str) -> Any:
+    """A field whose array has these axes; where the first is N or C, it is the one that rows select."""
+    return dataclasses.field(metadata={"axes": tuple(letters.split())})
+
+
+def array_axes(kind: type) -> dict[str, tuple[str, ...]]:
+    """Axis letters of every array field of a record type, by field name."""
+    return {f.name: f.metadata["axes"] for f in dataclasses.fields(kind) if "axes" in f.metadata}
+
+
+def row_axis(kind: type) -> str:
+    """The letter that rows of this record run along: N, or C where rows have names in place of keys."""
+    return "N" if row_texts(kind) == "keys" else "C"
+
+
+def row_texts(kind: type) -> str:
+    """The field that has a text for every row."""
+    return "keys" if any(f.name == "keys" for f in dataclasses.fields(kind)) else "names"
+
+
+def check_axes(record: Any, sizes: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Refuses arrays whose axes disagree; gives the size of every axis.
+
+    Args:
+        record: whose arrays they are.
+        sizes: of axes that are known already.
+
+    Raises:
+        InputError: so.
+    """
+    known = {row_axis(type(record)): len(getattr(record, row_texts(type(record)))), **(sizes or {})}
+    for name, letters in array_axes(type(record)).items():
+        shape = np.shape(getattr(record, name))
+        if len(shape) != len(letters):
+            raise InputError(f"{type(record).__name__}.{name} has shape {shape}; expected axes {' '.join(letters)}")
+        for axis, size in zip(letters, shape, strict=True):
+            if known.setdefault(axis, size) != size:
+                raise InputError(f"{type(record).__name__}.{name} has {size} along {axis}; expected {known[axis]}")
+    return known
+
+
+def select(record: Record, rows: Rows) -> Record:
+    """The same record for some rows; an int gives one row, still a record."""
+    whole: Any = record
+    index = np.atleast_1d(np.arange(len(whole))[rows])
+    letter, text = row_axis(type(whole)), row_texts(type(whole))
+    chosen: dict[str, Any] = {name: getattr(whole, name)[index]
+                              for name, letters in array_axes(type(whole)).items() if letters[0] == letter}
+    chosen[text] = tuple(getattr(whole, text)[i] for i in index)
+    selected: Record = dataclasses.replace(whole, **chosen)
+    return selected
+
+
+def concatenate(records: Sequence[Record]) -> Record:
+    """One record from several of the same question, rows in the order given.
+
+    Raises:
+        InputError: nothing to join, or the records answer different questions.
+    """
+    if not records:
+        raise InputError("concatenate got no records; expected at least one")
+    wholes: Sequence[Any] = records
+    first = wholes[0]
+    for other in wholes[1:]:
+        for name, mine, theirs in first.settings.differences(other.settings):
+            raise InputError(f"records differ in {name}: {mine!r} and {theirs!r}; only answers to one question can be joined")
+    letter, text = row_axis(type(first)), row_texts(type(first))
+    joined: dict[str, Any] = {name: np.concatenate([getattr(r, name) for r in wholes])
+                              for name, letters in array_axes(type(first)).items() if letters[0] == letter}
+    joined[text] = tuple(value for r in wholes for value in getattr(r, text))
+    whole: Record = dataclasses.replace(first, **joined)
+    return whole
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two records hold the same question and the same numbers (NaN equals NaN; engine left out)."""
+    if type(one) is not type(other) or one.settings != other.settings or len(one) != len(other):
+        return False
+    text = row_texts(type(one))
+    if getattr(one, text) != getattr(other, text):
+        return False
+    return all(np.array_equal(getattr(one, n), getattr(other, n), equal_nan=getattr(one, n).dtype.kind == "f")
+               for n in array_axes(type(one)))
+
+
+def labelled(record: Any, names: Mapping[str, str], coordinates: Mapping[str, np.ndarray]) -> xarray.Dataset:
+    """A record as a Dataset, its question in the attributes.
+
+    Args:
+        record: of any kind.
+        names: of the dimensions, by axis letter.
+        coordinates: values along dimensions, by axis letter; a field of the record that is one of them is not given twice.
+    """
+    import xarray
+
+    kept = {"areas"} | ({"targets"} if "C" in coordinates else set())
+    data = {name: (tuple(names[a] for a in letters), getattr(record, name)) for name, letters in array_axes(type(record)).items()
+            if name not in kept}
+    attributes = {"layer": record.layer, "settings": record.settings.to_json(), "engine": record.engine}
+    return xarray.Dataset(data, {names[letter]: values for letter, values in coordinates.items()}, attributes)
