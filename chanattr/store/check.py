@@ -158,6 +158,27 @@ def header_sha256(found: dict[str, h5py.Group | h5py.Dataset], keys: list[str]) 
     return digest.hexdigest()
 
 
+def layout_sha256(found: dict[str, h5py.Group | h5py.Dataset]) -> str:
+    """Digest of where every piece of data lies, and of all texts but the keys: what neither a chunk's checksum nor the header's covers.
+
+    A damaged index may name another chunk, whole in itself, or none; "" where the HDF5 at hand cannot tell where chunks lie.
+    """
+    digest = hashlib.sha256()
+    for where in sorted(found):
+        item = found[where]
+        if not isinstance(item, h5py.Dataset):
+            continue
+        if not hasattr(item.id, "chunk_iter"):
+            return ""
+        places: list[tuple[Any, ...]] = []
+        if item.chunks:
+            item.id.chunk_iter(lambda chunk, places=places: places.append(tuple(chunk)))
+        _say(digest, where, repr(sorted(places) if item.chunks else item.id.get_offset()))
+        if h5py.check_string_dtype(item.dtype) is not None and where != "/image":
+            _say(digest, *read_text(item, item.file.id.get_filesize()))
+    return digest.hexdigest()
+
+
 def _say(digest: Any, *texts: str) -> None:
     for text in texts:
         data = text.encode(errors="surrogateescape")

@@ -126,8 +126,11 @@ def _seal(path: Path) -> None:
     finally:
         index.close()
     with _hdf5(path, "r+") as (root, _):
+        found = check.walk(root, path)
         root.attrs["content_sha256"] = content
-        root.attrs["header_sha256"] = check.header_sha256(check.walk(root, path), index.keys)
+        if layout := check.layout_sha256(found):
+            root.attrs["layout_sha256"] = layout
+        root.attrs["header_sha256"] = check.header_sha256(found, index.keys)
 
 
 def _put_images(root: h5py.File, index: Index, table: ImageTable) -> None:

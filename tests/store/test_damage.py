@@ -8,6 +8,7 @@ import random
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 
 from chanattr.errors import StoreError
 from chanattr.store import open_run
-from chanattr.store.check import header_sha256, walk
+from chanattr.store.check import header_sha256, layout_sha256, walk
 from tests.store.make import classes, images, table, write_all
 
 LAYER = "features.10"
@@ -386,8 +387,37 @@ def test_check_finds_changed_numbers_with_right_checksums(path: Path, name: str)
         values = root[name][...]
         values.flat[1] += 1
         root[name][...] = values
+        root.attrs["layout_sha256"] = layout_sha256(found := walk(root, path))
+        root.attrs["header_sha256"] = header_sha256(found, list(root["image"].asstr()))
     with open_run(path) as run, pytest.raises(StoreError, match=r"has changed since it was written \(.*; take it from a backup"):
         run.check()
+
+
+def test_a_chunk_that_lies_elsewhere_is_found_on_opening(path: Path) -> None:
+    """An index that names another chunk, whole in itself, or none: no checksum of a chunk tells."""
+    with h5py.File(path) as root:
+        places = [chunk.byte_offset for name in ("target", "prediction") for chunk in chunks_of(root[f"{GROUP}/{name}"])]
+    data = path.read_bytes()
+    one, two = (place.to_bytes(8, "little") for place in places)
+    for other in (two, b"\xff" * 8):
+        assert data.count(one) == 1
+        path.write_bytes(data.replace(one, other))
+        with pytest.raises(StoreError, match=r"its chunks lie elsewhere"):
+            open_run(path)
+
+
+def chunks_of(item: h5py.Dataset) -> list[Any]:
+    found: list[Any] = []
+    item.id.chunk_iter(lambda chunk: found.append(chunk))
+    return found
+
+
+def test_a_changed_class_name_is_found_on_opening(path: Path) -> None:
+    data = path.read_bytes()
+    assert data.count(b"name 1, ") == 1
+    path.write_bytes(data.replace(b"name 1, ", b"name 7, "))
+    with pytest.raises(StoreError, match=r"or its texts differ"):
+        open_run(path)
 
 
 def test_a_whole_file_passes(tmp_path: Path) -> None:
