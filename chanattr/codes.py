@@ -95,7 +95,7 @@ def masks_of(codes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Example:
         >>> code = np.zeros((32, 32), np.uint8)
         >>> code[16, 16] = 255
-        >>> masks_of(code, (224, 224))[112, 112] > 0.99
+        >>> bool(masks_of(code, (224, 224))[112, 112] > 0.99)
         True
     """
     values = np.asarray(codes, dtype=np.float32) / (255 if np.asarray(codes).dtype == np.uint8 else 1)

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple, TypeVar
@@ -299,3 +299,20 @@ def check_areas(areas: Sequence[int] | str | None, channels: int, unit: str = "c
             raise InputError(f"area {area!r} for a layer of {channels} {unit}; expected a whole number of {unit} "
                              f"from 1 to {channels}; leave areas out for a grid over all of them")
     return tuple(sorted({int(a) for a in given}))
+
+
+def check_shares(areas: object) -> tuple[float, ...]:
+    """Areas as increasing shares of a picture.
+
+    Raises:
+        InputError: none, or one that is not above 0 and at most 1.
+    """
+    try:
+        given = [] if isinstance(areas, str) or not isinstance(areas, Iterable) else [float(area) for area in areas]
+    except (TypeError, ValueError):
+        given = []
+    if not given:
+        raise InputError(f"areas={areas!r}; expected a list of shares of the picture such as {PICTURE_AREAS}; for one area give a list of "
+                         "one")
+    allowed, remedy = Range(0, 1, without="low"), "areas are shares of the picture"
+    return tuple(sorted({check_number(f"area {area!r}", area, allowed, remedy) for area in given}))

@@ -78,7 +78,7 @@ class Asked:
     def __post_init__(self) -> None:
         if self.game not in GAMES:
             raise InputError(f"game={self.game!r}; expected one of {', '.join(GAMES)}; leave it out for '{GAMES[0]}'")
-        _level(self.level, self.game)
+        resolved_level(self.level, self.game)
         if self.search is not None:
             check_search(self.search)
         if not isinstance(self.reward, str) and not callable(self.reward):
@@ -120,7 +120,7 @@ def make_question(asked: Asked, model: nn.Module, layer: Layer, fill: Fill, *, d
     exact = isinstance(search, ExactSearch)
     settings = Settings(
         layer=layer.name, areas=check_areas(asked.areas, family.size, family.unit), search=search, reward=callable_name(asked.reward),
-        game=asked.game, fill=fill.name, fill_sha256=fill.sha256, level=_level(asked.level, asked.game),
+        game=asked.game, fill=fill.name, fill_sha256=fill.sha256, level=resolved_level(asked.level, asked.game),
         refine=exact if asked.refine is None else asked.refine, folds=asked.folds, seed=asked.seed,
         score=callable_name(asked.score) if asked.score is not None else "", model=asked.model or kind(model),
         model_sha256=digest or model_sha256(model), preprocessing=asked.preprocessing,
@@ -163,7 +163,12 @@ def callable_name(named: str | Callable[..., object]) -> str:
     return f"{getattr(named, '__module__', '')}:{getattr(named, '__qualname__', type(named).__name__)}"
 
 
-def _level(level: str | float | None, game: str) -> str | float:
+def resolved_level(level: str | float | None, game: str) -> str | float:
+    """The level as it is stored: the game's own where none is given.
+
+    Raises:
+        InputError: it cannot be used in this game.
+    """
     if level is None:
         return "top1" if game == "delete" else "original"
     if isinstance(level, bool) or not isinstance(level, (str, Real)):

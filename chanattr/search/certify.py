@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from chanattr.search.family import Family
+from chanattr.search.family import Sets
 from chanattr.search.objective import TOLERANCE
 
 EXCHANGES = 2000  # tried of a row at most
@@ -67,7 +67,7 @@ class Certified(NamedTuple):
     judged: Int[Tensor, "N"]
 
 
-def certify(areas: Int[Tensor, "N"], masks: Bool[Tensor, "N K"], family: Family, judge: Judge, *, exchanges: int = EXCHANGES,
+def certify(areas: Int[Tensor, "N"], masks: Bool[Tensor, "N K"], family: Sets, judge: Judge, *, exchanges: int = EXCHANGES,
             sets: int = SETS, seed: int = 0) -> Certified:
     """a* sets made as small as can be proved, and their certificates.
 
@@ -152,7 +152,7 @@ def exchange(masks: Bool[Tensor, "N K"], judge: Judge, *, most: int = EXCHANGES,
     return Exchanges(gain, share, tried + 1)
 
 
-def count_out(masks: Bool[Tensor, "N K"], found: Bool[Tensor, "N"], family: Family, judge: Judge, most: int = SETS) -> Optimum:
+def count_out(masks: Bool[Tensor, "N K"], found: Bool[Tensor, "N"], family: Sets, judge: Judge, most: int = SETS) -> Optimum:
     """The smallest set that reaches, proved by trying all of 1, 2, ... members, as far as they are at most `most` together.
 
     A row is done with at the first size of which some set reaches. The set of no members is known not to reach where a* is not 0.

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from chanattr.search.family import Family
+from chanattr.search.ascent import ascend
+from chanattr.search.family import Sets
 from chanattr.search.objective import Score
 from chanattr.search.worth import Seen, standardised
 from chanattr.settings import ExactSearch
@@ -38,7 +39,7 @@ class Enough(NamedTuple):
     reaches: Callable[[Tensor, Tensor], Tensor]
 
 
-def exact(score: Score, family: Family, areas: Int[Tensor, "P"], rows: Int[Tensor, "P"], settings: ExactSearch, *,
+def exact(score: Score, family: Sets, areas: Int[Tensor, "P"], rows: Int[Tensor, "P"], settings: ExactSearch, *,
           start: Float[Tensor, "P K"] | None = None, steps: int | None = None, seed: int = 0, enough: Enough | None = None) -> Found:
     """The best mask found of each pair's exact area.
 
@@ -97,11 +98,12 @@ def _count(score: Score, masks: Bool[Tensor, "S K"], rows: Int[Tensor, "R"]) -> 
     return Found(masks[best], rewards.gather(1, best[:, None])[:, 0], spent)
 
 
-def _search(score: Score, family: Family, areas: Tensor, rows: Tensor, settings: ExactSearch, start: Tensor | None, steps: int,
+def _search(score: Score, family: Sets, areas: Tensor, rows: Tensor, settings: ExactSearch, start: Tensor | None, steps: int,
             seed: int, enough: Enough | None) -> Found:
     if start is None:
         before = settings.relaxed_steps
-        masks, seen = _relaxed(score, family, areas, rows, settings)
+        values, seen = ascend([score], family, areas, rows, settings, steps=settings.relaxed_steps)
+        masks = family.binary(family.project(values, areas), areas)
         left = 1.0
     else:
         before = 1
@@ -112,22 +114,7 @@ def _search(score: Score, family: Family, areas: Tensor, rows: Tensor, settings:
     return found._replace(evaluations=found.evaluations + before)
 
 
-def _relaxed(score: Score, family: Family, areas: Tensor, rows: Tensor, settings: ExactSearch) -> tuple[Tensor, Seen]:
-    """Projected ascent from everything down to the area asked."""
-    values = family.start(len(areas), device=areas.device, dtype=torch.float32)
-    speed, seen = torch.zeros_like(values), Seen.nothing(values)
-    full = values.sum(1)
-    for step in range(settings.relaxed_steps):
-        progress = step / settings.relaxed_steps
-        seen = seen.add(values, standardised(score(values, rows, True).gradient), settings.memory)
-        speed = settings.momentum * speed + standardised(family.smooth_gradient(seen.worth(), progress))
-        left = 1 - min(1.0, (step + 1) / max(1.0, settings.anneal * settings.relaxed_steps))
-        area = areas * (full / areas) ** left  # geometric: from everything to the area asked
-        values = family.project(values + settings.relaxed_rate * (1 - progress) * speed, area)
-    return family.binary(family.project(values, areas), areas), seen
-
-
-def _cut(score: Score, family: Family, areas: Tensor, rows: Tensor, start: Tensor, settings: ExactSearch) -> tuple[Tensor, Seen]:
+def _cut(score: Score, family: Sets, areas: Tensor, rows: Tensor, start: Tensor, settings: ExactSearch) -> tuple[Tensor, Seen]:
     """The members of the start that its own slopes call worthiest: a cut to a smaller area is not by channel number."""
     slopes = standardised(score(start, rows, True).gradient)
     last = slopes.amin(1, keepdim=True) - 1  # below every member

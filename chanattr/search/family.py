@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from chanattr.search.objective import area_penalty
 from chanattr.settings import AnySearch, ExactSearch, PenaltySearch, check_search
 
 
@@ -20,7 +21,11 @@ class Family(Protocol):
 
     @property
     def size(self) -> int:
-        """Parameters of one mask: its area when nothing is dropped."""
+        """Parameters of one mask."""
+
+    @property
+    def full(self) -> float:
+        """The area of a mask that drops nothing."""
 
     def start(self, count: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
         """`count` sets of parameters that drop nothing."""
@@ -28,23 +33,30 @@ class Family(Protocol):
     def project(self, values: Tensor, areas: Tensor) -> Tensor:
         """The nearest parameters whose mask has exactly its area."""
 
-    def smooth_gradient(self, gradient: Tensor, progress: float) -> Tensor:
-        """The gradient as the search should follow it, `progress` in [0, 1] of the way."""
-
-    def binary(self, values: Tensor, areas: Tensor) -> Tensor:
-        """The masks of zeros and ones with exactly their areas that the parameters mean."""
+    def smooth_gradient(self, gradient: Tensor, cells: float) -> Tensor:
+        """The gradient as the search should follow it, smoothed over so many neighbours where there are such."""
 
     def finish(self, values: Tensor, areas: Tensor) -> Tensor:
         """The masks that are reported."""
 
-    def every(self, area: int, most: int) -> Tensor:
-        """All binary masks of an area, if they are at most `most`; none otherwise."""
+    def penalty(self, values: Tensor, areas: Tensor, reduction: str) -> Tensor:
+        """How far masks are from having their area in ones and the rest in zeros (equation 4); differentiable."""
 
     def resolve(self, search: AnySearch) -> AnySearch:
         """The search with every field left None set to this family's value."""
 
     def spread(self, masks: Tensor) -> Tensor:
-        """The masks as the layer takes them, a value a channel; differentiable."""
+        """The masks as the layer takes them, a value a channel or a pixel; differentiable."""
+
+
+class Sets(Family, Protocol):
+    """A family whose masks are sets: what is reported is binary."""
+
+    def binary(self, values: Tensor, areas: Tensor) -> Tensor:
+        """The masks of zeros and ones with exactly their areas that the parameters mean."""
+
+    def every(self, area: int, most: int) -> Tensor:
+        """All binary masks of an area, if they are at most `most`; none otherwise."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +79,18 @@ class Channels:
         """Euclidean projection on the capped simplex ``{0 <= m <= 1, sum m = area}``."""
         return project_capped_simplex(values, areas)
 
-    def smooth_gradient(self, gradient: Float[Tensor, "P K"], progress: float) -> Float[Tensor, "P K"]:
+    @property
+    def full(self) -> float:
+        """All channels."""
+        return self.size
+
+    def smooth_gradient(self, gradient: Float[Tensor, "P K"], cells: float) -> Float[Tensor, "P K"]:
         """Unchanged: channels have no neighbours."""
         return gradient
+
+    def penalty(self, values: Float[Tensor, "P K"], areas: Int[Tensor, "P"], reduction: str) -> Float[Tensor, "P"]:
+        """`chanattr.search.objective.area_penalty`."""
+        return area_penalty(values, areas, reduction)
 
     def binary(self, values: Float[Tensor, "P K"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P K"]:
         """The `areas` largest values of each row; ties go to the lower channel number."""

@@ -67,9 +67,18 @@ class Groups:
         """As `Channels.project`, over groups."""
         return self._entries.project(values, areas)
 
-    def smooth_gradient(self, gradient: Float[Tensor, "P G"], progress: float) -> Float[Tensor, "P G"]:
+    @property
+    def full(self) -> float:
+        """All groups."""
+        return self.size
+
+    def smooth_gradient(self, gradient: Float[Tensor, "P G"], cells: float) -> Float[Tensor, "P G"]:
         """Unchanged."""
         return gradient
+
+    def penalty(self, values: Float[Tensor, "P G"], areas: Int[Tensor, "P"], reduction: str) -> Float[Tensor, "P"]:
+        """As `Channels.penalty`, over groups."""
+        return self._entries.penalty(values, areas, reduction)
 
     def binary(self, values: Float[Tensor, "P G"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P G"]:
         """The `areas` groups of largest value; ties go to the lower number."""

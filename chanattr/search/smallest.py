@@ -11,7 +11,7 @@ from torch import Tensor
 
 from chanattr.records import NOT_REACHED
 from chanattr.search.exact import Enough, Found, exact
-from chanattr.search.family import Family, largest
+from chanattr.search.family import Sets, largest
 from chanattr.search.objective import Score
 from chanattr.settings import ExactSearch
 
@@ -62,7 +62,7 @@ def bracket(areas: Int[Tensor, "A"], empty_reached: Bool[Tensor, "N"], full: Boo
     return Smallest(area, ends.mask & (area > 0)[:, None], ends.spent)
 
 
-def refine(found: Smallest, areas: Int[Tensor, "A"], score: Score, family: Family, settings: ExactSearch, judge: Judge, *,
+def refine(found: Smallest, areas: Int[Tensor, "A"], score: Score, family: Sets, settings: ExactSearch, judge: Judge, *,
            seed: int = 0, level: Float[Tensor, "N"] | None = None) -> Smallest:
     """a* bisected between the smallest reaching grid area and the largest grid area below it.
 

@@ -1,0 +1,168 @@
+"""Smooth masks of a picture as a family: a code on a coarse grid, and the exact area of the mask that it means."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from chanattr.codes import COLDNESS, GRID, MARGIN, REACH, Lattice, disc_weights, lattice, resampling
+from chanattr.search.family import resolve
+from chanattr.search.objective import Score, Scored
+from chanattr.settings import AnySearch, ExactSearch, PenaltySearch
+
+BISECTIONS, LAST_BISECTIONS = 10, 24  # of the shift that gives the area: in the search, and at its end
+LEVELS = 255  # steps of a stored code
+AT_ONCE = 16  # masks made together at full sampling
+PICTURE_EXACT = ExactSearch(relaxed_steps=80, binary_steps=1, anneal=0.5, relaxed_rate=0.01, momentum=0.9, memory=0.0, exchange=0.0,
+                            exploration=0.0, refine_steps=10, smoothing=4.0)
+PICTURE_PENALTY = PenaltySearch(steps=800, learning_rate=0.01, penalty=300.0, ramp=0, momentum=0.9, dampening=0.9, start=1.0,
+                                reduction="mean", growth=1.0035)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Smooth masks over a picture (or a layer's grid) of `height` x `width`: P codes of 32 x 32 values in [0, 1], flattened.
+
+    Areas are shares of the picture, measured on the mask inside it.
+
+    Attributes:
+        height, width: of what is masked, in pixels.
+        samples: of the mask, in each cell and direction, while it is searched; 0 all, as it is reported.
+    """
+
+    height: int
+    width: int
+    samples: int = 1
+    size: ClassVar[int] = GRID * GRID
+    full: ClassVar[float] = 1.0
+    unit: ClassVar[str] = "of the picture"
+
+    def start(self, count: int, *, device: torch.device, dtype: torch.dtype = torch.float32) -> Float[Tensor, "P 1024"]:
+        """All ones: nothing is dropped."""
+        return torch.ones(count, self.size, device=device, dtype=dtype)
+
+    @torch.no_grad()
+    def project(self, values: Float[Tensor, "P 1024"], areas: Float[Tensor, "P"], bisections: int = BISECTIONS) -> Float[Tensor, "P 1024"]:
+        """The codes moved by one number each, within [0, 1], so that their masks have exactly their areas."""
+        low, high = -values.amax(1, keepdim=True), 1 - values.amin(1, keepdim=True)
+        for _ in range(bisections):
+            middle = (low + high) / 2
+            over = self.area((values + middle).clamp(0, 1))[:, None] > areas[:, None]
+            low, high = torch.where(over, low, middle), torch.where(over, middle, high)
+        return (values + (low + high) / 2).clamp(0, 1)
+
+    def smooth_gradient(self, gradient: Float[Tensor, "P 1024"], cells: float) -> Float[Tensor, "P 1024"]:
+        """The gradient under a Gaussian of so many cells."""
+        if cells <= 0:
+            return gradient
+        blur = _gaussian(cells).to(gradient)
+        return (blur @ gradient.view(-1, GRID, GRID) @ blur.T).flatten(1)
+
+    def spread(self, values: Float[Tensor, "P 1024"]) -> Float[Tensor, "P HW"]:
+        """The masks, a value a pixel; differentiable."""
+        down, right = self._lattices
+        whole = soft_maximum(values, down.per_cell, right.per_cell)
+        return (_matrix(down).to(values) @ whole @ _matrix(right).to(values).T).flatten(1)
+
+    def area(self, values: Float[Tensor, "P 1024"]) -> Float[Tensor, "P"]:
+        """The means of the masks, without making their pixels."""
+        down, right = self._lattices
+        whole = soft_maximum(values, down.per_cell, right.per_cell)
+        return torch.einsum("y,pyx,x->p", _matrix(down).to(values).mean(0), whole, _matrix(right).to(values).mean(0))
+
+    def finish(self, values: Float[Tensor, "P 1024"], areas: Float[Tensor, "P"] | None = None) -> Float[Tensor, "P 1024"]:
+        """The codes as they are stored, in steps of 1/255; with `areas`, moved so that the masks at full sampling have them."""
+        whole = replace(self, samples=0)
+        if areas is not None:
+            parts = zip(values.split(AT_ONCE), areas.split(AT_ONCE), strict=True)
+            values = torch.cat([whole.project(part, area, LAST_BISECTIONS) for part, area in parts])
+        return (values * LEVELS).round() / LEVELS
+
+    @torch.no_grad()
+    def masks(self, codes: Float[Tensor, "P 1024"]) -> Float[Tensor, "P HW"]:
+        """The masks at full sampling, as `chanattr.codes.masks_of` makes them."""
+        whole = replace(self, samples=0)
+        return torch.cat([whole.spread(part) for part in codes.split(AT_ONCE)]).clamp(0, 1)
+
+    def penalty(self, values: Float[Tensor, "P 1024"], areas: Float[Tensor, "P"], reduction: str) -> Float[Tensor, "P"]:
+        """Equation 4 on the mask *with its margin*, as TorchRay has it: squared distance of its sorted values from zeros, then ones.
+
+        Source: TorchRay, ``extremal_perturbation``: ``int(n (1 - area))`` zeros.
+        """
+        down, right = self._lattices
+        flat = soft_maximum(values, down.per_cell, right.per_cell, margin=True).flatten(1)
+        count = flat.shape[1]
+        zeros = (count * (1 - areas.double())).floor()
+        ones = torch.arange(count, device=values.device)[None] >= zeros[:, None]
+        distance = (flat.sort(dim=1).values - ones.to(flat.dtype)).square()
+        return distance.sum(1) if reduction == "sum" else distance.mean(1)
+
+    def resolve(self, search: AnySearch) -> AnySearch:
+        """The search with this family's values for fields left None."""
+        return resolve(search, PICTURE_EXACT if isinstance(search, ExactSearch) else PICTURE_PENALTY)
+
+    @property
+    def _lattices(self) -> tuple[Lattice, Lattice]:
+        return lattice(self.height, self.samples), lattice(self.width, self.samples)
+
+
+def soft_maximum(values: Float[Tensor, "P 1024"], down: int, right: int, *, margin: bool = False) -> Float[Tensor, "P Y X"]:
+    """The masks of codes at samples: of the weighted cells around each, their mean weighted by exp(20 times themselves).
+
+    Args:
+        values: codes.
+        down, right: samples a cell, in each direction.
+        margin: also over three cells around the picture (less one cell at its end), as TorchRay counts areas.
+
+    Source: TorchRay, ``MaskGenerator``; its weights repeat from cell to cell, so that only one cell's are kept here.
+    """
+    before, after = (REACH + MARGIN, REACH + MARGIN) if margin else (REACH, REACH + 1)
+    cells = GRID + before + after - 2 * REACH
+    weights = _weights(down, right).to(values)
+    padded = functional.pad(values.view(-1, 1, GRID, GRID), (before, after, before, after))
+    near = functional.unfold(padded, 2 * REACH + 1)  # [P, 81, cells * cells]
+    weighted = near[:, :, None] * weights.flatten(1)[None, :, :, None]  # [P, 81, down * right, cells * cells]
+    made = (weighted * (COLDNESS * weighted).softmax(1)).sum(1)
+    whole = made.view(-1, down, right, cells, cells).permute(0, 3, 1, 4, 2).reshape(-1, cells * down, cells * right)
+    return whole[:, :(cells - 1) * down + 1, :(cells - 1) * right + 1]
+
+
+def through(spread: Callable[[Tensor], Tensor], score: Score) -> Score:
+    """A score of masks as one of the parameters that they are made of."""
+
+    @torch.inference_mode(False)
+    def scored(masks: Tensor, rows: Int[Tensor, "M"], gradient: bool) -> Scored:
+        with torch.set_grad_enabled(gradient):
+            leaf = masks.detach().clone().requires_grad_(gradient)
+            made = spread(leaf)
+            got = score(made.detach(), rows, gradient)
+            slopes = torch.autograd.grad(made, leaf, got.gradient)[0] if gradient else masks.new_empty(0, masks.shape[1])
+            return Scored(got.reward, slopes)
+
+    return scored
+
+
+@functools.lru_cache(maxsize=64)
+def _weights(down: int, right: int) -> Float[Tensor, "81 Y X"]:
+    return torch.from_numpy(disc_weights((down, right)))
+
+
+@functools.lru_cache(maxsize=64)
+def _matrix(side: Lattice) -> Float[Tensor, "S T"]:
+    return torch.from_numpy(resampling(side))
+
+
+@functools.lru_cache(maxsize=512)
+def _gaussian(cells: float) -> Float[Tensor, "32 32"]:
+    """A Gaussian over the cells of a side, each row summing to 1."""
+    apart = np.arange(GRID)[:, None] - np.arange(GRID)[None]
+    weights = np.exp(-np.square(apart / cells) / 2)
+    return torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
