@@ -112,8 +112,8 @@ def spatial(model: nn.Module, images: Inputs, *, targets: Sequence[int] | Tensor
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 5), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 28 * 28, 5))
         >>> found = ca.spatial(model, torch.rand(1, 3, 32, 32), areas=(0.1, 0.2), search=ca.ExactSearch(relaxed_steps=4))
-        >>> found.codes.shape, found.true_areas.round(2).tolist()
-        ((1, 2, 32, 32), [[0.1, 0.2]])
+        >>> found.codes.shape, [f"{area:.3f}" for area in found.true_areas[0]]
+        ((1, 2, 32, 32), ['0.100', '0.200'])
     """
     asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed, batch_size=batch_size,
                   precision=precision)

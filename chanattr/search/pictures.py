@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from chanattr.codes import COLDNESS, GRID, MARGIN, REACH, Lattice, disc_weights, lattice, resampling
+from chanattr.codes import COLDNESS, GRID, MARGIN, RADIUS, REACH, Lattice, lattice, resampling
 from chanattr.search.family import resolve
 from chanattr.search.objective import Score, Scored
 from chanattr.settings import AnySearch, ExactSearch, PenaltySearch
@@ -152,7 +152,12 @@ def through(spread: Callable[[Tensor], Tensor], score: Score) -> Score:
 
 @functools.lru_cache(maxsize=64)
 def _weights(down: int, right: int) -> Float[Tensor, "81 Y X"]:
-    return torch.from_numpy(disc_weights((down, right)))
+    """`chanattr.codes.disc_weights`, rounded at each step as TorchRay does: its penalty sorts what is equal but for rounding."""
+    offset = torch.arange(-REACH, REACH + 1)[:, None]
+    rows = (torch.arange(down) - offset * down).float()  # [9, s] samples
+    columns = (torch.arange(right) - offset * right).float() * (down / right)
+    away = torch.sqrt(rows[:, None, :, None] ** 2 + columns[None, :, None, :] ** 2) / (RADIUS * down)
+    return torch.exp(-2 * ((away - 0.5).clamp(min=0) ** 2)).reshape(-1, down, right)
 
 
 @functools.lru_cache(maxsize=64)
