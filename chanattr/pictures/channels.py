@@ -1,0 +1,192 @@
+"""Pictures that drive a channel, a weighted set of channels, or what sets one class apart from another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from chanattr.attribution.inputs import check_model
+from chanattr.errors import InputError
+from chanattr.network.batches import in_batches
+from chanattr.network.layers import Layer, describe
+from chanattr.network.outputs import device_of
+from chanattr.pictures import pixels as px
+from chanattr.pictures.inversion import predict
+from chanattr.pictures.making import make, noise, parametrise, smoothed
+from chanattr.pictures.pixels import Pixels, check_pixels
+from chanattr.pictures.reach import reaching
+from chanattr.pictures.records import ChannelImages
+from chanattr.pictures.settings import CHANNEL, CHANNELS, PictureSettings, resolved
+from chanattr.progress import Progress, advance
+from chanattr.records import ClassAttribution
+from chanattr.settings import STEPS, check_number
+
+# Starts that a picture is chosen from: how many, times the contrast, and by which power more their frequencies fall. A channel after a ReLU
+# may be silent on faint noise, and then nothing tells the way: bolder and smoother ones are tried, but only then, for they leave traces.
+STARTS = ((4, 1.0, 0.0), (4, 10.0, 0.5), (8, 20.0, 0.5), (8, 40.0, 1.0), (16, 80.0, 1.0))
+
+
+def visualise(model: nn.Module, layer: str, wanted: Sequence[int] | np.ndarray, *, pixels: Pixels, count: int = 1,
+              names: Sequence[str] | None = None, settings: PictureSettings | None = None, score: Callable[..., Tensor] | None = None,
+              channel_axis: int | None = None, batch_size: int = 8, progress: Progress = False) -> ChannelImages:
+    """Pictures with the largest (weighted) mean activation over positions, several of each row if asked.
+
+    Every row is made by itself: none depends on what is made beside it. What is reported is of the picture as it is kept, in bytes.
+
+    Args:
+        model: any module; left exactly as found.
+        layer: dotted name, with ``:input`` and ``@n`` as for `capture`.
+        wanted: channel numbers, one a row; or weights of all channels, f [R, K], such as `class_weights` gives: negative ones are driven
+            down.
+        pixels: what the model's preprocessing does: ``ca.pixels_of(ca.load_model(...).preprocess)``; its size is the pictures'.
+        count: pictures of each row; ``settings.diversity`` keeps them apart.
+        names: one a row; None is "channel 12" (or "set 0" for weights).
+        settings: None is the usual: `PictureSettings` resolved with ``CHANNEL``.
+        score, channel_axis: as for `per_image`.
+        batch_size: pictures made at once, at most, but for those of one row; less where memory runs out.
+        progress: True for a bar, or ``f(done, total)``; a step is one of one picture.
+
+    Raises:
+        InputError: an argument cannot be used.
+        LayerError, ModelError: as in `per_image`.
+
+    Source: Olah, Mordvintsev and Schubert 2017; MaCo (``parametrisation="magnitude"``) Fel et al. 2023.
+
+    Example:
+        >>> made = ca.visualise(model, "features.10", [3, 17], pixels=ca.pixels_of(preprocess), count=2)  # doctest: +SKIP
+        >>> made.pictures.shape  # doctest: +SKIP
+        (2, 2, 227, 227, 3)
+    """
+    settings = resolved(settings, CHANNEL, (CHANNELS,))
+    check_pixels(pixels)
+    check_number(f"count={count!r}", count, STEPS)
+    example = px.normalised(torch.full((2, len(pixels.mean), *pixels.size), 0.5, device=device_of(model)), pixels)
+    check_model(model, example[:1], score)
+    place = describe(model, example, layer, channel_axis=channel_axis)
+    weights, labels = check_wanted(wanted, place, names)
+    parts = []
+    with advance(progress, len(weights) * count * settings.steps, f"pictures at {place.name}") as tell, reaching(model, place.name) as read:
+        work = _Work(read, place, settings, pixels, count, tell)
+        for _, part in in_batches(model, len(weights), max(1, batch_size // count), True, lambda s: work.part(weights[s].to(example))):
+            parts.append(part)
+    pictures, value = (np.concatenate(whole) for whole in zip(*parts, strict=True))
+    flat = px.from_bytes(pictures.reshape(-1, *pictures.shape[2:]), pixels).to(example)
+    probability, predictions = predict(model, flat, score, batch_size).softmax(1).max(1)
+    return ChannelImages(layer=place.name, settings=settings, names=labels, weights=weights.numpy(), pictures=pictures, value=value,
+                         predictions=predictions.numpy().astype(np.int32).reshape(value.shape),
+                         probability=probability.numpy().reshape(value.shape))
+
+
+def class_weights(classes: ClassAttribution, target: int, against: int | None = None) -> Float[np.ndarray, "1 K"]:
+    """How often a class's images need each channel, less how often another's do, as `visualise` takes it.
+
+    Args:
+        classes: what `per_class` gave; its ``mean_mask`` are the inclusion rates.
+        target: a class number of it.
+        against: another one; None takes nothing off.
+
+    Raises:
+        InputError: no such class, or one of which no image reaches its level.
+    """
+    rates = []
+    for one in [target] if against is None else [target, against]:
+        classes.channels(one, 1, source="mean")  # refuses what has no rates
+        rates.append(classes.mean_mask[int(np.flatnonzero(classes.targets == one)[0])][classes.groups])
+    return np.asarray(rates[0] - (rates[1] if against is not None else 0), np.float32)[None]
+
+
+def check_wanted(wanted: Sequence[int] | np.ndarray, place: Layer,
+                 names: Sequence[str] | None) -> tuple[Float[Tensor, "R K"], tuple[str, ...]]:
+    """Weights of the channels and a name for each row.
+
+    Raises:
+        InputError: no channel numbers of this layer and no weights, or another number of names.
+    """
+    values = np.asarray(wanted)
+    if values.ndim == 2 and values.shape[1] == place.channels and len(values) and np.isfinite(values).all() and values.any(1).all():
+        weights, usual = torch.from_numpy(values.astype(np.float32)), [f"set {row}" for row in range(len(values))]
+    elif values.ndim == 1 and len(values) and values.dtype.kind in "iu" and 0 <= values.min() <= values.max() < place.channels:
+        weights = torch.eye(place.channels)[torch.from_numpy(values.astype(np.int64))]
+        usual = [f"channel {channel}" for channel in values.tolist()]
+    else:
+        raise InputError(f"wanted={str(wanted)[:80]} at {place.name!r}; expected channel numbers from 0 to {place.channels - 1}, or "
+                         f"weights [rows, {place.channels}] that are not all 0; ca.class_weights gives a class's")
+    labels = tuple(usual if names is None else map(str, names))
+    if len(labels) != len(weights):
+        raise InputError(f"{len(labels)} names for {len(weights)} rows; expected one each; leave names out for the usual")
+    return weights, labels
+
+
+class _Work(NamedTuple):
+    """What is the same for every batch."""
+
+    read: Callable[[Tensor], Tensor]
+    place: Layer
+    settings: PictureSettings
+    pixels: Pixels
+    copies: int
+    tell: Callable[[int], None]
+
+    def part(self, weights: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures of some rows, and their value."""
+        each = weights.repeat_interleave(self.copies, 0)
+        start, bold = self.start(each)
+        fading = None if self.settings.parametrisation == "magnitude" else bold  # there the contrast is given
+
+        def objective(shown: Tensor) -> Tensor:
+            flat = self.positions(shown)
+            found = (flat.mean(1) * each).sum(1)
+            if self.settings.diversity and self.copies > 1:
+                found = found - self.settings.diversity * found.detach().abs() * likeness(flat, self.copies)
+            return found
+
+        pictures = make(start, objective, self.settings, self.pixels, self.tell, fading)
+        with torch.no_grad():
+            value = (self.positions(px.from_bytes(pictures, self.pixels).to(each)).mean(1) * each).sum(1)
+        return pictures.reshape(len(weights), self.copies, *pictures.shape[1:]), value.cpu().numpy().reshape(len(weights), self.copies)
+
+    def positions(self, shown: Tensor) -> Float[Tensor, "N P K"]:
+        """The activation with its positions in one row, channels last."""
+        activation = self.read(shown).float().movedim(self.place.channel_axis, -1)
+        return activation.reshape(len(activation), -1, activation.shape[-1])
+
+    @torch.no_grad()
+    def start(self, each: Float[Tensor, "N K"]) -> tuple[Float[Tensor, "N C H W"], Float[Tensor, " N"]]:
+        """For each picture the start of the largest value among a few of its own; bolder ones where the fainter ones' are all the same.
+
+        And how bold each is.
+        """
+        shape = (len(self.pixels.mean), *self.pixels.size)
+        chosen = torch.zeros(len(each), *shape, device=each.device)
+        boldness = torch.ones(len(each), device=each.device)
+        silent = torch.ones(len(each), dtype=torch.bool, device=each.device)
+        turn = torch.arange(len(each), device=each.device) % self.copies
+        for tries, bold, slope in STARTS:
+            if not bool(silent.any()):
+                break
+            best = torch.full((len(each),), -torch.inf, device=each.device)
+            least = torch.full((len(each),), torch.inf, device=each.device)
+            drawn = noise(tries * self.copies, shape, self.settings.seed).to(each)
+            for number, start in enumerate(smoothed(drawn, bold, slope) if slope else bold * drawn):
+                shown = px.normalised(parametrise(start[None], self.settings).draw(), self.pixels)
+                value = (self.positions(shown).mean(1) * each).sum(1)
+                mine = silent & (turn == number % self.copies)
+                better = mine & (value > best)
+                least[mine] = least[mine].minimum(value[mine])
+                best[better], chosen[better], boldness[better] = value[better], start, bold
+            silent &= ~(best > least)
+        return chosen, boldness
+
+
+def likeness(flat: Float[Tensor, "N P K"], count: int) -> Float[Tensor, " N"]:
+    """For each picture the mean cosine of its channels' Gram matrix with those of the other pictures of its row.
+
+    Source: the diversity term of Olah, Mordvintsev and Schubert 2017.
+    """
+    gram = torch.nn.functional.normalize(torch.einsum("npk,npl->nkl", flat, flat).flatten(1), dim=1).view(-1, count, flat.shape[-1] ** 2)
+    return ((gram @ gram.mT).sum(2) - 1).flatten() / (count - 1)

@@ -1,0 +1,174 @@
+"""Feature inversion: the picture whose activation is most like a given image's, masked or whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from chanattr.attribution.inputs import check_images, check_keys, check_model, check_targets
+from chanattr.errors import InputError
+from chanattr.network.batches import in_batches
+from chanattr.network.exactly import float32_exactly
+from chanattr.network.hooks import apply_mask, frozen
+from chanattr.network.layers import Layer, describe
+from chanattr.network.outputs import call, logits_of
+from chanattr.pictures import pixels as px
+from chanattr.pictures.making import make, noise
+from chanattr.pictures.pixels import Pixels, check_pixels
+from chanattr.pictures.reach import reaching
+from chanattr.pictures.records import Inversion
+from chanattr.pictures.settings import INVERSION, INVERSIONS, PictureSettings, resolved
+from chanattr.progress import Progress, advance
+
+LEAST = 0.1  # of the cosine that "dot" is multiplied with, so that pictures that are unlike at first have a slope
+Masks = Sequence[Any] | np.ndarray | Tensor
+
+
+def dot(made: Float[Tensor, "N F"], wanted: Float[Tensor, "N F"], power: float) -> Float[Tensor, " N"]:
+    """Equation 10 over its value for the image itself: ``<wanted, made> / <wanted, wanted>``, times the cosine to a power.
+
+    With power 0 it is equation 10 literally; nothing then holds back an activation that is also strong elsewhere.
+    """
+    product = (made * wanted).sum(1) / wanted.square().sum(1)
+    return product * cosine(made, wanted).clamp(min=LEAST) ** power if power else product
+
+
+def cosine(made: Float[Tensor, "N F"], wanted: Float[Tensor, "N F"], _power: float = 0.0) -> Float[Tensor, " N"]:
+    """Cosine of the angle between two activations; 0 where one is 0."""
+    return torch.nn.functional.cosine_similarity(made, wanted, dim=1)
+
+
+def match(made: Float[Tensor, "N F"], wanted: Float[Tensor, "N F"], _power: float = 0.0) -> Float[Tensor, " N"]:
+    """Mahendran and Vedaldi 2015, equation 2, negative: ``-|made - wanted|^2 / |wanted|^2``."""
+    return -(made - wanted).square().sum(1) / wanted.square().sum(1)
+
+
+OBJECTIVES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = dict(zip(INVERSIONS, (dot, cosine, match), strict=True))
+
+
+def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pixels: Pixels, mask: Masks | None = None,
+           targets: Sequence[int] | Tensor | None = None, settings: PictureSettings | None = None, keys: Sequence[str] | None = None,
+           score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, batch_size: int = 8,
+           progress: Progress = False) -> Inversion:
+    """For each image a picture whose activation at a layer has the largest dot product with the image's, masked or whole.
+
+    Every picture starts from the same noise and is moved alike, so that none depends on what is made beside it. What is reported is of the
+    picture as it is kept, in bytes.
+
+    Args:
+        model: any module; left exactly as found.
+        images: as the model takes them.
+        layer: dotted name, with ``:input`` and ``@n`` as for `capture`.
+        pixels: what the model's preprocessing does: ``ca.pixels_of(ca.load_model(...).preprocess)``.
+        mask: of channels, [K] or [N, K], in [0, 1]: ``found.channel_mask(row)``, or ``found.masks[row]`` with the image repeated for
+            growing areas; None keeps the whole activation.
+        targets: class that should be named, [N]; None is the one that the network names for the image.
+        settings: None is the usual: `PictureSettings` resolved with ``INVERSION``.
+        keys: a name for each row; None is its number.
+        score, channel_axis: as for `per_image`.
+        batch_size: pictures made at once, at most; less where memory runs out.
+        progress: True for a bar, or ``f(done, total)``; a step is one of one picture.
+
+    Raises:
+        InputError: an argument cannot be used, or an image has no activation left under its mask.
+        LayerError, ModelError: as in `per_image`.
+
+    Source: Fong, Patrick and Vedaldi 2019, equation 10; Mahendran and Vedaldi 2015. Departure: the dot product is times the cosine
+    (``cosine_power``), as in lucid, for equation 10 alone grows with any activation that is strong.
+
+    Example:
+        >>> made = ca.invert(model, images, "features.10", pixels=ca.pixels_of(preprocess), mask=found.smallest_mask)  # doctest: +SKIP
+        >>> made.cosine, made.named  # doctest: +SKIP
+    """
+    settings = resolved(settings, INVERSION, INVERSIONS)
+    count = check_images(images)
+    names, goal = check_keys(keys, count), None if targets is None else check_targets(targets, count)
+    originals = px.shown(images, check_pixels(pixels, images.shape[1]))
+    check_model(model, images[:1], score)
+    place = describe(model, images[:2], layer, channel_axis=channel_axis)
+    masks = check_mask(mask, count, place)
+    parts = []
+    with advance(progress, count * settings.steps, f"inversions at {place.name}") as tell, reaching(model, place.name) as read:
+        work = _Work(read, place, settings, pixels, tell)
+        for _, part in in_batches(model, count, batch_size, True, lambda s: work.part(images[s], masks[s], names[s])):
+            parts.append(part)
+    pictures, value, likeness = (np.concatenate(whole) for whole in zip(*parts, strict=True))
+    wanted = predict(model, images, score, batch_size).argmax(1) if goal is None else goal.cpu()
+    predictions, probability = judged(predict(model, px.from_bytes(pictures, pixels).to(images), score, batch_size), wanted)
+    return Inversion(layer=place.name, settings=settings, keys=names, masks=masks.cpu().numpy(), pictures=pictures,
+                     originals=px.to_bytes(originals), value=value, cosine=likeness, targets=wanted.numpy().astype(np.int32),
+                     predictions=predictions, probability=probability)
+
+
+class _Work(NamedTuple):
+    """What is the same for every batch."""
+
+    read: Callable[[Tensor], Tensor]
+    place: Layer
+    settings: PictureSettings
+    pixels: Pixels
+    tell: Callable[[int], None]
+
+    def part(self, images: Tensor, masks: Tensor, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pictures of some images, their value and their cosine."""
+        with torch.no_grad():
+            activation = self.read(images)
+            wanted = apply_mask(activation, masks, torch.zeros(()), self.place.channel_axis, self.place.name).flatten(1).float()
+        if not bool(((norm := wanted.norm(dim=1)) > 0).all()) or not bool(norm.isfinite().all()):
+            row = int(torch.nonzero(~((norm > 0) & norm.isfinite()))[0])
+            raise InputError(f"image {names[row]!r} has no finite activation other than 0 at {self.place.name!r} under its mask; expected "
+                             "something to look for; choose a mask that keeps an active channel, or another layer")
+        objective = OBJECTIVES[self.settings.objective]
+
+        def value(shown: Tensor) -> Tensor:
+            return objective(self.read(shown).flatten(1).float(), wanted, self.settings.cosine_power)
+
+        shape = (images.shape[1], images.shape[2], images.shape[3])
+        start = noise(1, shape, self.settings.seed).to(images).expand(images.shape)
+        pictures = make(start, value, self.settings, self.pixels, self.tell)
+        with torch.no_grad():
+            made = self.read(px.from_bytes(pictures, self.pixels).to(images)).flatten(1).float()
+            return (pictures, objective(made, wanted, self.settings.cosine_power).cpu().numpy(), cosine(made, wanted).cpu().numpy())
+
+
+def check_mask(mask: Masks | None, count: int, place: Layer) -> Float[Tensor, "N K"]:
+    """Masks of channels, one a row.
+
+    Raises:
+        InputError: not [K] or [N, K] in [0, 1].
+    """
+    if mask is None:
+        return torch.ones(count, place.channels)
+    values = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask).float().cpu()
+    fits = values.shape in ((place.channels,), (count, place.channels))
+    if not fits or not bool(((values >= 0) & (values <= 1)).all()):
+        raise InputError(f"mask of shape {tuple(values.shape)}{'' if not fits else ' with values outside 0 to 1'} for {count} images at "
+                         f"{place.name!r}; expected [{place.channels}] or [{count}, {place.channels}] in [0, 1]; found.channel_mask(row) "
+                         "gives one")
+    return values.expand(count, place.channels).clone()
+
+
+@float32_exactly()
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor, score: Callable[..., Tensor] | None, batch_size: int) -> Tensor:
+    """The whole network's logits, f4 [N, C], on the CPU."""
+    with frozen(model):
+        return torch.cat([logits_of(call(model, part), score).float().cpu() for part in images.split(batch_size)])
+
+
+def judged(logits: Float[Tensor, "N classes"], wanted: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The class named for each picture, and the probability of the one wanted.
+
+    Raises:
+        InputError: a wanted class that the model has not.
+    """
+    classes = logits.shape[1]
+    if len(bad := wanted[(wanted < 0) | (wanted >= classes)]):
+        raise InputError(f"target {int(bad[0])} for a model with {classes} classes; expected 0 to {classes - 1}; leave targets out for the "
+                         "classes that the network names")
+    return logits.argmax(1).numpy().astype(np.int32), logits.softmax(1).gather(1, wanted[:, None])[:, 0].numpy()

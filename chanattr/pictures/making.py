@@ -1,0 +1,107 @@
+"""Pictures made by gradient ascent: parametrised, moved at every step, and kept as the bytes that are seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from chanattr.pictures.parameters import Picture, by_fourier, by_magnitude, by_pixel, natural_magnitude, spectrum_scale
+from chanattr.pictures.pixels import Pixels, normalised, to_bytes
+from chanattr.pictures.robust import draw_move, moved
+from chanattr.pictures.settings import PictureSettings
+
+FAINT = 1e-1  # of Adam, in a picture's mean slope: coefficients with a fainter one are moved less, not like all others
+GROWING = 0.25  # share of the steps over which the weight of the total variation grows from 0
+
+Objective = Callable[[Tensor], Tensor]
+"""Images as the model takes them [N, C, H, W] to what is maximised, [N]; a picture's own only, but for `diversity`."""
+
+
+def noise(count: int, shape: tuple[int, int, int], seed: int) -> Float[Tensor, "N C H W"]:
+    """Standard normal starts; the n-th is the same whatever `count`."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(1000 * seed + n)) for n in range(count)])
+
+
+def smoothed(start: Float[Tensor, "N C H W"], contrast: float, slope: float) -> Float[Tensor, "N C H W"]:
+    """Starts of a larger deviation whose frequencies fall by one more power, `slope`."""
+    height, width = start.shape[-2:]
+    return contrast * torch.fft.irfft2(torch.fft.rfft2(start) * math.sqrt(2) * spectrum_scale(height, width, slope).to(start),
+                                       s=(height, width))
+
+
+def parametrise(start: Float[Tensor, "N C H W"], settings: PictureSettings) -> Picture:
+    """Standard normal starts as pictures of a parametrisation."""
+    if settings.parametrisation == "magnitude":
+        return by_magnitude(start, natural_magnitude(*start.shape[1:]))
+    if settings.parametrisation == "pixel":
+        return by_pixel(settings.contrast * start)
+    return by_fourier(settings.contrast * start, settings.decay)
+
+
+def total_variation(shown: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:
+    """Mean absolute difference of neighbouring pixels, down and across."""
+    down, across = shown.diff(dim=2).abs(), shown.diff(dim=3).abs()
+    return down.flatten(1).mean(1) + across.flatten(1).mean(1)
+
+
+def make(start: Float[Tensor, "N C H W"], objective: Objective, settings: PictureSettings, pixels: Pixels,
+         tell: Callable[[int], None], bold: Float[Tensor, " N"] | None = None) -> UInt8[np.ndarray, "N H W C"]:
+    """Pictures that maximise an objective, all moved alike at every step.
+
+    Args:
+        start: standard normal numbers, on the model's device.
+        objective: of the moved pictures.
+        settings: resolved.
+        pixels: of the model.
+        tell: is told of every step, how many pictures it was for.
+        bold: by how much each start is bolder than the contrast asked; over the first half of the steps it fades by so much.
+    """
+    picture = parametrise(start, settings)
+    optimiser = torch.optim.Adam(picture.free, lr=settings.rate, eps=FAINT)
+    generator = torch.Generator().manual_seed(settings.seed)
+    for step in range(settings.steps):
+        optimiser.param_groups[0]["lr"] = settings.rate * falling(step / settings.steps)
+        shown = picture.draw()
+        loss = -objective(normalised(moved(shown, draw_move(settings, generator)), pixels)).sum()
+        if settings.variation:
+            grown = min(1.0, step / (GROWING * settings.steps))  # at first the objective may be flat, and a smooth grey would win
+            loss = loss + settings.variation * grown * total_variation(shown).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        for free in picture.free:
+            even(free)
+        optimiser.step()
+        if bold is not None and step < settings.steps // 2:
+            fade(picture, bold ** (-2 / settings.steps))
+        tell(len(start))
+    with torch.no_grad():
+        return to_bytes(picture.draw())
+
+
+@torch.no_grad()
+def fade(picture: Picture, share: Float[Tensor, " N"]) -> None:
+    """Leaves a share of what each picture's coefficients are."""
+    for free in picture.free:
+        free *= share.view(-1, *[1] * (free.ndim - 1))
+
+
+def even(free: Tensor) -> None:
+    """Scales the slopes of each picture to a root mean square of 1: activations have any scale, and no picture hangs on its neighbours."""
+    if free.grad is not None:
+        size = free.grad.flatten(1).square().mean(1).sqrt().clamp(min=torch.finfo(free.dtype).tiny)
+        free.grad /= size.view(-1, *[1] * (free.ndim - 1))
+
+
+def falling(done: float) -> float:
+    """Share of the rate that is left: 1 for the first half, then along a cosine to 0.
+
+    Example:
+        >>> [round(falling(done), 2) for done in (0, 0.5, 0.75, 1)]
+        [1.0, 1.0, 0.5, 0.0]
+    """
+    return 0.5 * (1 + math.cos(math.pi * max(0.0, 2 * done - 1)))
