@@ -1,0 +1,386 @@
+"""Baselines on the picture: where the evidence for a class lies by the attributions of the field, one function each, through one table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from chanattr.attribution.inputs import check_finite, check_model, check_targets, checked_reward
+from chanattr.attribution.perturbation import blurred, pyramid_of
+from chanattr.attribution.question import default_batch_size
+from chanattr.attribution.score import channels_last
+from chanattr.errors import InputError, LayerError
+from chanattr.network.batches import in_batches
+from chanattr.network.exactly import float32_exactly
+from chanattr.network.hooks import change, frozen, watch
+from chanattr.network.layers import Layer, describe, layers
+from chanattr.network.names import named
+from chanattr.network.outputs import call, logits_of
+from chanattr.progress import Progress, advance
+from chanattr.search.exact import FORWARDS
+from chanattr.search.objective import Reward, log_probability, reward_function
+from chanattr.settings import COUNT, RATE, SHARE, STEPS, check_number
+
+RISE_MASKS, RISE_CELLS, RISE_SHARE = 1000, 7, 0.5  # masks drawn; cells a side; share of cells kept (Petsiuk's 7 and 0.5)
+PATCH, STRIDE = 1 / 7, 1 / 14  # of the side: an occluded square, and from one to the next
+CENTRE = 0.25  # sigma of the centre's Gaussian, of the side
+SMOOTHED = {"blur_ig": 0.09}  # sigma of the side: as broad as the disc of one cell of a smooth mask, and as the pointing game smooths masks
+# What a map is given to `pointing_game` with: TorchRay's for the methods that it has, and of their kind for the others.
+POINTING: dict[str, dict[str, float | str]] = {
+    "centre": {"smooth": 0.0}, "gradient": {"smooth": 0.02, "padding": "edge"}, "gradient_x_input": {"smooth": 0.02, "padding": "edge"},
+    "grad_cam": {"smooth": 0.0}, "blur_ig": {"smooth": 0.0}, "rise": {"smooth": 0.0}, "occlusion": {"smooth": 0.0}}
+
+Pyramid = Callable[[Tensor], Tensor]
+
+
+class Heat(NamedTuple):
+    """Maps of N images, and the evaluations an image that they took.
+
+    Attributes:
+        values: [N, H, W]; larger is more evidence. Scales differ from method to method and image to image.
+        evaluations: (forwards + 2 backwards) / 3 of one image.
+    """
+
+    values: Float[Tensor, "N H W"]
+    evaluations: float
+
+
+class Subject(NamedTuple):
+    """What a method may look at: some images and the question about them.
+
+    Attributes:
+        model: left as found.
+        images: as the model takes them.
+        targets: class of each.
+        reward: of logits and targets.
+        output_score: turns the model's output into logits, or None.
+        layer: of Grad-CAM.
+        pyramid: blurs images, [N, C, H, W] to [L, N, C, H, W], the image itself last.
+        seed: of what is drawn.
+        batch_size: images run at once, at most.
+    """
+
+    model: nn.Module
+    images: Float[Tensor, "N C H W"]
+    targets: Int[Tensor, "N"]
+    reward: Reward
+    output_score: Callable[..., Tensor] | None
+    layer: Layer | None
+    pyramid: Pyramid
+    seed: int
+    batch_size: int
+
+
+Method = Callable[[Subject], Heat]
+
+
+def saliency(model: nn.Module, images: Tensor, method: str, *, targets: Sequence[int] | Tensor | None = None,
+             reward: str | Reward = "logit", score: Callable[..., Tensor] | None = None, layer: str | None = None,
+             pyramid: Pyramid | None = None, smooth: float | None = None, seed: int = 0, batch_size: int | None = None,
+             progress: Progress = False) -> Heat:
+    """Heat maps of images by one of the field's methods; see `SALIENCY` for all of them.
+
+    Args:
+        model: left as found; runs in eval mode, in float32 without TF32.
+        images: [N, C, H, W] as the model takes them.
+        method: "centre", "gradient", "gradient_x_input", "grad_cam", "blur_ig" (blur integrated gradients), "rise" (1,000 masks), or
+            "occlusion".
+        targets: class numbers [N]; None is the predicted class of each.
+        reward: "logit", "contrastive", "log_probability" or a callable (logits, targets) -> [N]; "rise" takes the probability instead.
+        score: turns the model's output into logits, where it does not give them.
+        layer: of "grad_cam"; None is the last to be called that gives a grid.
+        pyramid: of "blur_ig": images [N, C, H, W] to [L, N, C, H, W], from wholly blurred to as they are; None is `pyramid_of`, TorchRay's
+            eight levels.
+        smooth: sigma of a Gaussian over the maps, as a share of each side, zeros outside; None is 0.09 for "blur_ig", 0 for the others.
+        seed: of "rise".
+        batch_size: images run at once; None goes by the device.
+        progress: True (a bar), False, or ``f(done, total)``, in images.
+
+    Raises:
+        InputError: no such method, or an argument cannot be used.
+        LayerError, ModelError: as in `per_image`; or no layer gives a grid.
+
+    Example:
+        >>> import torch, chanattr as ca
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
+        >>> heat = ca.saliency(model, torch.rand(2, 3, 8, 8), "gradient")
+        >>> heat.values.shape, heat.evaluations
+        (torch.Size([2, 8, 8]), 1.0)
+    """
+    if method not in SALIENCY:
+        raise InputError(f"method={method!r}; expected one of {', '.join(SALIENCY)}")
+    check_number(f"smooth={smooth!r}", SMOOTHED.get(method, 0.0) if smooth is None else smooth, SHARE)
+    check_number(f"seed={seed!r}", seed, COUNT)
+    size = int(check_number(f"batch_size={batch_size!r}", batch_size or default_batch_size(model), STEPS))
+    goal = targets_of(model, images, targets, score, size)
+    subject = Subject(model=model, images=images, targets=goal, reward=checked_reward(reward_function(reward), str(reward)),
+                      output_score=score, layer=grid_layer(model, images[:2], layer) if method == "grad_cam" else None,
+                      pyramid=pyramid or pyramid_of, seed=seed, batch_size=size)
+    found = []
+    with advance(progress, len(images), method) as tell:
+        for part, asked in zip(images.split(size), goal.split(size), strict=True):
+            found.append(SALIENCY[method](subject._replace(images=part, targets=asked)))
+            tell(len(part))
+    values = torch.cat([one.values for one in found]).float()
+    check_finite(values, [str(row) for row in range(len(images))], f"{method} maps")
+    share = SMOOTHED.get(method, 0.0) if smooth is None else smooth
+    height, width = values.shape[1:]
+    return Heat(blurred(values[:, None], share * height, share * width)[:, 0], found[0].evaluations)
+
+
+def centre(subject: Subject) -> Heat:
+    """A Gaussian at the middle, which knows nothing of the image: photographers' habit, and the floor of the pointing game."""
+    count, _, height, width = subject.images.shape
+    down, right = ((torch.arange(side, device=subject.images.device) + 0.5) / side - 0.5 for side in (height, width))
+    one = torch.exp(-(down[:, None] ** 2 + right[None] ** 2) / (2 * CENTRE**2))
+    return Heat(one.expand(count, -1, -1), 0.0)
+
+
+def gradient(subject: Subject) -> Heat:
+    """The largest absolute slope of the reward among a pixel's colours.
+
+    Source: Simonyan, Vedaldi and Zisserman 2013, as in TorchRay.
+    """
+    return Heat(_slopes(subject, subject.images).abs().amax(1), 1.0)
+
+
+def gradient_x_input(subject: Subject) -> Heat:
+    """The slope times the value, summed over a pixel's colours: with signs, against a picture of zeros as the model takes them.
+
+    Source: Shrikumar et al. 2016.
+    """
+    return Heat((_slopes(subject, subject.images) * subject.images).sum(1), 1.0)
+
+
+def grad_cam(subject: Subject) -> Heat:
+    """A layer's channels summed with their mean slopes as weights, what is negative left out, scaled up to the image.
+
+    Source: Selvaraju et al. 2017, equations 1 and 2, as in TorchRay.
+    """
+    if subject.layer is None:
+        raise InputError("Grad-CAM without a layer; expected a Subject with one; ask by saliency(..., 'grad_cam')")
+    activation, slopes = _at_layer(subject, subject.layer)
+    heat = (activation * slopes.mean(1, keepdim=True)).sum(2).relu()
+    height, width = subject.layer.grid
+    scaled = functional.interpolate(heat.view(-1, 1, height, width), subject.images.shape[2:], mode="bilinear", align_corners=False)
+    return Heat(scaled[:, 0], 1.0)
+
+
+def blur_ig(subject: Subject) -> Heat:
+    """Blur integrated gradients: the slope of the reward along a uniform mask, meant over the levels of a blur pyramid.
+
+    The way from the blurred image to the image is a straight line from each level to the next, and the integral over it is by trapezoids: a
+    gradient a level. Unsmoothed, a map sums to the reward of the image less that of the blurred one, exactly where the reward is linear or
+    quadratic in the image, and as near as the levels are fine elsewhere.
+
+    Source: Sundararajan, Taly and Yan 2017, along a path of blurs as in Xu, Venugopalan and Sundararajan 2020, on TorchRay's pyramid.
+    """
+    levels = subject.pyramid(subject.images)
+    if levels.ndim != 5 or levels.shape[1:] != subject.images.shape or len(levels) < 2:
+        raise InputError(f"the pyramid has shape {tuple(levels.shape)} for images {tuple(subject.images.shape)}; expected "
+                         "[L, N, C, H, W], L at least 2, the image last; leave pyramid out for the usual")
+    total = torch.zeros_like(subject.images[:, 0])
+    for place, level in enumerate(levels):
+        step = (levels[min(place + 1, len(levels) - 1)] - levels[max(place - 1, 0)]) / 2
+        total = total + (_slopes(subject, level) * step).sum(1)
+    return Heat(total, float(len(levels)))
+
+
+def rise(subject: Subject) -> Heat:
+    """Random masks summed with the probability of the class under each as weights; the same masks for every image.
+
+    Maps have an offset, about half the mean probability, which the maximum does not mind.
+
+    Source: Petsiuk, Das and Saenko 2018: 7 x 7 cells kept by halves, scaled up and shifted; 1,000 masks where they take 4,000 to 8,000.
+    """
+    height, width = subject.images.shape[2:]
+    total = torch.zeros_like(subject.images[:, 0], dtype=torch.float32)
+    for masks in rise_masks(RISE_MASKS, (height, width), seed=subject.seed, at_once=subject.batch_size):
+        masks = masks.to(total)
+        for row, image in enumerate(subject.images):
+            chance = _forwards(subject, masks.to(image.dtype)[:, None] * image, row, _probability)
+            total[row] += torch.einsum("m,mhw->hw", chance, masks)
+    return Heat(total / (RISE_MASKS * RISE_SHARE), RISE_MASKS / FORWARDS)
+
+
+def occlusion(subject: Subject) -> Heat:
+    """What the reward loses, on average, when a square over the pixel is put to zero (a mean grey, for models that take it so).
+
+    Squares of a seventh of the side, half of one apart; every pixel lies under the same number of them, up to rounding.
+
+    Source: Zeiler and Fergus 2014.
+    """
+    height, width = subject.images.shape[2:]
+    down, right = _strips(height), _strips(width)
+    squares = (down[:, None, :, None] * right[None, :, None, :]).flatten(0, 1)
+    found = []
+    for row, image in enumerate(subject.images):
+        lost = []
+        whole = _forwards(subject, image[None], row, subject.reward)
+        for part in squares.split(subject.batch_size):
+            kept = 1 - part.to(image)
+            lost.append(whole - _forwards(subject, kept[:, None] * image, row, subject.reward))
+        over = squares.to(image.device)
+        found.append(torch.einsum("m,mhw->hw", torch.cat(lost), over) / over.sum(0))
+    return Heat(torch.stack(found), (1 + len(squares)) / FORWARDS)
+
+
+SALIENCY: dict[str, Method] = {"centre": centre, "gradient": gradient, "gradient_x_input": gradient_x_input, "grad_cam": grad_cam,
+                               "blur_ig": blur_ig, "rise": rise, "occlusion": occlusion}
+
+
+def rise_masks(count: int, size: tuple[int, int], *, cells: int = RISE_CELLS, share: float = RISE_SHARE, seed: int = 0,
+               at_once: int = 100) -> Iterator[Float[Tensor, "M H W"]]:
+    """RISE's random masks in [0, 1], in parts of `at_once`, on the CPU; the parts do not change them.
+
+    Args:
+        count: masks.
+        size: (height, width).
+        cells: a side, each kept with the probability `share`; scaled up to one cell more than the image and shifted by up to one.
+        share: of cells that are kept.
+        seed: of all draws.
+        at_once: masks a part.
+
+    Example:
+        >>> [part.shape for part in rise_masks(3, (16, 20), at_once=2)]
+        [torch.Size([2, 16, 20]), torch.Size([1, 16, 20])]
+    """
+    check_number(f"share={share!r}", share, RATE)
+    generator = torch.Generator().manual_seed(seed)
+    grids = (torch.rand(count, cells, cells, generator=generator) < share).float()
+    cell = [math.ceil(side / cells) for side in size]
+    shifts = torch.stack([torch.randint(one, (count,), generator=generator) for one in cell], 1)
+    for grid, shift in zip(grids.split(at_once), shifts.split(at_once), strict=True):
+        whole = functional.interpolate(grid[:, None], [(cells + 1) * one for one in cell], mode="bilinear", align_corners=False)[:, 0]
+        yield torch.stack([one[down:down + size[0], right:right + size[1]]
+                           for one, (down, right) in zip(whole, shift.tolist(), strict=True)])
+
+
+def targets_of(model: nn.Module, images: Tensor, targets: Sequence[int] | Tensor | None, score: Callable[..., Tensor] | None,
+               batch_size: int) -> Int[Tensor, "N"]:
+    """The classes that are asked about, on the images' device; None is what the model predicts of each.
+
+    Raises:
+        InputError: images are no floating tensor [N, C, H, W]; targets are not one class of the model's an image.
+        ModelError: the model fails on these images, or gives another number of rows.
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not images.numel():
+        what = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"images are {what}; expected a floating tensor [N, C, H, W] as the model takes it, N at least 1; "
+                         "ca.image_loader reads picture files")
+    check_model(model, images[:2], score)
+    goal = None if targets is None else check_targets(targets, len(images)).to(images.device)
+
+    @torch.no_grad()
+    def run(part: slice) -> Tensor:
+        with frozen(model), float32_exactly():
+            logits = logits_of(call(model, images[part]), score)
+        if goal is not None and not ((goal >= 0) & (goal < logits.shape[1])).all():
+            raise InputError(f"targets from {int(goal.min())} to {int(goal.max())} for a model with {logits.shape[1]} classes; expected 0 "
+                             f"to {logits.shape[1] - 1}; leave targets out for the predicted classes")
+        return logits.argmax(1)
+
+    if goal is not None:
+        run(slice(0, 1))
+        return goal
+    return torch.cat([got for _, got in in_batches(model, len(images), batch_size, False, run)])
+
+
+def grid_layer(model: nn.Module, example: Tensor, name: str | None) -> Layer:
+    """The layer that Grad-CAM looks at: the one named, or the last to be called whose output has a grid.
+
+    Raises:
+        LayerError: no such layer; it has no grid; none has; or the network works on tokens after the last that has, and one must be named.
+    """
+    if name is not None:
+        found = describe(model, example, name)
+        if min(found.grid) < 2:
+            raise LayerError(f"layer {name!r} gives {list(found.shape)}, which has no grid of two sides; expected [N, K, h, w] or "
+                             "[N, h, w, K]; choose a layer with both, as 'chanattr layers MODEL' lists them")
+        return found
+    calls: list[str] = []
+    with frozen(model), watch(named(model), lambda called, _inputs, _output: calls.append(called)), torch.no_grad():
+        call(model, example)
+    last = {called: place for place, called in enumerate(calls)}
+    given = sorted((one for one in layers(model, example) if one.name and one.calls and len(one.shape) > 2 and one.channel_axis > 0),
+                   key=lambda one: last[one.name])
+    gridded = [one for one in given if min(one.grid) > 1 and one.shape[0] == len(example)]
+    if not gridded:
+        raise LayerError("no layer of the model gives a grid, which Grad-CAM needs; expected [N, K, h, w] somewhere; use another method, "
+                         "or name a layer")
+    chosen = gridded[-1]
+    later = [one for one in given if one.grid[0] == 1 and one.grid[1] > 1 and last[one.name] > last[chosen.name]]
+    if later:
+        raise LayerError(f"after {chosen.name!r}, the last layer with a grid, the model works on tokens ({later[-1].name!r} gives "
+                         f"{list(later[-1].shape)}); expected a layer to be named; pass layer=, or use another method")
+    return describe(model, example, chosen.name + f"@{chosen.calls}" * (chosen.calls > 1))
+
+
+@torch.inference_mode(False)
+def _slopes(subject: Subject, images: Tensor) -> Float[Tensor, "N C H W"]:
+    """The reward's slope at each value of some images, which are asked about as the subject's are."""
+
+    def run(part: slice) -> Tensor:
+        leaf = images[part].detach().clone().requires_grad_()
+        with frozen(subject.model), torch.enable_grad(), float32_exactly():
+            logits = logits_of(call(subject.model, leaf), subject.output_score).float()
+            rewards = subject.reward(logits, subject.targets[part].clone())
+            return torch.autograd.grad(rewards.sum(), leaf)[0].float()
+
+    return torch.cat([got for _, got in in_batches(subject.model, len(images), subject.batch_size, True, run)])
+
+
+@torch.inference_mode(False)
+def _at_layer(subject: Subject, layer: Layer) -> tuple[Float[Tensor, "N P K"], Float[Tensor, "N P K"]]:
+    """The layer's activation and the reward's slope there."""
+
+    def run(part: slice) -> tuple[Tensor, Tensor]:
+        kept: list[Tensor] = []
+
+        def leaf(activation: Tensor) -> Tensor:
+            kept.append(activation.detach().clone().requires_grad_())
+            return kept[-1].clone()  # which a module that works in place may follow
+
+        images = subject.images[part].clone()
+        with frozen(subject.model), change(subject.model, layer.name, leaf), torch.enable_grad(), float32_exactly():
+            logits = logits_of(call(subject.model, images), subject.output_score).float()
+            rewards = subject.reward(logits, subject.targets[part].clone())
+            slopes = torch.autograd.grad(rewards.sum(), kept, allow_unused=True)[0] if rewards.requires_grad else None
+        if slopes is None:
+            raise LayerError(f"layer {layer.name!r} does not reach the logits, so it has no slopes; expected a layer on the way to them; "
+                             "choose another")
+        return channels_last(kept[0].detach(), layer).float(), channels_last(slopes, layer).float()
+
+    found = [got for _, got in in_batches(subject.model, len(subject.images), subject.batch_size, True, run)]
+    return torch.cat([activation for activation, _ in found]), torch.cat([slopes for _, slopes in found])
+
+
+@torch.no_grad()
+def _forwards(subject: Subject, images: Tensor, row: int, reward: Reward) -> Float[Tensor, "M"]:
+    """The reward of variants of one image."""
+
+    def run(part: slice) -> Tensor:
+        with frozen(subject.model), float32_exactly():
+            logits = logits_of(call(subject.model, images[part]), subject.output_score).float()
+        return reward(logits, subject.targets[row].expand(len(logits))).float()
+
+    return torch.cat([got for _, got in in_batches(subject.model, len(images), subject.batch_size, False, run)])
+
+
+def _probability(logits: Tensor, targets: Tensor) -> Tensor:
+    return log_probability(logits, targets).exp()
+
+
+def _strips(side: int) -> Float[Tensor, "S side"]:
+    """Ones where a strip lies: of PATCH of the side, STRIDE apart, the first and the last partly outside."""
+    patch = max(1, round(PATCH * side))
+    stride = min(patch, max(1, round(STRIDE * side)))
+    first = torch.arange(stride - patch, side, stride)[:, None]
+    place = torch.arange(side)[None]
+    return ((place >= first) & (place < first + patch)).float()
