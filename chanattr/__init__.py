@@ -61,6 +61,8 @@ _HOMES = {
     "visualise": "chanattr.pictures.channels",
     "class_weights": "chanattr.pictures.channels",
     "ChannelImages": "chanattr.pictures.records",
+    "examples": "chanattr.pictures.examples",
+    "Examples": "chanattr.pictures.records",
     "ChanattrError": "chanattr.errors",
     "InputError": "chanattr.errors",
     "ImageError": "chanattr.errors",
