@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ MAX_OPENED = 64 * 2**20  # and the size of the file: what is read whole on openi
 MAX_ARRAY = 2**16  # bytes of an attribute that is no single text
 # Datasets that are read whole; all others are read in blocks of rows.
 OPENED = {"image", "sha256", "label", "row", "area", "fill_values", "groups", "class", "smallest_area", "energy_row"}
+KEY_BYTES = 8  # of a key's sha256 that a file keeps, so that a damaged key is told from the whole ones
 SLACK = 2**16  # what a small dataset may declare without having stored it: markers of dimensions hold no data
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 LAYOUTS = {h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED}
@@ -142,6 +143,12 @@ def read_text(item: h5py.Dataset, limit: int) -> list[str]:
             raise ValueError(f"{item.name} has more text than the file has bytes")
         found += block
     return found
+
+
+def key_digests(keys: Sequence[str]) -> np.ndarray:
+    """The first bytes of every key's sha256, u1 [N, KEY_BYTES]."""
+    found = b"".join(hashlib.sha256(key.encode(errors="surrogateescape")).digest()[:KEY_BYTES] for key in keys)
+    return np.frombuffer(found, np.uint8).reshape(len(keys), KEY_BYTES)
 
 
 def header_sha256(found: dict[str, h5py.Group | h5py.Dataset], keys: list[str]) -> str:

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.store.index import Answers, Index
-from chanattr.store.layout import TEXT, Column, Head, energy_column
+from chanattr.store.layout import FOLDERS, TEXT, Column, Head, energy_column
 from chanattr.store.source import block_rows, gather
 from chanattr.store.thumbnails import read_thumbnail
 
@@ -34,7 +33,7 @@ def content_sha256(index: Index) -> str:
         picture = read_thumbnail(index, key)
         _say(digest, [key, picture.shape])
         digest.update(picture.tobytes())
-    for kind in (ImageAttribution, ClassAttribution):
+    for kind in FOLDERS:
         for name in sorted(index.answers[kind]):
             _add_answers(digest, index, index.answers[kind][name])
     return digest.hexdigest()
@@ -48,11 +47,12 @@ def _say(digest: Any, value: Any) -> None:
 def _add_answers(digest: Any, index: Index, answers: Answers) -> None:
     head = answers.head
     described = [[column.name, column.dtype, head.shape(column, 0)] for column in head.columns]
+    described += [[name, value, head.grid] for name, value in head.own_attributes.items()]
     _say(digest, [head.path, head.settings.as_dict(), described])
     digest.update(head.areas.tobytes() + head.fill_values.tobytes())
     if head.entry == "group":
         digest.update(head.groups.tobytes())
-    images = head.kind is ImageAttribution
+    images = head.rows == "image"
     for wanted, pieces, rows in ((head.columns, answers.pieces, answers.rows()),
                                  ((energy_column(),), answers.energy, answers.energy_rows())):
         lines = [(index.keys[row] if images else row, line) for row, line in _lines(head, pieces, wanted, rows)]

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from chanattr.errors import StoreError
-from chanattr.records import NOT_RUN, ClassAttribution
+from chanattr.records import NOT_RUN
 from chanattr.settings import Settings
 from chanattr.store import check
 from chanattr.store.layout import (
@@ -25,6 +25,7 @@ from chanattr.store.layout import (
     UNKNOWN_SHA256,
     Column,
     Head,
+    area_type,
     energy_column,
 )
 from chanattr.store.parts import PartName
@@ -213,13 +214,13 @@ def _add_answers(index: Index, source: Source, head: Head, group: Items, rows: n
         index.order.append(name)
     known = index.answers[head.kind].setdefault(name, Answers(head))
     check_same(known.head, head)
-    if head.kind is ClassAttribution:
+    if head.rows == "class":
         classes = read_array(group, "class", "<i4", (len(group["class"]),)).astype(np.int64)
         _check_columns(head, group, len(classes))
         known.add(_piece(source, head.path, classes, np.arange(len(classes))))
         return
     _check_columns(head, group, len(rows))
-    places = np.flatnonzero(read_array(group, "smallest_area", "<i4", (len(rows),)) != NOT_RUN)
+    places = np.flatnonzero(read_array(group, "smallest_area", area_type(head.kind), (len(rows),)) != NOT_RUN)
     places = np.array([place for place in places if int(rows[place]) not in known.done], np.int64)  # the first writing stands
     known.add(_piece(source, head.path, rows[places], places))
     if "energy_row" in group:
@@ -236,8 +237,8 @@ def read_head(kind: type, group: h5py.Group, items: Items) -> Head:
         ValueError, LookupError: the group does not say so, or says that it is another.
     """
     about = check.attributes(group)
-    areas = read_array(items, "area", "<i4", (len(items["area"]),))
-    fill = read_array(items, "fill_values", "<f4", (len(items["fill_values"]),))
+    areas = read_array(items, "area", area_type(kind), (len(items["area"]),))
+    fill = read_array(items, "fill_values", "<f4", (len(items["fill_values"]),)) if "fill_values" in items else np.zeros(0, "<f4")
     groups = read_array(items, "groups", "<i4", fill.shape) if "groups" in items else np.arange(len(fill), dtype="<i4")
     if not np.array_equal(np.unique(groups), np.arange(len(np.unique(groups)))):
         raise ValueError(f"the groups of {group.name} are not numbered from 0 without a gap")
@@ -246,6 +247,8 @@ def read_head(kind: type, group: h5py.Group, items: Items) -> Head:
                 engine=str(about["engine"]), areas=areas, fill_values=fill, groups=groups, grid=(down, across))
     if f"/{head.path}" != group.name:
         raise ValueError(f"the group {group.name} says that it is {head.path}")
+    if (kernel := {name: about.get(name) for name in head.own_attributes}) != head.own_attributes:
+        raise ValueError(f"the codes of {group.name} are of another kernel, {kernel}")
     return head
 
 

@@ -12,30 +12,38 @@ from typing import Any
 import numpy as np
 
 from chanattr.axes import array_axes, row_axis
+from chanattr.codes import COLDNESS, GRID, RADIUS
 from chanattr.errors import StoreError
-from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, is_grouped
+from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, SpatialAttribution, is_grouped
 from chanattr.settings import Settings
 
 FORMAT, PART_FORMAT, FORMAT_VERSION = "chanattr-run", "chanattr-part", "1.0"
+Answer = ImageAttribution | ClassAttribution | SpatialAttribution
 ENTRY = "entry"  # of a mask: named "channel" in a file, or "group" where channels are grouped
-FOLDERS: dict[type, str] = {ImageAttribution: "layers", ClassAttribution: "classes"}
-DIMENSIONS = {"N": "image", "A": "area", "K": ENTRY, "C": "class", "h": "y", "w": "x"}
+FOLDERS: dict[type, str] = {ImageAttribution: "layers", ClassAttribution: "classes", SpatialAttribution: "spatial"}
+DIMENSIONS = {"N": "image", "A": "area", "K": ENTRY, "C": "class", "h": "y", "w": "x", "R": "code_y", "S": "code_x"}
+# What a code means; a reader that knows another refuses the group.
+KERNEL: dict[str, Any] = {"kernel": "soft maximum of discs", "kernel_radius": RADIUS / GRID, "kernel_coldness": COLDNESS}
 UNKNOWN_SHA256 = bytes(32)
 HALF_MAX = float(np.finfo(np.float16).max)
 TEXT = "str"
 
 # Records speak of many (targets, scores), datasets of one (target, score); what is missing here keeps its name.
 _NAMES = {"targets": "target", "predictions": "prediction", "masks": "mask_bits", "scores": "score", "smallest_mask": "smallest_bits",
-          "joint_masks": "joint_bits", "joint_scores": "joint_score", "held_out_scores": "held_out_score", "names": "name"}
+          "joint_masks": "joint_bits", "joint_scores": "joint_score", "held_out_scores": "held_out_score", "names": "name",
+          "codes": "code", "true_areas": "true_area", "view_scores": "view_score", "level_set_scores": "level_set_score"}
 _BITS = {"masks", "smallest_mask", "joint_masks"}
-_FLAGS = {ImageAttribution: {"top1", "smallest_top1"}, ClassAttribution: set()}
-_INTEGERS = {"targets": -1, "predictions": -1, "smallest_area": NOT_RUN, "rows": 0, "images": 0}
-_HALVES = {"energy", "energy_by_area"}
+_FLAGS = {"top1", "smallest_top1"}
+# What is no float of four bytes, by type and the value of a row that was not run.
+_TYPES: dict[str, tuple[str, Any]] = {
+    "targets": ("<i4", -1), "predictions": ("<i4", -1), "smallest_area": ("<i4", NOT_RUN), "rows": ("<i4", 0), "images": ("<i4", 0),
+    "energy": ("<f2", np.nan), "energy_by_area": ("<f2", np.nan), "codes": ("|u1", 0), "smallest_code": ("|u1", 0)}
+_SHARES: dict[str, tuple[str, Any]] = {"smallest_area": ("<f4", float(NOT_RUN))}  # of a picture, where others count
 # Of certified answers alone, by the value of a row without; in no file of other questions, which stay as they were before there were any.
 _CERTIFICATES = {f.name: f.metadata["missing"] for f in dataclasses.fields(ImageAttribution) if "missing" in f.metadata}
 # Shared by all rows, or kept for some rows only; the class numbers are the rows themselves.
 _APART = {ImageAttribution: {"areas", "fill_values", "groups", "energy_by_area"},
-          ClassAttribution: {"areas", "fill_values", "groups", "targets"}}
+          ClassAttribution: {"areas", "fill_values", "groups", "targets"}, SpatialAttribution: {"areas"}}
 
 
 @dataclass(frozen=True)
@@ -66,14 +74,14 @@ class Head:
     """What all rows of one group share.
 
     Attributes:
-        kind: `ImageAttribution` or `ClassAttribution`.
+        kind: of the record.
         layer, label: where the group lies.
         settings: the question.
         engine: provenance, in words.
-        areas: i4 [A].
-        fill_values: f4 [L].
+        areas: i4 [A]; f4 for masks on the picture.
+        fill_values: f4 [L]; masks on the picture have no channels.
         groups: group of every channel, i4 [L].
-        grid: (h, w) of the layer; (0, 0) for classes.
+        grid: (h, w) of the layer, or of the picture that masks lie on; (0, 0) for classes.
     """
 
     kind: type
@@ -95,7 +103,17 @@ class Head:
     def sizes(self) -> dict[str, int]:
         """Length of every dimension but the rows'; `ENTRY` is that of a mask."""
         return {"area": len(self.areas), "channel": len(self.fill_values), ENTRY: self.entries, "byte": (self.entries + 7) // 8,
-                "y": self.grid[0], "x": self.grid[1]}
+                "y": self.grid[0], "x": self.grid[1], "code_y": GRID, "code_x": GRID}
+
+    @property
+    def rows(self) -> str:
+        """What the rows are: "image" or "class"."""
+        return DIMENSIONS[row_axis(self.kind)]
+
+    @property
+    def own_attributes(self) -> dict[str, Any]:
+        """Attributes that only groups of this kind have."""
+        return KERNEL if self.kind is SpatialAttribution else {}
 
     @property
     def entries(self) -> int:
@@ -171,11 +189,15 @@ def _column(kind: type, name: str, axes: tuple[str, ...]) -> Column:
         return Column(name, stored, "|u1", (*dims[:-1], "byte"), 0, packed=True)
     if name in _CERTIFICATES:
         return Column(name, stored, _CERTIFICATES[name].dtype.str, dims, _CERTIFICATES[name])
-    if name in _FLAGS[kind]:
+    if name in _FLAGS:
         return Column(name, stored, "|i1", dims, 0, flag=True)
-    if name in _INTEGERS:
-        return Column(name, stored, "<i4", dims, _INTEGERS[name])
-    return Column(name, stored, "<f2" if name in _HALVES else "<f4", dims, np.nan)
+    types = _TYPES | _SHARES if kind is SpatialAttribution else _TYPES
+    return Column(name, stored, types.get(name, ("<f4",))[0], dims, types.get(name, ("", np.nan))[1])
+
+
+def area_type(kind: type) -> str:
+    """Of areas: shares of a picture, or counts."""
+    return "<f4" if kind is SpatialAttribution else "<i4"
 
 
 def group_path(kind: type, layer: str, label: str) -> str:
@@ -236,10 +258,11 @@ def decode(column: Column, stored: np.ndarray, entries: int) -> Any:
     return stored.astype("<f4") if column.dtype == "<f2" else stored
 
 
-def head_of(record: ImageAttribution | ClassAttribution, label: str) -> Head:
+def head_of(record: Answer, label: str) -> Head:
     """The shared part of a record."""
-    grid = record.energy.shape[1:] if isinstance(record, ImageAttribution) else (0, 0)
+    grid = record.energy.shape[1:] if isinstance(record, ImageAttribution) else getattr(record, "size", (0, 0))
     fill = Column("fill_values", "fill_values", "<f4", ("channel",), np.nan)
+    channels: dict[str, Any] = {name: getattr(record, name, np.zeros(0)) for name in ("fill_values", "groups")}
     return Head(kind=type(record), layer=record.layer, label=label, settings=record.settings, engine=record.engine,
-                areas=np.asarray(record.areas).astype("<i4"), fill_values=encode(fill, record.fill_values),
-                groups=np.asarray(record.groups).astype("<i4"), grid=(grid[0], grid[1]))
+                areas=np.asarray(record.areas).astype(area_type(type(record))), fill_values=encode(fill, channels["fill_values"]),
+                groups=np.asarray(channels["groups"]).astype("<i4"), grid=(int(grid[0]), int(grid[1])))

@@ -16,11 +16,11 @@ import numpy as np
 
 import chanattr
 from chanattr.errors import StoreError
-from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution
+from chanattr.records import NOT_RUN
 from chanattr.store import check
 from chanattr.store.digest import content_sha256
 from chanattr.store.index import Answers, Index, load
-from chanattr.store.layout import FORMAT, FORMAT_VERSION, TEXT, Column, ImageTable, energy_column
+from chanattr.store.layout import ENTRY, FOLDERS, FORMAT, FORMAT_VERSION, TEXT, Column, ImageTable, energy_column
 from chanattr.store.parts import Place, cannot_write, put_head, sync_folder
 from chanattr.store.reader import is_complete
 from chanattr.store.source import BLOCK, block_rows, gather
@@ -104,7 +104,7 @@ def _write(path: Path, index: Index, table: ImageTable) -> None:
         root.attrs.update(_about(index))
         _put_images(root, index, table)
         for name in index.order:
-            for kind in (ImageAttribution, ClassAttribution):
+            for kind in FOLDERS:
                 if name in index.answers[kind]:
                     disk.check()
                     _put_answers(root, index.answers[kind][name], len(index.keys))
@@ -141,6 +141,8 @@ def _put_images(root: h5py.File, index: Index, table: ImageTable) -> None:
     keys.make_scale("image")
     _marker(root, "hash", 32)
     _fill(root, "sha256", table.sha256, ("image", "hash"))
+    _marker(root, "beginning", check.KEY_BYTES)
+    _fill(root, "key_sha256", check.key_digests(table.keys), ("image", "beginning"))
     for name in ("label", "target", "prediction", "probability"):
         _fill(root, name, getattr(table, name), ("image",))
     if index.thumbnails:
@@ -169,21 +171,21 @@ def _put_answers(root: h5py.File, answers: Answers, images: int) -> None:
     head = answers.head
     group = put_head(root, head)
     _scale(group, "area", head.areas)
-    for name, count in {"channel": len(head.fill_values), head.entry: head.entries}.items():
-        _scale(group, name, np.arange(count, dtype="<i4"))
-    _fill(group, "fill_values", head.fill_values, ("channel",))
+    if len(head.fill_values):
+        for name, count in {"channel": len(head.fill_values), head.entry: head.entries}.items():
+            _scale(group, name, np.arange(count, dtype="<i4"))
+        _fill(group, "fill_values", head.fill_values, ("channel",))
     if head.entry == "group":
         _fill(group, "groups", head.groups, ("channel",))
-    for name in ("byte", "y", "x") if head.kind is ImageAttribution else ("byte",):
+    for name in sorted({dim for column in head.columns for dim in column.dims} - {"area", "channel", ENTRY}):
         _marker(group, name, head.sizes[name])
-    if head.kind is ImageAttribution:
-        _put_columns(group, answers, answers.pieces, head.columns, np.arange(images), "image")
-        if len(kept := answers.energy_rows()):
-            _scale(group, "energy_row", kept.astype("<i4"))
-            _put_columns(group, answers, answers.energy, (energy_column(),), kept, "energy_row")
-    else:
-        _scale(group, "class", answers.rows().astype("<i4"))
-        _put_columns(group, answers, answers.pieces, head.columns, answers.rows(), "class")
+    rows = np.arange(images) if head.rows == "image" else answers.rows()
+    if head.rows == "class":
+        _scale(group, "class", rows.astype("<i4"))
+    _put_columns(group, answers, answers.pieces, head.columns, rows, head.rows)
+    if len(kept := answers.energy_rows()):
+        _scale(group, "energy_row", kept.astype("<i4"))
+        _put_columns(group, answers, answers.energy, (energy_column(),), kept, "energy_row")
 
 
 def _put_columns(group: h5py.Group, answers: Answers, pieces: Sequence[Any], wanted: Sequence[Column], rows: np.ndarray, axis: str) -> None:
@@ -207,11 +209,12 @@ def _meaning(column: Column, entries: int) -> Mapping[str, Any]:
         return {"encoding": "packbits-little", "channels": entries}
     if column.flag:
         return {"dtype": "bool"}
-    if column.dtype in ("<f4", "<f2"):
-        return {"_FillValue": np.array(np.nan, column.dtype)[()]}
+    if column.name.endswith("code"):
+        return {"scale_factor": np.float32(1 / 255)}
+    meaning: dict[str, Any] = {"_FillValue": np.array(np.nan, column.dtype)[()]} if column.dtype in ("<f4", "<f2") else {}
     if column.field == "smallest_area":
-        return {"flag": f"-1 level not reached, 0 the empty set reaches, {NOT_RUN} not run"}
-    return {}
+        meaning["flag"] = f"-1 level not reached, 0 the empty set reaches, {NOT_RUN} not run"
+    return meaning
 
 
 def _create(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, dims: tuple[str, ...], most: int = BLOCK) -> h5py.Dataset:

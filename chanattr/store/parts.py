@@ -203,7 +203,9 @@ def build_part(run_id: str, *, settings: str = "", images: ImageRows | None = No
             _put_images(root, images)
         if head is not None:
             group = put_head(root, head)
-            group["area"], group["fill_values"] = head.areas, head.fill_values
+            group["area"] = head.areas
+            if len(head.fill_values):
+                group["fill_values"] = head.fill_values
             if head.entry == "group":
                 group["groups"] = head.groups
             for column, values in (data or {}).items():
@@ -220,7 +222,7 @@ def put_head(root: h5py.File, head: Head) -> h5py.Group:
     """The group of some answers with its attributes."""
     group = root.create_group(head.path)
     group.attrs.update({"layer": head.layer, "label": head.label, "settings": head.settings.to_json(), "digest": head.settings.digest(),
-                        "engine": head.engine, "grid": np.array(head.grid, "<i4")})
+                        "engine": head.engine, "grid": np.array(head.grid, "<i4"), **head.own_attributes})
     return group
 
 

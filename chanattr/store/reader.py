@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from chanattr.errors import StoreError
-from chanattr.records import ClassAttribution, ImageAttribution
+from chanattr.records import ClassAttribution, ImageAttribution, SpatialAttribution
 from chanattr.store.digest import content_sha256
 from chanattr.store.index import Answers, Index, gather_energy
 from chanattr.store.layout import FORMAT_VERSION, Column, ImageTable, columns, decode
@@ -18,7 +18,8 @@ from chanattr.store.thumbnails import read_thumbnail
 
 Keys = int | slice | str | Sequence[int] | Sequence[str] | np.ndarray | None
 _TABLE = ("target", "prediction", "probability")
-_WORDS = {ImageAttribution: "answers for images", ClassAttribution: "answers for classes"}
+_WORDS = {ImageAttribution: "answers for images", ClassAttribution: "answers for classes", SpatialAttribution: "masks on the picture"}
+_BY_IMAGE = (ImageAttribution, SpatialAttribution)
 
 
 def rows_of(index: Index, rows: Any) -> np.ndarray:
@@ -64,18 +65,19 @@ def answers_of(index: Index, kind: type, layer: str, label: str) -> Answers:
                      "attribute that layer first")
 
 
-def image_field(index: Index, layer: str, label: str, name: str, rows: Keys) -> Any:
-    """One array of `ImageAttribution` for some rows, without reading the others.
+def row_field(index: Index, kind: type, layer: str, label: str, name: str, rows: Keys) -> Any:
+    """One array of a record of images for some rows, without reading the others.
 
     Raises:
         StoreError: no such answers, rows or field.
     """
-    answers, chosen = answers_of(index, ImageAttribution, layer, label), rows_of(index, rows)
-    if name == "energy_by_area":
+    answers, chosen = answers_of(index, kind, layer, label), rows_of(index, rows)
+    if name == "energy_by_area" and kind is ImageAttribution:
         return gather_energy(answers, chosen)
     fields = {column.field: column for column in answers.head.columns}
     if name not in fields:
-        raise StoreError(f"field {name!r}; expected one of {', '.join(sorted(fields))} or energy_by_area; run.per_image has the others")
+        also, whole = (" or energy_by_area", "per_image") if kind is ImageAttribution else ("", "spatial")
+        raise StoreError(f"field {name!r}; expected one of {', '.join(sorted(fields))}{also}; run.{whole} has the others")
     return _decoded(answers, [fields[name]], chosen)[name]
 
 
@@ -95,6 +97,14 @@ def image_record(index: Index, layer: str, label: str, rows: Keys) -> ImageAttri
                             **_decoded(answers, head.columns, chosen))
 
 
+def spatial_record(index: Index, layer: str, label: str, rows: Keys) -> SpatialAttribution:
+    """The masks on the picture of some images, as a record."""
+    answers, chosen = answers_of(index, SpatialAttribution, layer, label), rows_of(index, rows)
+    head = answers.head
+    return SpatialAttribution(layer=layer, settings=head.settings, engine=head.engine, size=head.grid, areas=head.areas,
+                              keys=tuple(index.keys[row] for row in chosen), **_decoded(answers, head.columns, chosen))
+
+
 def class_record(index: Index, layer: str, label: str) -> ClassAttribution:
     """The answers for all classes, as a record, by class number."""
     answers = answers_of(index, ClassAttribution, layer, label)
@@ -104,13 +114,15 @@ def class_record(index: Index, layer: str, label: str) -> ClassAttribution:
 
 
 def image_table(index: Index) -> ImageTable:
-    """The images; target, prediction and probability are those of the first layer and label, by name, that ran an image."""
+    """The images; target, prediction and probability are those of the first layer and label, by name, that ran an image.
+
+    Channels go before masks on the picture.
+    """
     count = len(index.keys)
     wanted = {column.name: column for column in columns(ImageAttribution) if column.name in _TABLE}
     found: dict[str, Any] = {name: np.full(count, column.missing, column.dtype) for name, column in wanted.items()}
     unknown = np.ones(count, bool)
-    for name in sorted(index.answers[ImageAttribution]):
-        answers = index.answers[ImageAttribution][name]
+    for answers in (index.answers[kind][name] for kind in _BY_IMAGE for name in sorted(index.answers[kind])):
         rows = answers.rows()
         rows = rows[unknown[rows]]
         if len(rows):
@@ -124,17 +136,32 @@ def image_table(index: Index) -> ImageTable:
 def summary_of(index: Index, path: str) -> dict[str, Any]:
     """What a run holds, in JSON types."""
     layers: dict[str, dict[str, Any]] = {}
+    spatial: dict[str, dict[str, Any]] = {}
     for layer, label in index.order:
-        layers.setdefault(layer, {})[label] = _about(index, layer, label)
+        if held := index.answers[SpatialAttribution].get((layer, label)):
+            spatial.setdefault(layer, {})[label] = _common(held) | {"size": list(held.head.grid), "images": len(held.done)}
+        if has_channels(index, (layer, label)):
+            layers.setdefault(layer, {})[label] = _about(index, layer, label)
     return {"path": path, "format_version": FORMAT_VERSION, "complete": is_complete(index), "images": len(index.keys),
-            "attributes": dict(index.attributes), "layers": layers}
+            "attributes": dict(index.attributes), "layers": layers, "spatial": spatial}
+
+
+def has_channels(index: Index, name: tuple[str, str]) -> bool:
+    """Whether there are sets of channels, for images or classes, at a layer and label."""
+    return name in index.answers[ImageAttribution] or name in index.answers[ClassAttribution]
+
+
+def _common(answers: Answers) -> dict[str, Any]:
+    head = answers.head
+    return {"areas": head.areas.tolist(), "settings": head.settings.as_dict(), "engine": head.engine}
 
 
 def _about(index: Index, layer: str, label: str) -> dict[str, Any]:
     images, classes = (index.answers[kind].get((layer, label)) for kind in (ImageAttribution, ClassAttribution))
-    head = (images or classes or answers_of(index, ImageAttribution, layer, label)).head
-    about = {"areas": head.areas.tolist(), "channels": len(head.fill_values), "images": len(images.done) if images else 0,
-             "settings": head.settings.as_dict(), "engine": head.engine, "classes": len(classes.done) if classes else 0}
+    held = images or classes or answers_of(index, ImageAttribution, layer, label)
+    head = held.head
+    about = _common(held) | {"channels": len(head.fill_values), "images": len(images.done) if images else 0,
+                             "classes": len(classes.done) if classes else 0}
     if head.entry == "group":
         about["groups"] = head.entries
     if classes:
@@ -144,9 +171,9 @@ def _about(index: Index, layer: str, label: str) -> dict[str, Any]:
 
 def is_complete(index: Index) -> bool:
     """Whether there are answers, every image has one at every layer and label, and no run that wrote some was stopped before its end."""
-    images = index.answers[ImageAttribution].values()
+    images = [answers for kind in _BY_IMAGE for answers in index.answers[kind].values()]
     every = bool(index.keys) and bool(images) and all(len(answers.done) == len(index.keys) for answers in images)
-    return every and not _unfinished(index.attributes.get("asked"))
+    return every and not any(_unfinished(index.attributes.get(name)) for name in ("asked", "asked_spatial"))
 
 
 def _unfinished(asked: Any) -> bool:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from chanattr.errors import StoreError
-from chanattr.records import ClassAttribution, ImageAttribution
+from chanattr.records import ClassAttribution, ImageAttribution, SpatialAttribution
 from chanattr.store import lock, reader, writer
 from chanattr.store.digest import content_sha256
 from chanattr.store.index import Index, add, load
-from chanattr.store.layout import ImageTable
+from chanattr.store.layout import Answer, ImageTable
 from chanattr.store.merge import merge
 from chanattr.store.parts import PartGone, Place, build_part, list_parts, remove_parts, write_part
 from chanattr.store.reader import Keys
@@ -137,12 +137,20 @@ class Run:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Layers with answers, in the order of first writing."""
-        return tuple(dict.fromkeys(layer for layer, _ in self._index.order))
+        """Layers with sets of channels, in the order of first writing."""
+        return tuple(dict.fromkeys(name[0] for name in self._index.order if reader.has_channels(self._index, name)))
 
-    def labels(self, layer: str) -> tuple[str, ...]:
-        """Labels under which a layer has answers, for images or classes; empty for a layer that has none."""
-        return tuple(label for name, label in self._index.order if name == layer)
+    @property
+    def spatial_layers(self) -> tuple[str, ...]:
+        """Layers with masks on the picture (":input"), or on their own grid, in the order of first writing."""
+        return tuple(dict.fromkeys(layer for layer, _ in self._index.answers[SpatialAttribution]))
+
+    def labels(self, layer: str, *, spatial: bool = False) -> tuple[str, ...]:
+        """Labels under which a layer has sets of channels, for images or classes, or masks on the picture; empty where it has none."""
+        held = [name for name in self._index.order if name[0] == layer]
+        kept = [name for name in held if (name in self._index.answers[SpatialAttribution] if spatial else
+                                          reader.has_channels(self._index, name))]
+        return tuple(label for _, label in kept)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -154,9 +162,9 @@ class Run:
         """What the run is about: model, model_sha256, shard_size, preprocessing, class_names, and whatever else was set (a copy)."""
         return json.loads(json.dumps(self._index.attributes))
 
-    def finished(self, layer: str, label: str = "exact") -> set[str]:
-        """Keys of the images that have an answer at a layer; empty for a layer that has none."""
-        answers = self._index.answers[ImageAttribution].get((layer, label))
+    def finished(self, layer: str, label: str = "exact", *, spatial: bool = False) -> set[str]:
+        """Keys of the images that have a set of channels (or a mask on the picture) at a layer; empty for a layer that has none."""
+        answers = self._index.answers[SpatialAttribution if spatial else ImageAttribution].get((layer, label))
         return {self._index.keys[row] for row in answers.done} if answers else set()
 
     def per_image(self, layer: str, label: str = "exact", rows: Keys = None) -> ImageAttribution:
@@ -175,13 +183,28 @@ class Run:
         """
         return reader.image_record(self._index, layer, label, rows)
 
-    def field(self, layer: str, name: str, label: str = "exact", rows: Keys = None) -> np.ndarray:
-        """One array of `per_image`, by its name there, without reading the others: for statistics over large files.
+    def spatial(self, rows: Keys = None, layer: str = ":input", label: str = "exact") -> SpatialAttribution:
+        """The masks on the picture, in the order of `keys` or of the rows given; ``found.masks()`` has what their codes mean.
+
+        Only what is asked for is read. Rows that were not run come back with `smallest_area` -2, NaN scores and codes of 0.
+
+        Args:
+            rows: as for `per_image`.
+            layer: ":input" for the picture, or the layer on whose grid the masks lie.
+            label: under which they were written.
+
+        Raises:
+            StoreError: no such answers, no such rows, or the file is damaged.
+        """
+        return reader.spatial_record(self._index, layer, label, rows)
+
+    def field(self, layer: str, name: str, label: str = "exact", rows: Keys = None, *, spatial: bool = False) -> np.ndarray:
+        """One array of `per_image` (or of `spatial`), by its name there, without reading the others: for statistics over large files.
 
         Raises:
             StoreError: no such answers, rows or array, or the file is damaged.
         """
-        return reader.image_field(self._index, layer, label, name, rows)
+        return reader.row_field(self._index, SpatialAttribution if spatial else ImageAttribution, layer, label, name, rows)
 
     def has_classes(self, layer: str, label: str = "exact") -> bool:
         """Whether there are answers for classes at a layer."""
@@ -232,15 +255,15 @@ class Run:
 
     # What is written
 
-    def write(self, record: ImageAttribution | ClassAttribution, label: str = "exact", images: ImageTable | None = None) -> None:
+    def write(self, record: Answer, label: str = "exact", images: ImageTable | None = None) -> None:
         """Writes a record; it is durable when this returns.
 
         Rows of images never change: the same row again is passed over, another answer for it refused. Rows of classes replace earlier
         ones of the same class. Rows that the record says were not run (-2) are not stored.
 
         Args:
-            record: answers to one question; its settings must equal those under the same layer and label (images and classes each have
-                their own).
+            record: answers to one question; its settings must equal those under the same layer and label (images, classes and masks on
+                the picture each have their own).
             label: under which the answers lie.
             images: digests, labels and thumbnails of the record's images, in the same order; None takes what `register` was told.
                 The table's target, prediction and probability are taken from the record.
@@ -249,10 +272,10 @@ class Run:
             StoreError: another question or model, another answer for a row, other bytes for a key, or the disk is full.
         """
         index = self._writable()
-        if isinstance(record, ImageAttribution):
-            data = writer.image_part(index, self._known, record, label, self._noted(record, images))
-        else:
+        if isinstance(record, ClassAttribution):
             data = writer.class_part(index, record, label)
+        else:
+            data = writer.image_part(index, self._known, record, label, self._noted(record, images))
         self._write_changed()
         if data is not None:
             self._write(data)
@@ -284,7 +307,7 @@ class Run:
         if json.loads(text) != index.attributes:
             self._write(build_part(index.run_id, settings=text))
 
-    def _noted(self, record: ImageAttribution, images: ImageTable | None) -> dict[str, np.ndarray]:
+    def _noted(self, record: writer.ByImage, images: ImageTable | None) -> dict[str, np.ndarray]:
         """Registers a table of images; gives its thumbnails."""
         if images is None:
             return {}

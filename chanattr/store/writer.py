@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from chanattr.errors import StoreError
-from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution
+from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, SpatialAttribution
 from chanattr.store.index import Index, check_bytes, check_same, gather_energy
 from chanattr.store.layout import (
     UNKNOWN_SHA256,
@@ -23,6 +23,7 @@ from chanattr.store.layout import (
 from chanattr.store.parts import ImageRows, build_part
 from chanattr.store.source import gather
 
+ByImage = ImageAttribution | SpatialAttribution
 Known = dict[str, tuple[bytes, int]]  # sha256 and label by key
 
 
@@ -86,7 +87,7 @@ def _picture(key: str, picture: Any) -> np.ndarray:
     return array
 
 
-def image_part(index: Index, known: Known, record: ImageAttribution, label: str,
+def image_part(index: Index, known: Known, record: ByImage, label: str,
                thumbnails: dict[str, np.ndarray]) -> bytes | None:
     """The part of a record of images; None when the run holds all of it.
 
@@ -109,8 +110,10 @@ def image_part(index: Index, known: Known, record: ImageAttribution, label: str,
                        energy=_energy(part, ran[fresh]))
 
 
-def _energy(record: ImageAttribution, ran: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def _energy(record: ByImage, ran: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Rows that keep the energy at every area, and that energy."""
+    if not isinstance(record, ImageAttribution):
+        return None
     kept = np.flatnonzero(ran & ~np.isnan(record.energy_by_area).all((1, 2, 3)))
     if not len(kept):
         return None
@@ -143,7 +146,7 @@ def check_model(index: Index, sha256: str) -> None:
                              f"{other[:12]}, these are of weights {sha256[:12]}; expected one model a file; write to another file")
 
 
-def check_table(record: ImageAttribution, images: ImageTable) -> None:
+def check_table(record: ByImage, images: ImageTable) -> None:
     """Refuses a table of other images than the record's.
 
     Raises:
@@ -154,7 +157,7 @@ def check_table(record: ImageAttribution, images: ImageTable) -> None:
                          "the same order; make the table from the record's keys")
 
 
-def _new_rows(index: Index, head: Head, record: ImageAttribution) -> np.ndarray:
+def _new_rows(index: Index, head: Head, record: ByImage) -> np.ndarray:
     """Which rows hold answers that the run does not; rows that were not run (-2) hold none.
 
     Raises:
@@ -168,8 +171,10 @@ def _new_rows(index: Index, head: Head, record: ImageAttribution) -> np.ndarray:
     if both:
         here = np.array([index.row[record.keys[row]] for row in both])
         given = record[np.array(both)]
-        held = gather(stored.head, stored.pieces, head.columns, here) | {"energy_by_area": gather_energy(stored, here)}
-        for column in (*head.columns, energy_column()):
+        held = gather(stored.head, stored.pieces, head.columns, here)
+        apart = (energy_column(),) if head.kind is ImageAttribution else ()
+        held |= {column.name: gather_energy(stored, here) for column in apart}
+        for column in (*head.columns, *apart):
             _check_equal(column, held[column.name], encode(column, getattr(given, column.field)), given.keys, head)
     ran[both] = False
     return ran

@@ -179,4 +179,5 @@ def test_the_store_imports_no_torch(tmp_path: Path) -> None:
 
 
 def test_sizes() -> None:
-    assert head_of(images(), "exact").sizes == {"area": 3, "channel": CHANNELS, "entry": CHANNELS, "byte": 3, "y": GRID[0], "x": GRID[1]}
+    assert head_of(images(), "exact").sizes == {"area": 3, "channel": CHANNELS, "entry": CHANNELS, "byte": 3, "y": GRID[0], "x": GRID[1],
+                                               "code_y": 32, "code_x": 32}

@@ -13,10 +13,11 @@ from chanattr.settings import Settings
 from chanattr.store import open_run
 from chanattr.store.check import LIBRARY
 from tests.store.make import classes, images, settings, table
+from tests.store.test_spatial import spatial
 
 DOC = (Path(__file__).parent.parent.parent / "docs" / "store-format.md").read_text(encoding="utf8")
 TYPES = {"u1": "|u1", "i1": "|i1", "i4": "<i4", "f2": "<f2", "f4": "<f4"}
-LETTERS = {"N": "image", "A": "area", "K": "channel", "C": "class", "B": "byte", "E": "energy_row"}
+LETTERS = {"N": "image", "A": "area", "K": "channel", "C": "class", "B": "byte", "E": "energy_row", "R": "code_y", "S": "code_x"}
 MARKER = b"This is a netCDF dimension but not a netCDF variable"
 
 
@@ -72,7 +73,7 @@ def test_its_code_reads_a_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_its_tables_name_every_dataset(path: Path) -> None:
-    root_table, thumbnails, answers, _, kinds = tables("dataset")
+    root_table, thumbnails, answers, _, kinds, _ = tables("dataset")
     with h5py.File(path) as root:
         check_group(root, root_table, set())
         check_group(root["images"], thumbnails, set())
@@ -86,9 +87,20 @@ def test_its_tables_name_every_dataset(path: Path) -> None:
 def test_its_tables_name_every_dataset_of_certified_answers(tmp_path: Path) -> None:
     with open_run(tmp_path / "run.h5", "a") as run:
         run.write(images(settings=settings(certify=True)))
-    _, _, answers, certificates, _ = tables("dataset")
+    answers, certificates = tables("dataset")[2:4]
     with h5py.File(tmp_path / "run.h5") as root:
         check_group(root["layers/features.10/exact"], answers | certificates, {"area", "channel", "fill_values"})
+
+
+def test_its_tables_name_every_dataset_of_masks_on_the_picture(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run.h5", "a") as run:
+        run.write(spatial())
+    with h5py.File(tmp_path / "run.h5") as root:
+        group = root["spatial/:input/exact"]
+        check_group(group, tables("dataset")[5], {"area"})
+        assert set(group.attrs) - LIBRARY == set(tables("attribute")[1]) | set(tables("attribute of masks")[0])
+        assert "`scale_factor` = 1/255" in DOC
+        assert group["code"].attrs["scale_factor"] == np.float32(1 / 255)
 
 
 def test_its_tables_name_every_attribute(path: Path) -> None:
@@ -100,18 +112,19 @@ def test_its_tables_name_every_attribute(path: Path) -> None:
 
 
 def test_parts_are_as_it_says(tmp_path: Path) -> None:
-    answers, _, kinds = tables("dataset")[2:]
+    answers, _, kinds, masks = tables("dataset")[2:]
     run = open_run(tmp_path / "run.h5", "a")
     run.write(images(), images=table(images()))
     run.write(classes())
+    run.write(spatial(layer="features.10"))
     parts = sorted((tmp_path / "run.h5.parts").iterdir())
-    assert [re.fullmatch(r"\d{6}-[0-9a-f]{64}\.h5", part.name) is not None for part in parts] == [True, True]
-    for part, group, described in zip(parts, ("layers", "classes"), (answers, kinds), strict=True):
+    assert [re.fullmatch(r"\d{6}-[0-9a-f]{64}\.h5", part.name) is not None for part in parts] == [True, True, True]
+    for part, group, described in zip(parts, ("layers", "classes", "spatial"), (answers, kinds, masks), strict=True):
         with h5py.File(part) as root:
             assert set(root.attrs) == {"format", "format_version", "run_id"}
             assert root.attrs["format"] == "chanattr-part"
             held = root[group]["features.10/exact"]
-            assert set(held) == {*described, "area", "fill_values"}
+            assert set(held) == {*described, "area"} | ({"fill_values"} if group != "spatial" else set())
             assert all(held[name].chunks is None for name in held)
     with h5py.File(parts[0]) as root:
         assert set(root) == {"image", "sha256", "label", "images", "layers"}
