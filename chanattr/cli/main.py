@@ -13,6 +13,31 @@ from chanattr.cli.command import EXIT_SOME_BAD, Group
 from chanattr.errors import InputError
 
 COUNT, AT_LEAST_ONE = click.IntRange(min=0), click.IntRange(min=1)
+INVERT_EXAMPLES = """\b
+Examples:
+  chanattr invert run.h5 photos --layer features.10 --count 4
+  chanattr invert run.h5 photos --key 776_sax/one.jpg --area 8 --objective match -o inversions"""
+VISUALISE_EXAMPLES = """\b
+Examples:
+  chanattr visualise run.h5 photos --layer features.12 --top 8
+  chanattr visualise run.h5 --layer features.12 --channel 3 --channel 17 --count 3 --diversity 0.5
+  chanattr visualise run.h5 photos --layer features.12 --class dalmatian --against flamingo"""
+
+
+def picture_options(command: Any) -> Any:
+    """What every command that makes pictures takes."""
+    for option in reversed((
+            click.option("--model", help="As for 'layers'. [default: the run's]"),
+            click.option("--weights", help="'random', or a file of weights."),
+            click.option("--label", default="exact", show_default=True, help="Under which the answers lie."),
+            click.option("--steps", type=AT_LEAST_ONE, help="Of each picture. [default: 192 to invert, 128 to visualise]"),
+            click.option("--parametrisation", help="fourier, pixel, or magnitude (MaCo). [default: fourier]"),
+            click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random choice."),
+            click.option("--channel-axis", "axis", type=int, help="As given to attribute."),
+            click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
+            click.option("--json", "as_json", is_flag=True, help="For programs."))):
+        command = option(command)
+    return command
 
 
 @click.group(cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -141,6 +166,49 @@ def evaluate(run: Path, **options: Any) -> None:
     from chanattr.cli.evaluate import run_evaluate
 
     run_evaluate(file=run, **options)
+
+
+@main.command(short_help="Show what activations look like, whole and masked.", epilog=INVERT_EXAMPLES)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True)
+@click.option("-o", "--output", default="chanattr-pictures", show_default=True, type=click.Path(path_type=Path), help="A folder.")
+@click.option("--layer", "--layers", "layers", multiple=True, help="Of the run; may be repeated. [default: all]")
+@click.option("--key", "keys", multiple=True, help="An image of the run; may be repeated. [default: some of each class]")
+@click.option("--count", "limit", default=6, show_default=True, type=AT_LEAST_ONE, help="Images, where no keys are given.")
+@click.option("--area", type=AT_LEAST_ONE, help="Channels that the mask keeps. [default: each image's a*]")
+@click.option("--objective", default="dot", show_default=True, help="dot (equation 10), cosine, or match (Mahendran and Vedaldi).")
+@picture_options
+def invert(run: Path, **options: Any) -> None:
+    """For IMAGES of a RUN, make pictures whose activation is like the image's: like all of it, and like its masked one.
+
+    Writes a PNG sheet a layer; prints the cosine of each picture's activation to the one looked for, and the class that the network names.
+    """
+    from chanattr.cli.invert import run_invert
+
+    run_invert(run, options)
+
+
+@main.command(short_help="Show what channels look for.", epilog=VISUALISE_EXAMPLES)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1)
+@click.option("-o", "--output", default="chanattr-pictures", show_default=True, type=click.Path(path_type=Path), help="A folder.")
+@click.option("--layer", "--layers", "layers", multiple=True, help="Of the run; may be repeated. [default: all]")
+@click.option("--channel", "channels", multiple=True, type=COUNT, help="A number; may be repeated. [default: those that most sets have]")
+@click.option("--class", "target", help="Number or name: its weighted set, and the channels that most of its images need.")
+@click.option("--against", help="Number or name of a class whose rates are taken off.")
+@click.option("--top", default=6, show_default=True, type=AT_LEAST_ONE, help="Channels, where none are given.")
+@click.option("--count", default=1, show_default=True, type=AT_LEAST_ONE, help="Pictures of each.")
+@click.option("--diversity", type=float, help="Weight by which pictures of one channel are kept apart. [default: 0]")
+@click.option("--examples", "shown", default=4, show_default=True, type=AT_LEAST_ONE, help="Of each kind, where IMAGES are given.")
+@picture_options
+def visualise(run: Path, **options: Any) -> None:
+    """Make pictures that drive channels of a RUN as far as they can; with IMAGES of the run, show those that drive and need them most.
+
+    Writes a PNG sheet a layer; prints the activation that each picture reaches and the class that the network names it.
+    """
+    from chanattr.cli.visualise import run_visualise
+
+    run_visualise(run, options)
 
 
 @main.command()

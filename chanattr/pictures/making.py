@@ -59,15 +59,18 @@ def make(start: Float[Tensor, "N C H W"], objective: Objective, settings: Pictur
         settings: resolved.
         pixels: of the model.
         tell: is told of every step, how many pictures it was for.
-        bold: by how much each start is bolder than the contrast asked; over the first half of the steps it fades by so much.
+        bold: by how much each start is bolder than the contrast asked: it fades by so much, over half of the steps, and waits while a
+            picture is worth less than at first.
     """
     picture = parametrise(start, settings)
     optimiser = torch.optim.Adam(picture.free, lr=settings.rate, eps=FAINT)
     generator = torch.Generator().manual_seed(settings.seed)
+    first, left = start.new_zeros(len(start)), torch.ones(len(start), device=start.device) if bold is None else bold
     for step in range(settings.steps):
         optimiser.param_groups[0]["lr"] = settings.rate * falling(step / settings.steps)
         shown = picture.draw()
-        loss = -objective(normalised(moved(shown, draw_move(settings, generator)), pixels)).sum()
+        value = objective(normalised(moved(shown, draw_move(settings, generator)), pixels))
+        loss = -value.sum()
         if settings.variation:
             grown = min(1.0, step / (GROWING * settings.steps))  # at first the objective may be flat, and a smooth grey would win
             loss = loss + settings.variation * grown * total_variation(shown).sum()
@@ -76,8 +79,11 @@ def make(start: Float[Tensor, "N C H W"], objective: Objective, settings: Pictur
         for free in picture.free:
             even(free)
         optimiser.step()
-        if bold is not None and step < settings.steps // 2:
-            fade(picture, bold ** (-2 / settings.steps))
+        if bold is not None:
+            first = value.detach() if step == 0 else first
+            share = torch.where(value.detach() >= first, bold ** (-2 / settings.steps), 1.0).maximum(1 / left)
+            fade(picture, share)
+            left = left * share
         tell(len(start))
     with torch.no_grad():
         return to_bytes(picture.draw())

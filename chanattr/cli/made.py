@@ -1,0 +1,76 @@
+"""What `chanattr invert` and `chanattr visualise` share: the model of a run, settings from words, and files by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from chanattr.cli.attribute import device_of, reward_of
+from chanattr.errors import InputError
+from chanattr.images import ImageLoader, image_loader
+from chanattr.network.zoo import LoadedModel, load_model
+from chanattr.pictures.pixels import Pixels, pixels_of
+from chanattr.pictures.settings import PictureSettings
+from chanattr.store import Run
+
+SETTINGS = ("steps", "parametrisation", "seed")
+
+
+class Ready(NamedTuple):
+    """A run's model, its pictures if there are, and what pixels it takes."""
+
+    loaded: LoadedModel
+    loader: ImageLoader | None
+    pixels: Pixels
+
+
+def ready(run: Run, options: dict[str, Any]) -> Ready:
+    """The model that a run names, or the one given, and a loader of the pictures given.
+
+    Raises:
+        InputError: the run does not say which model it is of, and none is given.
+    """
+    name = options["model"] or run.attributes.get("model")
+    if not name:
+        raise InputError(f"{run.path} does not say which model it is of; expected one; name it with --model")
+    loaded = load_model(name, weights=options["weights"], device=device_of(options["device"]))
+    images: Sequence[str] = options["images"]
+    if not images:
+        return Ready(loaded, None, pixels_of(loaded.preprocess))
+    loader = image_loader(list(images), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids)
+    return Ready(loaded, loader, pixels_of(loaded.preprocess))
+
+
+def settings_of(options: dict[str, Any], **more: Any) -> PictureSettings:
+    """Settings of what was said; the rest is the usual."""
+    return PictureSettings(**{name: options[name] for name in SETTINGS}, **more)
+
+
+def reward_again(run: Run, layer: str, label: str) -> Any:
+    """The function that the run's question has as its reward; None where it has one by name."""
+    word = run.per_image(layer, label, rows=[0]).settings.reward
+    return reward_of(word) if ":" in word else None
+
+
+def class_of(words: str, names: Sequence[str]) -> int:
+    """A class by its number or its exact name.
+
+    Raises:
+        InputError: neither.
+    """
+    if words.isascii() and words.isdigit():
+        return int(words)
+    if words not in names:
+        raise InputError(f"no class {words!r}; expected a class number or an exact name; 'chanattr show' lists those of a run")
+    return list(names).index(words)
+
+
+def named(number: int, names: Sequence[str]) -> str:
+    """A class in words."""
+    return names[number] if number < len(names) else f"class {number}"
+
+
+def file_of(folder: Path, kind: str, layer: str) -> Path:
+    """Where the sheet of a layer goes; what a file name cannot hold is replaced."""
+    return folder / f"{kind}-{''.join(c if c.isalnum() or c in '._-' else '_' for c in layer)}.png"

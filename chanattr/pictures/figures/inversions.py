@@ -1,0 +1,112 @@
+"""Inversions side by side: the image, and what its whole and its masked activations look like (figure 9 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from chanattr.errors import InputError
+from chanattr.pictures.figures import raster, theme, words
+from chanattr.pictures.records import Inversion
+
+ROWS = 8
+STEP, BELOW, HEAD = 1.06, 0.3, 0.3  # of a picture's width: to the next column, for the words below it, for the heads
+
+
+class InversionPanels(NamedTuple):
+    """What `inversions` draws: for each image and each record a picture, with its cosine and what the network names it."""
+
+    titles: tuple[str, ...]
+    keys: tuple[str, ...]
+    originals: np.ndarray
+    pictures: np.ndarray
+    """u1 [N, M, H, W, 3]."""
+    cosine: np.ndarray
+    named: tuple[tuple[str, ...], ...]
+    right: np.ndarray
+    """Whether that is the target, bool [N, M]."""
+
+
+def inversions_data(made: Sequence[Inversion], titles: Sequence[str] | None = None, *,
+                    names: Sequence[str] | None = None) -> InversionPanels:
+    """Inversions of the same images, as panels.
+
+    Args:
+        made: records with the same keys, such as of whole and of masked activations, or of several layers.
+        titles: one a record; None says the layer and how many channels the masks keep.
+        names: class names by class number.
+
+    Raises:
+        InputError: no records, or not of the same images, or not one title each.
+    """
+    if not made or any(one.keys != made[0].keys or one.pictures.shape != made[0].pictures.shape for one in made):
+        raise InputError(f"{len(made)} inversions with keys {[one.keys[:2] for one in made][:3]}; expected one or more records of the same "
+                         "images; draw others apart")
+    heads = tuple(map(_title, made) if titles is None else titles)
+    if len(heads) != len(made):
+        raise InputError(f"{len(heads)} titles for {len(made)} inversions; expected one each; leave titles out for the layers")
+    named = tuple(tuple(words.class_name(int(one.predictions[row]), names) for one in made) for row in range(len(made[0])))
+    return InversionPanels(heads, made[0].keys, _colour(made[0].originals), np.stack([_colour(one.pictures) for one in made], 1),
+                           np.stack([one.cosine for one in made], 1), named, np.stack([one.named for one in made], 1))
+
+
+def inversions(made: Sequence[Inversion], titles: Sequence[str] | None = None, *, names: Sequence[str] | None = None) -> go.Figure:
+    """A row an image, a column a record; below each picture its cosine to the activation looked for, and the class that it is named.
+
+    Args:
+        made: records with the same keys, such as of whole and of masked activations, or of several layers; 8 images are drawn.
+        titles: one a record; None says the layer and how many channels the masks keep.
+        names: class names by class number.
+
+    Raises:
+        InputError: no records, or not of the same images, or not one title each.
+    """
+    data = inversions_data(made, titles, names=names)
+    rows, columns = min(len(data.keys), ROWS), 1 + len(data.titles)
+    tall = data.originals.shape[1] / data.originals.shape[2]
+    figure = go.Figure()
+    for column, title in enumerate(("image", *data.titles)):
+        theme.note(figure, f"<b>{words.safe(words.short(title, 30))}</b>", x=column * STEP + 0.5, y=HEAD - 0.06, yanchor="bottom")
+    for row in range(rows):
+        top = HEAD + row * (tall + BELOW)
+        _panel(figure, data.originals[row], 0.0, top, tall, words.safe(words.short(data.keys[row], 26)), theme.MUTED)
+        for column in range(len(data.titles)):
+            below = f"cosine {data.cosine[row, column]:.2f}<br>{words.safe(words.short(data.named[row][column], 24))}"
+            _panel(figure, data.pictures[row, column], (column + 1) * STEP, top, tall, below,
+                   theme.INK if data.right[row, column] else theme.MUTED)
+    right = ", ".join(f"{words.safe(words.short(title, 20))} {int(good.sum())} of {len(good)}"
+                      for title, good in zip(data.titles, data.right.T, strict=True))
+    high = HEAD + rows * (tall + BELOW)
+    theme.dress(figure, "What activations look like", f"right class named: {right}", height=90 + int(high * min(230, 960 / columns)))
+    _frame(figure, columns * STEP - 0.06, high)
+    return figure
+
+
+def _panel(figure: go.Figure, picture: np.ndarray, left: float, top: float, tall: float, below: str, colour: str) -> None:
+    figure.add_layout_image(source=raster.data_uri(picture, quality=80), x=left, y=top, sizex=1, sizey=tall, xref="x", yref="y",
+                            sizing="stretch", layer="below")
+    theme.note(figure, below, x=left + 0.5, y=top + tall, yanchor="top", yshift=-2, font={"size": 11, "color": colour})
+
+
+def _frame(figure: go.Figure, wide: float, high: float) -> None:
+    """Axes that only place pictures."""
+    figure.add_scatter(x=[0, wide], y=[0, high], mode="markers", marker={"opacity": 0}, hoverinfo="skip", showlegend=False)
+    figure.update_xaxes(visible=False, range=[-0.02, wide + 0.02], constrain="domain", fixedrange=True)
+    figure.update_yaxes(visible=False, range=[high, -0.02], scaleanchor="x", constrain="domain", constraintoward="top", fixedrange=True)
+    figure.update_layout(margin={"l": 14, "r": 14, "t": 74, "b": 10}, showlegend=False)
+
+
+def _title(one: Inversion) -> str:
+    """The layer, and how many channels its masks keep."""
+    channels, low, high = one.masks.shape[1], int(one.areas.min()), int(one.areas.max())
+    if low == channels:
+        return f"{one.layer}: whole"
+    return f"{one.layer}: {low if low == high else f'{low} to {high}'} of {channels}"
+
+
+def _colour(pictures: np.ndarray) -> np.ndarray:
+    """Grey pictures as RGB."""
+    return np.repeat(pictures, 3, -1) if pictures.shape[-1] == 1 else pictures
