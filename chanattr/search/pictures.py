@@ -18,7 +18,7 @@ from chanattr.search.family import resolve
 from chanattr.search.objective import Score, Scored
 from chanattr.settings import AnySearch, ExactSearch, PenaltySearch
 
-BISECTIONS, LAST_BISECTIONS = 10, 24  # of the shift that gives the area: in the search, and at its end
+TRIES, LAST_TRIES, CORRECTIONS = 8, 16, 3  # of the shift that gives the area: in the search, at its end, and there at full sampling
 LEVELS = 255  # steps of a stored code
 AT_ONCE = 16  # masks made together at full sampling
 PICTURE_EXACT = ExactSearch(relaxed_steps=80, binary_steps=1, anneal=0.5, relaxed_rate=0.01, momentum=0.9, memory=0.0, exchange=0.0,
@@ -50,14 +50,14 @@ class Pictures:
         return torch.ones(count, self.size, device=device, dtype=dtype)
 
     @torch.no_grad()
-    def project(self, values: Float[Tensor, "P 1024"], areas: Float[Tensor, "P"], bisections: int = BISECTIONS) -> Float[Tensor, "P 1024"]:
+    def project(self, values: Float[Tensor, "P 1024"], areas: Float[Tensor, "P"], tries: int = TRIES) -> Float[Tensor, "P 1024"]:
         """The codes moved by one number each, within [0, 1], so that their masks have exactly their areas."""
-        low, high = -values.amax(1, keepdim=True), 1 - values.amin(1, keepdim=True)
-        for _ in range(bisections):
-            middle = (low + high) / 2
-            over = self.area((values + middle).clamp(0, 1))[:, None] > areas[:, None]
-            low, high = torch.where(over, low, middle), torch.where(over, middle, high)
-        return (values + (low + high) / 2).clamp(0, 1)
+
+        def missing(shift: Tensor) -> Tensor:
+            return self.area((values + shift[:, None]).clamp(0, 1)) - areas
+
+        shift = _root(missing, -values.amax(1), 1 - values.amin(1), -areas, 1 - areas, tries)
+        return (values + shift[:, None]).clamp(0, 1)
 
     def smooth_gradient(self, gradient: Float[Tensor, "P 1024"], cells: float) -> Float[Tensor, "P 1024"]:
         """The gradient under a Gaussian of so many cells."""
@@ -80,11 +80,20 @@ class Pictures:
 
     def finish(self, values: Float[Tensor, "P 1024"], areas: Float[Tensor, "P"] | None = None) -> Float[Tensor, "P 1024"]:
         """The codes as they are stored, in steps of 1/255; with `areas`, moved so that the masks at full sampling have them."""
-        whole = replace(self, samples=0)
         if areas is not None:
             parts = zip(values.split(AT_ONCE), areas.split(AT_ONCE), strict=True)
-            values = torch.cat([whole.project(part, area, LAST_BISECTIONS) for part, area in parts])
+            values = torch.cat([self._corrected(part, area) for part, area in parts])
         return (values * LEVELS).round() / LEVELS
+
+    @torch.no_grad()
+    def _corrected(self, values: Tensor, areas: Tensor) -> Tensor:
+        """Codes whose masks have their areas at full sampling: found at a coarser one, then asked for what that was wrong by."""
+        coarse, whole = replace(self, samples=min(2, lattice(min(self.height, self.width)).per_cell)), replace(self, samples=0)
+        wanted = areas
+        for _ in range(CORRECTIONS):
+            found = coarse.project(values, wanted, LAST_TRIES)
+            wanted = wanted + areas - whole.area(found)
+        return coarse.project(values, wanted, LAST_TRIES)
 
     @torch.no_grad()
     def masks(self, codes: Float[Tensor, "P 1024"]) -> Float[Tensor, "P HW"]:
@@ -133,6 +142,20 @@ def soft_maximum(values: Float[Tensor, "P 1024"], down: int, right: int, *, marg
     made = (weighted * (COLDNESS * weighted).softmax(1)).sum(1)
     whole = made.view(-1, down, right, cells, cells).permute(0, 3, 1, 4, 2).reshape(-1, cells * down, cells * right)
     return whole[:, :(cells - 1) * down + 1, :(cells - 1) * right + 1]
+
+
+def _root(function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, at_low: Tensor, at_high: Tensor, tries: int) -> Tensor:
+    """Where a rising function is zero, each entry for itself: by false position, the end that stays twice counting half (Illinois)."""
+    best, least = low, at_low.abs()
+    for _ in range(tries):
+        guess = (low * at_high - high * at_low) / (at_high - at_low).clamp(min=1e-12)
+        value = function(guess)
+        closer = value.abs() < least
+        best, least = torch.where(closer, guess, best), torch.where(closer, value.abs(), least)
+        over = value > 0
+        at_low, at_high = torch.where(over, at_low / 2, value), torch.where(over, value, at_high / 2)
+        low, high = torch.where(over, low, guess), torch.where(over, guess, high)
+    return best
 
 
 def through(spread: Callable[[Tensor], Tensor], score: Score) -> Score:

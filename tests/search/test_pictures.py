@@ -47,7 +47,7 @@ def test_finished_codes_have_their_area_also_after_rounding(size: tuple[int, int
 
 def test_a_projection_moves_all_cells_alike_within_the_range(codes: Tensor) -> None:
     family, areas = Pictures(96, 96), torch.tensor([0.05, 0.2, 0.5])
-    projected = family.project(codes, areas, 30)
+    projected = family.project(codes, areas, 40)
     assert torch.allclose(family.area(projected), areas, atol=1e-4)
     moved, inside = projected - codes, (projected > 0) & (projected < 1)
     for row in range(3):
