@@ -28,7 +28,7 @@ LAYOUTS = {h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED}
 # Written by the libraries for their own use: references between datasets, never read here.
 LIBRARY = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "DIMENSION_LABELS", "_Netcdf4Dimid", "_Netcdf4Coordinates",
            "_NCProperties", "_nc3_strict"}
-_READING = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError, EOFError, SystemError)
+READING = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError, EOFError, SystemError)
 
 
 @contextmanager
@@ -40,8 +40,13 @@ def readable(path: Path) -> Iterator[None]:
         if isinstance(error, StoreError):
             raise
         raise refusal(path, str(error)) from error
-    except _READING as error:
-        raise refusal(path, f"{type(error).__name__}: {error}") from error
+    except READING as error:
+        raise refusal(path, brief(error)) from error
+
+
+def brief(error: BaseException) -> str:
+    """An error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def refusal(path: Path, why: str) -> StoreError:
@@ -50,73 +55,106 @@ def refusal(path: Path, why: str) -> StoreError:
                       "take it from a backup, or make it again")
 
 
-def walk(root: h5py.File, path: Path) -> dict[str, h5py.Group | h5py.Dataset]:
+class Odd(ValueError):
+    """An object that chanattr did not write so."""
+
+
+def walk(root: h5py.File, path: Path, lost: list[str] | None = None) -> dict[str, h5py.Group | h5py.Dataset]:
     """Every object by its path, after checking that each is inside the file, there once, and as large as it says.
+
+    Args:
+        root: of the file.
+        path: named in errors.
+        lost: takes what is wrong with objects, which are then passed over; None refuses the file for the first.
 
     Raises:
         StoreError: links that leave the file or loop, other layouts, filters or types than chanattr's, or sizes that cannot be true.
     """
     room = MAX_OPENED + root.id.get_filesize()
-    _check_attributes(root, "/", path)
     found: dict[str, h5py.Group | h5py.Dataset] = {"/": root}
     seen = {h5py.h5o.get_info(root.id).addr}
     waiting: list[tuple[str, h5py.Group]] = [("", root)]
-    while waiting:
-        prefix, group = waiting.pop()
-        for name in group:
-            where = f"{prefix}/{name}"
-            item = _inside(group, name, where, path)
-            address = h5py.h5o.get_info(item.id).addr
-            if address in seen:
-                raise refusal(path, f"{where} is a second name of another object")
-            seen.add(address)
-            if len(seen) > MAX_OBJECTS or where.count("/") > MAX_DEPTH:
-                raise refusal(path, f"more than {MAX_OBJECTS} objects, or deeper than {MAX_DEPTH} groups")
-            found[where] = item
-            if isinstance(item, h5py.Group):
-                waiting.append((where, item))
-            elif name in OPENED and (room := room - item.size * item.dtype.itemsize) < 0:
-                raise refusal(path, f"{where} and others that are read whole declare more than {MAX_OPENED} bytes beside the file's size")
+    try:
+        _check_attributes(root, "/")
+        while waiting:
+            prefix, group = waiting.pop()
+            for name in _names(group, prefix, lost):
+                where = f"{prefix}/{name}"
+                try:
+                    item = _inside(group, name, where, seen)
+                    if name in OPENED and isinstance(item, h5py.Dataset) and (room := room - item.size * item.dtype.itemsize) < 0:
+                        raise Odd(f"{where} and others that are read whole declare more than {MAX_OPENED} bytes beside the file's size")
+                except READING as error:
+                    _lose(error, where, lost)
+                    continue
+                found[where] = item
+                if isinstance(item, h5py.Group):
+                    waiting.append((where, item))
+    except Odd as error:
+        raise refusal(path, str(error)) from error
     return found
 
 
-def _inside(group: h5py.Group, name: str, where: str, path: Path) -> h5py.Group | h5py.Dataset:
+def _lose(error: Exception, where: str, lost: list[str] | None) -> None:
+    """Takes note of an object that cannot be used, where that is wished, else raises."""
+    if lost is None:
+        raise error
+    lost.append(str(error) if isinstance(error, Odd) else f"{where or '/'} cannot be read ({brief(error)})")
+
+
+def _names(group: h5py.Group, where: str, lost: list[str] | None) -> list[str]:
+    try:
+        if len(group) > MAX_OBJECTS:
+            raise Odd(f"more than {MAX_OBJECTS} objects in {where or '/'}")
+        return list(group)
+    except READING as error:
+        _lose(error, where, lost)
+        return []
+
+
+def _inside(group: h5py.Group, name: str, where: str, seen: set[int]) -> h5py.Group | h5py.Dataset:
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise refusal(path, f"{where} is a link to elsewhere")
+        raise Odd(f"{where} is a link to elsewhere")
     item = group[name]
+    address = h5py.h5o.get_info(item.id).addr
+    if address in seen:
+        raise Odd(f"{where} is a second name of another object")
+    seen.add(address)
+    if len(seen) > MAX_OBJECTS or where.count("/") > MAX_DEPTH:
+        raise Odd(f"more than {MAX_OBJECTS} objects, or deeper than {MAX_DEPTH} groups")
     if isinstance(item, h5py.Dataset):
-        _check_dataset(item, where, path)
+        _check_dataset(item, where)
     elif not isinstance(item, h5py.Group):
-        raise refusal(path, f"{where} is a {type(item).__name__}")
-    _check_attributes(item, where, path)
+        raise Odd(f"{where} is a {type(item).__name__}")
+    _check_attributes(item, where)
     return item
 
 
-def _check_attributes(item: h5py.Group | h5py.Dataset, where: str, path: Path) -> None:
+def _check_attributes(item: h5py.Group | h5py.Dataset, where: str) -> None:
     """Each is one text or a few numbers: many texts may all point to the same large one."""
     for name in set(item.attrs) - LIBRARY:
         kind = item.attrs.get_id(name)
         size = np.prod(kind.shape or (), dtype=float) * kind.dtype.itemsize
         if not _plain(kind.dtype) or (kind.shape and (kind.dtype.kind == "O" or size > MAX_ARRAY)):
-            raise refusal(path, f"{where} has the attribute {name} of the type {kind.dtype} {kind.shape}")
+            raise Odd(f"{where} has the attribute {name} of the type {kind.dtype} {kind.shape}")
 
 
-def _check_dataset(item: h5py.Dataset, where: str, path: Path) -> None:
+def _check_dataset(item: h5py.Dataset, where: str) -> None:
     made = item.id.get_create_plist()
     if made.get_layout() not in LAYOUTS or made.get_external_count():
-        raise refusal(path, f"{where} keeps its data in another file")
+        raise Odd(f"{where} keeps its data in another file")
     filters = {made.get_filter(i)[0] for i in range(made.get_nfilters())}
     if not filters <= FILTERS:
-        raise refusal(path, f"{where} uses the filters {sorted(filters)}")
+        raise Odd(f"{where} uses the filters {sorted(filters)}")
     if item.shape is None or not _plain(item.dtype):
-        raise refusal(path, f"{where} has the type {item.dtype}")
+        raise Odd(f"{where} has the type {item.dtype}")
     if item.chunks and np.prod(item.chunks, dtype=float) * item.dtype.itemsize > MAX_CHUNK:
-        raise refusal(path, f"{where} has chunks of {item.chunks}")
+        raise Odd(f"{where} has chunks of {item.chunks}")
     declared = np.prod(item.shape, dtype=float) * item.dtype.itemsize
     if np.prod(item.shape[1:], dtype=float) * item.dtype.itemsize > MAX_CHUNK:
-        raise refusal(path, f"{where} has rows of {item.shape[1:]}")
+        raise Odd(f"{where} has rows of {item.shape[1:]}")
     if declared > MAX_RATIO * item.id.get_storage_size() + SLACK:
-        raise refusal(path, f"{where} declares {item.shape} but stores {item.id.get_storage_size()} bytes")
+        raise Odd(f"{where} declares {item.shape} but stores {item.id.get_storage_size()} bytes")
 
 
 def _plain(dtype: np.dtype[Any]) -> bool:

@@ -132,14 +132,14 @@ def add(index: Index, source: Source, *, sealed: bool = True) -> None:
     with source.open() as root:
         found = check.walk(root, source.path)
         about = check.attributes(root)
-        _check_format(about, source)
+        check_format(about, source)
         if index.run_id and about.get("run_id") != index.run_id:
             raise StoreError(f"{source.path} belongs to another run than the file beside it; expected parts of one run; move the "
                              f"folder {source.path.parent.name} away if the file is the one you want, or else the file")
         index.run_id = str(about["run_id"])
         if "settings" in about:
             index.attributes = _attributes(about["settings"])
-        groups = _groups(found)
+        groups = by_group(found)
         rows = _add_images(index, source, groups)
         if source.part is None:
             _add_file(index, about, found, sealed)
@@ -151,7 +151,7 @@ def add(index: Index, source: Source, *, sealed: bool = True) -> None:
         index.last = max(index.last, source.part.number)
 
 
-def _check_format(about: Mapping[str, Any], source: Source) -> None:
+def check_format(about: Mapping[str, Any], source: Source) -> None:
     expected = FORMAT if source.part is None else PART_FORMAT
     if about.get("format") != expected:
         raise StoreError(f"{source.path} is an HDF5 file, but not a run of chanattr (format {about.get('format')!r}); expected "
@@ -174,7 +174,7 @@ def _add_file(index: Index, about: Mapping[str, Any], found: dict[str, Any], sea
     index.content_sha256 = str(about["content_sha256"])
 
 
-def _groups(found: Mapping[str, Any]) -> dict[str, Items]:
+def by_group(found: Mapping[str, Any]) -> dict[str, Items]:
     """The objects of a walk by group and name: looking one up in h5py costs as much as reading it."""
     groups: dict[str, Items] = {"": {}}
     for where, item in found.items():
@@ -216,16 +216,16 @@ def _add_answers(index: Index, source: Source, head: Head, group: Items, rows: n
     check_same(known.head, head)
     if head.rows == "class":
         classes = read_array(group, "class", "<i4", (len(group["class"]),)).astype(np.int64)
-        _check_columns(head, group, len(classes))
+        check_columns(head, group, len(classes))
         known.add(_piece(source, head.path, classes, np.arange(len(classes))))
         return
-    _check_columns(head, group, len(rows))
+    check_columns(head, group, len(rows))
     places = np.flatnonzero(read_array(group, "smallest_area", area_type(head.kind), (len(rows),)) != NOT_RUN)
     places = np.array([place for place in places if int(rows[place]) not in known.done], np.int64)  # the first writing stands
     known.add(_piece(source, head.path, rows[places], places))
     if "energy_row" in group:
         kept = read_places(group["energy_row"], len(rows))
-        _check_column(head, group, energy_column(), len(kept))
+        check_column(head, group, energy_column(), len(kept))
         mine = np.flatnonzero(np.isin(kept, places))
         known.energy.append(_piece(source, head.path, rows[kept[mine]], mine))
 
@@ -274,12 +274,12 @@ def _short(value: Any) -> str:
     return text if len(text) < 160 else f"{text[:150]}..."
 
 
-def _check_columns(head: Head, group: Items, rows: int) -> None:
+def check_columns(head: Head, group: Items, rows: int) -> None:
     for column in head.columns:
-        _check_column(head, group, column, rows)
+        check_column(head, group, column, rows)
 
 
-def _check_column(head: Head, group: Items, column: Column, rows: int) -> None:
+def check_column(head: Head, group: Items, column: Column, rows: int) -> None:
     item = group[column.name]
     right = h5py.check_string_dtype(item.dtype) is not None if column.dtype == TEXT else item.dtype.str == column.dtype
     if not right or item.shape != head.shape(column, rows):
