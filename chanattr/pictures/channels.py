@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,8 @@ from chanattr.network.layers import Layer, describe
 from chanattr.network.outputs import device_of
 from chanattr.pictures import pixels as px
 from chanattr.pictures.inversion import predict
-from chanattr.pictures.making import make, noise, parametrise, smoothed
+from chanattr.pictures.making import make, noise, parametrise, smoothed, start_of
+from chanattr.pictures.parameters import natural_pictures
 from chanattr.pictures.pixels import Pixels, check_pixels
 from chanattr.pictures.reach import reaching
 from chanattr.pictures.records import ChannelImages
@@ -28,7 +29,9 @@ from chanattr.settings import STEPS, check_number
 
 # Starts that a picture is chosen from: how many, times the contrast, and by which power more their frequencies fall. A channel after a ReLU
 # may be silent on faint noise, and then nothing tells the way: bolder and smoother ones are tried, but only then, for they leave traces.
-STARTS = ((4, 1.0, 0.0), (4, 10.0, 0.5), (8, 20.0, 0.5), (8, 40.0, 1.0), (16, 80.0, 1.0))
+# Some are silent on all noise: those start from the shipped picture that drives them most.
+STARTS = ((4, 1.0, 0.0), (4, 10.0, 0.5), (8, 20.0, 0.5), (8, 40.0, 1.0), (8, 80.0, 1.0))
+NATURAL, NATURAL_BOLD = 4, 16.0  # pictures of each class; by how much they are bolder, about
 
 
 def visualise(model: nn.Module, layer: str, wanted: Sequence[int] | np.ndarray, *, pixels: Pixels, count: int = 1,
@@ -161,18 +164,14 @@ class _Work(NamedTuple):
 
         And how bold each is.
         """
-        shape = (len(self.pixels.mean), *self.pixels.size)
-        chosen = torch.zeros(len(each), *shape, device=each.device)
+        chosen = torch.zeros(len(each), len(self.pixels.mean), *self.pixels.size, device=each.device)
         boldness = torch.ones(len(each), device=each.device)
         silent = torch.ones(len(each), dtype=torch.bool, device=each.device)
         turn = torch.arange(len(each), device=each.device) % self.copies
-        for tries, bold, slope in STARTS:
-            if not bool(silent.any()):
-                break
+        for starts, bold in self.levels():
             best = torch.full((len(each),), -torch.inf, device=each.device)
             least = torch.full((len(each),), torch.inf, device=each.device)
-            drawn = noise(tries * self.copies, shape, self.settings.seed).to(each)
-            for number, start in enumerate(smoothed(drawn, bold, slope) if slope else bold * drawn):
+            for number, start in enumerate(starts.to(each)):
                 shown = px.normalised(parametrise(start[None], self.settings).draw(), self.pixels)
                 value = (self.positions(shown).mean(1) * each).sum(1)
                 mine = silent & (turn == number % self.copies)
@@ -180,7 +179,19 @@ class _Work(NamedTuple):
                 least[mine] = least[mine].minimum(value[mine])
                 best[better], chosen[better], boldness[better] = value[better], start, bold
             silent &= ~(best > least)
+            if not bool(silent.any()):
+                break
         return chosen, boldness
+
+    def levels(self) -> Iterator[tuple[Float[Tensor, "M C H W"], float]]:
+        """Starts from the faintest to the boldest, and by how much they are bolder; noise, and at last natural pictures."""
+        shape = (len(self.pixels.mean), *self.pixels.size)
+        for tries, bold, slope in STARTS:
+            drawn = noise(tries * self.copies, shape, self.settings.seed)
+            yield (smoothed(drawn, bold, slope) if slope else bold * drawn), bold
+        if shape[0] in (1, 3):
+            natural = natural_pictures(*shape, per_class=NATURAL)
+            yield start_of(natural, self.settings).repeat(-(-2 * self.copies // len(natural)), 1, 1, 1), NATURAL_BOLD
 
 
 def likeness(flat: Float[Tensor, "N P K"], count: int) -> Float[Tensor, " N"]:

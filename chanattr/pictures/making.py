@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from chanattr.pictures.parameters import Picture, by_fourier, by_magnitude, by_pixel, natural_magnitude, spectrum_scale
+from chanattr.pictures.parameters import Picture, by_fourier, by_magnitude, by_pixel, components_of, natural_magnitude, spectrum_scale
 from chanattr.pictures.pixels import Pixels, normalised, to_bytes
 from chanattr.pictures.robust import draw_move, moved
 from chanattr.pictures.settings import PictureSettings
@@ -32,6 +32,16 @@ def smoothed(start: Float[Tensor, "N C H W"], contrast: float, slope: float) -> 
     height, width = start.shape[-2:]
     return contrast * torch.fft.irfft2(torch.fft.rfft2(start) * math.sqrt(2) * spectrum_scale(height, width, slope).to(start),
                                        s=(height, width))
+
+
+def start_of(shown: Float[Tensor, "N C H W"], settings: PictureSettings) -> Float[Tensor, "N C H W"]:
+    """The start from which `parametrise` makes given pictures, pixels in [0, 1]; of "magnitude" one with their phases."""
+    parts = components_of(shown)
+    if settings.parametrisation != "fourier":
+        return parts / settings.contrast
+    height, width = parts.shape[-2:]
+    scale = math.sqrt(2) * spectrum_scale(height, width, settings.decay).to(parts)
+    return torch.fft.irfft2(torch.fft.rfft2(parts) / scale, s=(height, width)) / settings.contrast
 
 
 def parametrise(start: Float[Tensor, "N C H W"], settings: PictureSettings) -> Picture:
@@ -65,7 +75,9 @@ def make(start: Float[Tensor, "N C H W"], objective: Objective, settings: Pictur
     picture = parametrise(start, settings)
     optimiser = torch.optim.Adam(picture.free, lr=settings.rate, eps=FAINT)
     generator = torch.Generator().manual_seed(settings.seed)
-    first, left = start.new_zeros(len(start)), torch.ones(len(start), device=start.device) if bold is None else bold
+    left = torch.ones(len(start), device=start.device) if bold is None else bold
+    with torch.no_grad():
+        first = objective(normalised(picture.draw(), pixels))
     for step in range(settings.steps):
         optimiser.param_groups[0]["lr"] = settings.rate * falling(step / settings.steps)
         shown = picture.draw()
@@ -80,7 +92,6 @@ def make(start: Float[Tensor, "N C H W"], objective: Objective, settings: Pictur
             even(free)
         optimiser.step()
         if bold is not None:
-            first = value.detach() if step == 0 else first
             share = torch.where(value.detach() >= first, bold ** (-2 / settings.steps), 1.0).maximum(1 / left)
             fade(picture, share)
             left = left * share

@@ -66,6 +66,11 @@ def decorrelated(colours: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
     return torch.einsum("rc,nchw->nrhw", torch.linalg.inv(colour_basis()).to(colours), colours) if colours.shape[1] == 3 else colours
 
 
+def components_of(shown: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+    """Pixels in [0, 1] as uncorrelated components before the sigmoid: what `by_pixel` would have to start from."""
+    return decorrelated(torch.logit(shown.clamp(CLIPPED, 1 - CLIPPED)))
+
+
 def by_pixel(start: Float[Tensor, "N C H W"]) -> Picture:
     """Every pixel is free.
 
@@ -127,8 +132,7 @@ def magnitude_of(shown: Float[Tensor, "N C H W"]) -> Float[Tensor, "C H F"]:
     """
     if not len(shown):
         raise InputError("magnitude_of got no pictures; expected one or more; give natural pictures at the size of those to be made")
-    before = torch.logit(shown.clamp(CLIPPED, 1 - CLIPPED))
-    spectra: Complex[Tensor, "N C H F"] = torch.fft.rfft2(decorrelated(before), norm="ortho")
+    spectra: Complex[Tensor, "N C H F"] = torch.fft.rfft2(components_of(shown), norm="ortho")
     found = spectra.abs().mean(0)
     found[:, 0, 0] = spectra[:, :, 0, 0].real.mean(0).abs()  # brighter and darker ones cancel
     return found
@@ -137,13 +141,23 @@ def magnitude_of(shown: Float[Tensor, "N C H W"]) -> Float[Tensor, "C H F"]:
 @lru_cache(maxsize=4)
 def natural_magnitude(colours: int, height: int, width: int) -> Float[Tensor, "C H F"]:
     """`magnitude_of` the shipped pictures, cropped to a size; in grey where there is one colour."""
+    return magnitude_of(natural_pictures(colours, height, width))
+
+
+def natural_pictures(colours: int, height: int, width: int, per_class: int | None = None) -> Float[Tensor, "N C H W"]:
+    """The shipped pictures (of each class the first few, if asked) cropped to a size, pixels in [0, 1]; in grey where there is one colour.
+
+    Raises:
+        InputError: neither one nor three colours.
+    """
     from torchvision.transforms import v2
 
     from chanattr.images import demo_folder, open_image
 
     if colours not in (1, 3):
-        raise InputError(f"magnitudes of natural pictures for {colours} colours; expected 1 or 3; use parametrisation='fourier'")
+        raise InputError(f"natural pictures in {colours} colours; expected 1 or 3; use parametrisation='fourier'")
     fit = v2.Compose([v2.Resize(max(height, width), antialias=True), v2.CenterCrop((height, width)), v2.PILToTensor(),
                       v2.ToDtype(torch.float32, scale=True)])
-    pictures = torch.stack([fit(open_image(path)) for path in sorted(demo_folder().glob("*/*.jpg"))])
-    return magnitude_of(pictures if colours == 3 else pictures.mean(1, keepdim=True))
+    files = [path for folder in sorted(demo_folder().iterdir()) for path in sorted(folder.glob("*.jpg"))[:per_class]]
+    pictures = torch.stack([fit(open_image(path)) for path in files])
+    return pictures if colours == 3 else pictures.mean(1, keepdim=True)

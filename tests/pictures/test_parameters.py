@@ -135,6 +135,13 @@ def test_total_variation_is_the_sum_over_neighbours() -> None:
     assert making.total_variation(shown).tolist() == pytest.approx(slow)
 
 
+@pytest.mark.parametrize("parametrisation", ["fourier", "pixel"])
+def test_a_given_picture_can_be_the_start(parametrisation: str) -> None:
+    settings = resolved(PictureSettings(parametrisation=parametrisation, decay=1.5), CHANNEL, (CHANNELS,))
+    shown = torch.rand(2, 3, 9, 12, generator=torch.Generator().manual_seed(0)).clamp(0.1, 0.9)
+    torch.testing.assert_close(making.parametrise(making.start_of(shown, settings), settings).draw(), shown, atol=1e-4, rtol=0)
+
+
 def test_starts_do_not_depend_on_how_many_there_are() -> None:
     torch.testing.assert_close(making.noise(3, (3, 4, 4), 5)[:2], making.noise(2, (3, 4, 4), 5))
     assert not torch.equal(making.noise(1, (3, 4, 4), 5), making.noise(1, (3, 4, 4), 6))
