@@ -327,6 +327,14 @@ class Run:
             self._write(build_part(self._index.run_id, images=writer.image_rows(self._index, self._known, keys)))
             self._changed.clear()
 
+    def write_stored(self, **piece: Any) -> None:
+        """Writes arrays as they are stored (the arguments of `build_part`), durably: for what is copied from another file.
+
+        Raises:
+            StoreError: another question under the same layer and label, other bytes for a key, or the disk is full.
+        """
+        self._write(build_part(self._writable().run_id, **piece))
+
     def _write(self, data: bytes) -> None:
         index = self._index
         index.last += 1  # also when the write fails: a number is never used twice

@@ -1,0 +1,455 @@
+"""What of a run is whole, row by row, and what is not: told by `chanattr check`, kept by `chanattr repair`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from chanattr.errors import ChanattrError, StoreError
+from chanattr.records import NOT_RUN, ClassAttribution, SpatialAttribution
+from chanattr.store import check
+from chanattr.store.index import by_group, check_column, check_columns, check_format, read_head
+from chanattr.store.layout import FOLDERS, TEXT, Column, Head, area_type, decode, energy_column
+from chanattr.store.parts import ImageRows, Place, list_parts
+from chanattr.store.run import Run, open_run
+from chanattr.store.source import BLOCK, Items, Source, block_rows, read_array, read_rows
+
+ASKED = ("asked", "asked_spatial")  # attributes that say whether a run came to its end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What `survey` or `repair` found.
+
+    Attributes:
+        faults: a line each, empty where the run is whole.
+        images: whose key, digest and label are whole.
+        kept: rows of answers that are whole, by the group that they lie in.
+        content_sha256: of a run that is whole; "" with faults.
+    """
+
+    faults: tuple[str, ...]
+    images: int
+    kept: Mapping[str, int]
+    content_sha256: str = ""
+
+
+@dataclass
+class _Work:
+    """The way through a run: what is wrong so far, what is whole, and where to that is written."""
+
+    target: Run | None = None
+    faults: list[str] = field(default_factory=list)
+    images: set[str] = field(default_factory=set)
+    kept: Counter[str] = field(default_factory=Counter)
+
+    def write(self, **piece: Any) -> None:
+        """Keeps what is whole."""
+        if self.target is not None:
+            self.target.write_stored(**piece)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The image table of one source; `keys` has None where a row is not whole."""
+
+    keys: list[str | None]
+    sha256: np.ndarray
+    label: np.ndarray
+
+    def rows(self, chosen: Sequence[int], thumbnails: Mapping[int, np.ndarray]) -> ImageRows:
+        """Some rows that are whole."""
+        return ImageRows(keys=[self.keys[row] or "" for row in chosen], sha256=self.sha256[list(chosen)], label=self.label[list(chosen)],
+                         thumbnails=thumbnails)
+
+
+def survey(path: Path) -> Survey:
+    """Reads all of a run, and tells everything in it that is not as it was written: structure, checksums, digests, exact mask sizes.
+
+    Raises:
+        StoreError: nothing there, or no run of chanattr.
+    """
+    work = _through(path, _Work())
+    content = ""
+    if not work.faults:
+        try:
+            with open_run(path) as run:
+                content = run.check()
+        except StoreError as error:
+            work.faults.append(str(error))
+    return Survey(faults=tuple(work.faults), images=len(work.images), kept=dict(work.kept), content_sha256=content)
+
+
+def repair(path: Path, output: Path) -> Survey:
+    """Writes what is whole of a run into a new file; the old one stays as it is.
+
+    A row is kept where its key, its question and every one of its values have the digest or checksum that they were written with, and
+    its masks their exact sizes. The run that made the file goes on with the new one and searches again what is missing.
+
+    Raises:
+        StoreError: nothing there, no run of chanattr, nothing of it is whole, or the new file is there already or cannot be written.
+    """
+    if Place(output).file.exists() or list_parts(Place(output).parts):
+        raise StoreError(f"{output} is there already; expected a place for a new file; name another with -o, or move that one away")
+    with open_run(output, "a") as target:
+        work = _through(path, _Work(target))
+        if not work.images and not work.kept:
+            raise StoreError(f"nothing of {path} is whole ({'; '.join(work.faults)[:500]}); expected some rows that are; take it from a "
+                             "backup, or make it again")
+    return Survey(faults=tuple(work.faults), images=len(work.images), kept=dict(work.kept))
+
+
+def _through(path: Path, work: _Work) -> _Work:
+    """The merged file, then the parts that it does not hold."""
+    place = Place(path)
+    if not place.file.exists() and not list_parts(place.parts):
+        open_run(path).close()  # which says so
+    merged, settings = 0, "{}"
+    if place.file.exists():
+        merged, settings = _file(place.file, work)
+    for part in list_parts(place.parts):
+        if part.number <= merged:
+            continue
+        try:
+            source = Source(part.path, part)
+            with source.open() as root:
+                settings = str(root.attrs.get("settings", settings))
+                _source(root, source, work, whole=True)
+        except StoreError as error:
+            work.faults.append(str(error))
+    _settings(settings, work)
+    return work
+
+
+def _file(path: Path, work: _Work) -> tuple[int, str]:
+    """The merged file: the number of the last part in it, and what the run is about as JSON."""
+    with open(path, "rb") as file:
+        if not file.read(8):
+            work.faults.append(f"{path} is empty")
+            return 0, "{}"
+    try:
+        source = Source(path)
+    except StoreError as error:
+        work.faults.append(str(error))
+        return 0, "{}"
+    try:
+        with source.open() as root:
+            about = check.attributes(root)
+    except StoreError as error:
+        work.faults.append(str(error))
+        source.close()
+        return 0, "{}"
+    try:
+        check_format(about, source)  # another kind of file, or a newer one, is no fault but an error
+        try:
+            with source.open() as root:
+                _source(root, source, work, whole=_header(root, about, work))
+        except StoreError as error:
+            work.faults.append(str(error))
+    finally:
+        source.close()
+    return int(about.get("parts_merged", 0)), str(about.get("settings", "{}"))
+
+
+def _header(root: h5py.File, about: Mapping[str, Any], work: _Work) -> bool:
+    """Whether names, keys and attributes are as they were written."""
+    try:
+        found = check.walk(root, Path(root.filename))
+        keys = check.read_text(root["image"], root.id.get_filesize())
+        if check.header_sha256(found, keys) != about["header_sha256"]:
+            work.faults.append("its names, keys or attributes have changed since it was written")
+            return False
+        if (stated := about.get("layout_sha256")) and check.layout_sha256(found) not in ("", stated):
+            work.faults.append("its chunks lie elsewhere, or its texts differ, since it was written")
+            return False
+    except (StoreError, *check.READING):
+        return False  # what it is will be said by name
+    return True
+
+
+def _source(root: h5py.File, source: Source, work: _Work, *, whole: bool) -> None:
+    """Everything of one file that is whole.
+
+    Args:
+        root: of the file.
+        source: the same.
+        work: takes what is found.
+        whole: whether what no checksum of a chunk covers is known to be as it was written.
+    """
+    found = check.walk(root, source.path, work.faults)
+    groups, odd = by_group(found), _odd_rows(found)
+    images = _images(groups[""], odd, work, whole)
+    _keep_images(groups, images, work)
+    for where, items in groups.items():
+        for kind, folder in FOLDERS.items():
+            if where.startswith(f"/{folder}/") and where.count("/") == 3 and where in found:
+                try:
+                    head = _head(kind, found[where], items, whole)
+                    check_columns(head, items, len(items["class"]) if head.rows == "class" else len(images.keys))
+                except (ChanattrError, *check.READING) as error:
+                    work.faults.append(f"{where} cannot be used ({check.brief(error)})")
+                    continue
+                _answers(head, items, images, odd, work)
+
+
+def _head(kind: type, group: Any, items: Items, whole: bool) -> Head:
+    """What a group's rows share, held against its digest.
+
+    Raises:
+        ValueError: it is not as it was written.
+    """
+    head = read_head(kind, group, items)
+    if head.settings.digest() != group.attrs["digest"]:
+        raise ValueError("its question does not have the digest that it states")
+    if head.settings.areas and not np.array_equal(head.areas, np.array(head.settings.areas).astype(area_type(kind))):
+        raise ValueError("its areas are not those of its question")
+    if kind is SpatialAttribution and not whole:
+        raise ValueError("the size of its pictures is under no digest that still holds")
+    return head
+
+
+def _odd_rows(found: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """By dataset: chunks' first rows where the index of chunks names none, one that another has too, or one without its checksum."""
+    taken: dict[int, list[tuple[str, int]]] = {}
+    odd: dict[str, set[int]] = {}
+    for where, item in found.items():
+        if not isinstance(item, h5py.Dataset) or not item.chunks or not hasattr(item.id, "chunk_iter"):
+            continue
+        expected = set(range(0, len(item), item.chunks[0]))
+
+        def note(chunk: Any, where: str = where, expected: set[int] = expected) -> None:
+            first = int(chunk.chunk_offset[0])
+            expected.discard(first)
+            taken.setdefault(int(chunk.byte_offset), []).append((where, first))
+            if chunk.filter_mask:
+                odd.setdefault(where, set()).add(first)
+
+        try:
+            item.id.chunk_iter(note)
+        except check.READING:
+            expected = set(range(0, len(item), item.chunks[0]))
+        if expected and item.size:
+            odd.setdefault(where, set()).update(expected)
+    for places in taken.values():
+        if len(places) > 1:
+            for where, first in places:
+                odd.setdefault(where, set()).add(first)
+    return {where: np.array(sorted(firsts)) for where, firsts in odd.items()}
+
+
+def _read(item: h5py.Dataset, start: int, stop: int, odd: Mapping[str, np.ndarray], work: _Work) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a dataset, and which of them are not whole (a chunk at a time)."""
+    text = h5py.check_string_dtype(item.dtype) is not None
+    values = np.full((stop - start, *item.shape[1:]), "", object) if text else np.zeros((stop - start, *item.shape[1:]), item.dtype)
+    bad = np.zeros(stop - start, bool)
+    step = item.chunks[0] if item.chunks else max(1, len(item))
+    for first in odd.get(item.name, ()):
+        bad[max(0, first - start):max(0, first + step - start)] = True
+    if bad.any():
+        work.faults.append(f"{item.name} rows {_ranges(start + np.flatnonzero(bad))}: their chunk is missing, or that of others")
+    waiting, why = [(start, stop)], ""
+    broken: list[int] = []
+    while waiting:
+        one, two = waiting.pop()
+        try:
+            values[one - start:two - start] = (item.asstr() if text else item)[one:two]
+        except check.READING as error:
+            unit = 1 if text else step
+            middle = (one // unit + -(-two // unit)) // 2 * unit
+            if one < middle < two:
+                waiting += [(one, middle), (middle, two)]
+                continue
+            why = check.brief(error)
+            broken += range(one, two)
+    if broken:
+        bad[np.array(broken) - start] = True
+        work.faults.append(f"{item.name} rows {_ranges(np.array(sorted(broken)))} cannot be read ({why})")
+    return values, bad
+
+
+def _ranges(rows: np.ndarray) -> str:
+    """Row numbers in words: 0 to 63, 128."""
+    ends = np.flatnonzero(np.diff(rows) > 1)
+    parts = [f"{part[0]} to {part[-1]}" if len(part) > 1 else f"{part[0]}" for part in np.split(rows, ends + 1) if len(part)]
+    return ", ".join(parts[:5]) + (f" and {len(parts) - 5} more places" if len(parts) > 5 else "")
+
+
+def _images(root: Items, odd: Mapping[str, np.ndarray], work: _Work, whole: bool) -> _Images:
+    """The image table; without a whole header a key counts where its digest says so."""
+    count = len(root["image"]) if "image" in root and len(root["image"].shape) == 1 else 0
+    keys: list[str | None] = []
+    sha256, label = np.zeros((count, 32), "u1"), np.full(count, -1, "<i4")
+    room = check.MAX_OPENED + (root["image"].file.id.get_filesize() if count else 0)
+    told: set[str] = set()
+    for start in range(0, count, BLOCK):
+        stop = min(start + BLOCK, count)
+        texts, bad = _read(root["image"], start, stop, odd, work)
+        for name, kept, shape in (("sha256", sha256, (count, 32)), ("label", label, (count,))):
+            if name not in root or root[name].shape != shape or root[name].dtype != kept.dtype:
+                told.add(f"/{name} is not there as it must be")
+                bad[:] = True
+                continue
+            kept[start:stop], wrong = _read(root[name], start, stop, odd, work)
+            bad |= wrong
+        if not whole:
+            bad |= _wrong_keys(root, texts, start, stop, odd, work, told)
+        room -= sum(map(len, texts)) + len(texts)
+        if room < 0:
+            work.faults.append("/image has more text than the file has bytes")
+            return _Images([None] * count, sha256, label)
+        keys += [None if lost else str(text) for text, lost in zip(texts, bad, strict=True)]
+    work.faults += sorted(told)
+    repeated = {key for key, times in Counter(key for key in keys if key is not None).items() if times > 1}
+    if repeated:
+        work.faults.append(f"/image has {sorted(repeated)[0]!r} twice")
+    return _Images([None if key in repeated else key for key in keys], sha256, label)
+
+
+def _wrong_keys(root: Items, texts: np.ndarray, start: int, stop: int, odd: Mapping[str, np.ndarray], work: _Work,
+                told: set[str]) -> np.ndarray:
+    """Which keys do not have their digest, bool [R]; all of them in a file that has none."""
+    digests = root.get("key_sha256")
+    if digests is None or digests.dtype != np.uint8 or digests.shape != (len(root["image"]), check.KEY_BYTES):
+        told.add("its keys are under no digest that still holds")
+        return np.ones(stop - start, bool)
+    stated, bad = _read(digests, start, stop, odd, work)
+    wrong = (check.key_digests([str(text) for text in texts]) != stated).any(1) | bad
+    if wrong.any():
+        work.faults.append(f"/image rows {_ranges(start + np.flatnonzero(wrong))} do not have the digests of their keys")
+    return np.asarray(wrong)
+
+
+def _keep_images(groups: Mapping[str, Items], images: _Images, work: _Work) -> None:
+    """The image table's whole rows, with their thumbnails."""
+    pictures = groups.get("/images", {})
+    place: dict[int, int] = {}
+    if pictures:
+        try:
+            place = {int(row): where for where, row in enumerate(np.asarray(pictures["row"][...]))}
+        except check.READING as error:
+            work.faults.append(f"/images cannot be used ({check.brief(error)})")
+    for start in range(0, len(images.keys), BLOCK):
+        rows = [row for row in range(start, min(start + BLOCK, len(images.keys))) if images.keys[row] is not None]
+        thumbnails = {}
+        for new, row in enumerate(rows):
+            if row in place and (picture := _thumbnail(pictures, place[row], work)) is not None:
+                thumbnails[new] = picture
+        if rows:
+            work.write(images=images.rows(rows, thumbnails))
+            work.images.update(images.keys[row] or "" for row in rows)
+
+
+def _thumbnail(group: Items, place: int, work: _Work) -> np.ndarray | None:
+    try:
+        height, width = int(group["height"][place]), int(group["width"][place])
+        picture = np.asarray(group["thumbnail"][place, :height, :width])
+        if picture.shape != (height, width, 3) or picture.dtype != np.uint8 or not picture.size:
+            raise ValueError(f"{picture.dtype} {picture.shape}")
+        return picture
+    except check.READING as error:
+        work.faults.append(f"/images/thumbnail {place} cannot be read ({check.brief(error)})")
+        return None
+
+
+def _answers(head: Head, items: Items, images: _Images, odd: Mapping[str, np.ndarray], work: _Work) -> None:
+    """The whole rows of a group, a block at a time."""
+    count = len(items["class"]) if head.rows == "class" else len(images.keys)
+    energy = _energy_places(head, items, count, work)
+    step = block_rows(head.columns, head)
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        data, bad = {}, np.zeros(stop - start, bool)
+        for column in head.columns:
+            data[column], wrong = _read(items[column.name], start, stop, odd, work)
+            bad |= wrong
+        area = next((data[column] for column in head.columns if column.field == "smallest_area"), np.zeros(stop - start))
+        if head.rows == "image":
+            bad |= (area == NOT_RUN) | np.array([images.keys[row] is None for row in range(start, stop)], bool)
+        for row, why in _wrong_sizes(head, data, ~bad):
+            work.faults.append(f"/{head.path} row {start + row}: {why}")
+            bad[row] = True
+        good = np.flatnonzero(~bad)
+        if len(good):
+            try:
+                _keep(head, items, images, data, start + good, good, energy, work)
+                work.kept[head.path] += len(good)
+            except StoreError as error:
+                work.faults.append(f"/{head.path}: {error}")
+
+
+def _keep(head: Head, items: Items, images: _Images, data: Mapping[Column, np.ndarray], rows: np.ndarray, good: np.ndarray,
+          energy: Mapping[int, int], work: _Work) -> None:
+    chosen = {column: values[good] for column, values in data.items()}
+    if head.rows == "class":
+        numbers, bad = _read(items["class"], int(rows[0]), int(rows[-1]) + 1, {}, work)
+        if bad.any():
+            raise StoreError("its class numbers cannot be read")
+        work.write(head=head, data=chosen, rows=numbers[rows - rows[0]].tolist())
+        return
+    kept = [(new, energy[int(row)]) for new, row in enumerate(rows) if int(row) in energy]
+    by_area = None
+    if kept:
+        try:
+            order = sorted(kept, key=lambda pair: pair[1])
+            by_area = (np.array([new for new, _ in order], "<i4"),
+                       read_rows(items["energy_by_area"], np.array([place for _, place in order])))
+        except check.READING as error:
+            work.faults.append(f"/{head.path}/energy_by_area cannot be read ({check.brief(error)}); the rows are kept without it")
+    work.write(images=images.rows(rows.tolist(), {}), head=head, data=chosen, energy=by_area)
+
+
+def _energy_places(head: Head, items: Items, count: int, work: _Work) -> dict[int, int]:
+    """Where the energy at every area of a row lies."""
+    if "energy_row" not in items:
+        return {}
+    try:
+        kept = read_array(items, "energy_row", "<i4", (len(items["energy_row"]),))
+        check_column(head, items, energy_column(), len(kept))
+        return {int(row): place for place, row in enumerate(kept) if 0 <= row < count}
+    except check.READING as error:
+        work.faults.append(f"/{head.path}/energy_row cannot be used ({check.brief(error)})")
+        return {}
+
+
+def _wrong_sizes(head: Head, data: Mapping[Column, np.ndarray], rows: np.ndarray) -> Iterator[tuple[int, str]]:
+    """Rows whose masks are not of the sizes that they say, each with what is wrong."""
+    fields = {column.field: decode(column, values, head.entries) for column, values in data.items() if column.dtype != TEXT}
+    areas = {name: fields[name] for name in ("masks", "joint_masks") if name in fields}
+    for row in np.flatnonzero(rows):
+        for name, masks in areas.items():
+            sizes = masks[row].sum(-1)
+            if not np.array_equal(sizes, head.areas):
+                place = int(np.flatnonzero(sizes != head.areas)[0])
+                yield int(row), f"{name} has {sizes[place]} ones at area {head.areas[place]}"
+        if "smallest_mask" in fields and int(fields["smallest_mask"][row].sum()) != max(0, int(fields["smallest_area"][row])):
+            yield int(row), f"smallest_mask has {fields['smallest_mask'][row].sum()} ones, but a* is {fields['smallest_area'][row]}"
+        for column, values in data.items():
+            if column.packed and head.entries % 8 and (values[row][..., -1] >> (head.entries % 8)).any():
+                yield int(row), f"{column.name} has ones beyond the last of its {head.entries} entries"
+        if head.kind is not ClassAttribution and not np.isfinite(fields["scores"][row]).all():
+            yield int(row), "a score is not finite"
+
+
+def _settings(text: str, work: _Work) -> None:
+    """What the run is about, into the new file: as not finished, where something is lost."""
+    try:
+        about = json.loads(text)
+        if not isinstance(about, dict):
+            raise ValueError("not a JSON object")
+    except ValueError as error:
+        work.faults.append(f"the run's settings cannot be read ({check.brief(error)})")
+        return
+    if work.faults:
+        for name in ASKED:
+            for labels in (about.get(name) or {}).values():
+                for label in labels.values():
+                    label["finished"] = False
+    if work.target is not None and about:
+        work.target.set_attributes(**about)
