@@ -1,0 +1,50 @@
+"""The notebooks run as they stand, tell their story without defining anything, and are cells that Jupyter and editors read."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+named = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+
+
+@named
+@pytest.mark.slow
+def test_it_runs(path: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-W", "error::UserWarning", str(path)], cwd=tmp_path, capture_output=True, text=True,
+                          check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=540)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@named
+def test_it_is_made_of_cells_and_words(path: Path) -> None:
+    text = path.read_text(encoding="utf8")
+    cells = text.split("# %%")
+    assert text.startswith("# %% [markdown]\n# # ")
+    assert sum(cell.startswith(" [markdown]") for cell in cells) >= 3
+    for cell in cells:
+        if cell.startswith(" [markdown]"):
+            assert all(line.startswith("#") for line in cell.strip().splitlines()[1:]), cell
+
+
+@named
+def test_it_defines_nothing(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf8"))
+    assert not [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda))]
+
+
+@named
+def test_a_figure_is_the_last_line_of_its_cell(path: Path) -> None:
+    """So a notebook shows it, and a plain run opens no browser."""
+    for cell in path.read_text(encoding="utf8").split("# %%"):
+        body = ast.parse("\n".join(line for line in cell.splitlines()[1:])).body
+        drawn = [number for number, node in enumerate(body) if "ca.figures." in ast.unparse(node)]
+        assert drawn in ([], [len(body) - 1]), cell
+        assert ".show(" not in cell
