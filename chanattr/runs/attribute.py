@@ -6,9 +6,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,15 +15,12 @@ from torch import Tensor, nn
 
 from chanattr.attribution.image import mean_fill, mean_of, shard_size_of
 from chanattr.attribution.question import Areas, Asked
-from chanattr.errors import InputError, ModelError
+from chanattr.errors import ModelError
 from chanattr.network.names import kind
 from chanattr.network.outputs import device_of
 from chanattr.network.tail import Tail
-from chanattr.progress import Progress, advance
-from chanattr.records import ImageAttribution
+from chanattr.progress import Progress
 from chanattr.runs.checks import (
-    ASKED,
-    Targets,
     check_counts,
     check_file,
     check_label,
@@ -36,36 +31,15 @@ from chanattr.runs.checks import (
     first_images,
     known_labels,
 )
-from chanattr.runs.classes import Note, attribute_classes
-from chanattr.runs.overlap import ahead, behind
-from chanattr.runs.plan import Plan, Ready, Task, make_ready
+from chanattr.runs.classes import attribute_classes
+from chanattr.runs.images import Pass, RunSummary
+from chanattr.runs.plan import Plan, Ready, make_ready
 from chanattr.runs.pool import results
-from chanattr.runs.shards import Shard, as_shard, shards
+from chanattr.runs.shards import as_shard
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward
 from chanattr.settings import Search
-from chanattr.store import ImageTable, Run
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSummary:
-    """What one call of `attribute` did.
-
-    Attributes:
-        images: rows searched now, over all layers counted once.
-        skipped: images that were in the file already.
-        classes: classes searched now, by layer.
-        engines: how masked activations were scored, by layer.
-        seconds: of the whole call.
-        bad: (key, reason) of the images whose scores are not finite; they are not in the file.
-    """
-
-    images: int
-    skipped: int
-    classes: dict[str, int] = field(default_factory=dict)
-    engines: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    bad: tuple[tuple[str, str], ...] = ()
+from chanattr.store import Run
 
 
 def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequence[str], *,
@@ -125,20 +99,21 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
     class_areas = plan.by_layer(areas if class_areas is None else class_areas)
     ready = make_ready(plan)
     shard_size = shard_size or int(run.attributes.get("shard_size", 0)) or shard_size_of(model)
-    check_file(run, plan, label, shard_size, resume)
-    number = check_targets(ready, targets)
+    check_file(run, plan.digest, label, [layer for layer in plan.layers if label in run.labels(layer)], shard_size, resume)
+    number = check_targets(next(iter(ready.tails.values())), example, targets)
     known = number if classes or targets == "label" else sys.maxsize  # labels that are only noted may be any
     check_labels(*known_labels(loader), known)
     ready = _with_means(ready, run, loader, label)
     check_question(ready, run, label, targets, class_areas if classes else None, folds)
-    note = functools.partial(_note, run, ready.plan, label, targets, class_names, shard_size)
-    done, skipped, bad = _images(run, ready, loader, label, note, targets=targets, classes=known, shard_size=shard_size, workers=workers,
-                                 progress=progress)
+    about = {"model": asked.model, "model_sha256": plan.digest, "shard_size": shard_size, "preprocessing": preprocessing,
+             "class_names": list(class_names)}
+    images = Pass(run=run, label=label, layers=plan.layers, about=about, targets=targets, classes=known, shard_size=shard_size)
+    done, skipped, bad = images.search(loader, functools.partial(results, ready, workers=workers), progress)
     counts: dict[str, int] = {}
     if classes:
-        counts = attribute_classes(run, ready, loader, label, note, areas=class_areas, folds=folds, names=class_names,
+        counts = attribute_classes(run, ready, loader, label, images.note, areas=class_areas, folds=folds, names=class_names,
                                    shard_size=shard_size, progress=progress)
-    note(finished=True)
+    images.note(finished=True)
     return RunSummary(images=done, skipped=skipped, classes=counts, seconds=time.monotonic() - started, bad=bad,
                       engines=dict(ready.engines))
 
@@ -179,84 +154,3 @@ def _finite(tail: Tail, loader: Iterable[Any], device: torch.device) -> Iterator
     if not count:
         raise ModelError(f"no image gives finite activations at layer {tail.layer.name!r}; expected at least one, for fill='mean'; check "
                          "the preprocessing and the precision of the model")
-
-
-def _note(run: Run, plan: Plan, label: str, targets: Targets, class_names: Sequence[str], shard_size: int, *, finished: bool) -> None:
-    """Writes what the file is about, and whether this call has come to its end; nothing where that is known already.
-
-    Called with the first answers, not before: a call that comes to none leaves no file.
-    """
-    asked = run.attributes.get(ASKED, {})
-    for layer in plan.layers:
-        if not finished or label in run.labels(layer):
-            asked.setdefault(layer, {})[label] = {"targets": targets if isinstance(targets, str) else int(targets), "finished": finished}
-    run.set_attributes(model=plan.asked.model, model_sha256=plan.digest, shard_size=shard_size,
-                       preprocessing=plan.asked.preprocessing, class_names=list(class_names), asked=asked)
-
-
-def _images(run: Run, ready: Ready, loader: Iterable[Any], label: str, note: Note, *, targets: Targets, classes: int, shard_size: int,
-            workers: int, progress: Progress) -> tuple[int, int, tuple[tuple[str, str], ...]]:
-    """Searches what is not there yet; gives the images searched, the number skipped, and those without finite scores.
-
-    Raises:
-        ModelError: the file has no answer, and no image gives one.
-    """
-    finished = {layer: run.finished(layer, label) for layer in ready.plan.layers}
-    total = len(loader.keys) * len(finished) if hasattr(loader, "keys") else 0
-    searched: set[str] = set()
-    seen: set[str] = set()
-    bad: dict[str, str] = {}
-    with advance(progress, total, "images x layers") as tell, behind() as do:
-        tasks = _tasks(run, do, ready.plan.layers, loader, finished, targets, classes, shard_size, seen, tell)
-        with closing(tasks), closing(results(ready, tasks, workers)) as found:  # at once when interrupted: workers must not go on meanwhile
-            for task, (record, failed) in found:
-                for key, reason in failed:
-                    bad.setdefault(key, reason)
-                if record is not None:
-                    do(note, finished=False)
-                    do(run.write, record, label=label, images=_table(task.shard, record))
-                    searched.update(record.keys)
-                tell(len(failed) + (len(record) if record is not None else 0))
-    if bad and not searched and not any(finished.values()):
-        key, reason = next(iter(bad.items()))
-        raise ModelError(f"none of the {len(bad)} images gives an answer; expected at least one; the first, {key!r}: {reason}")
-    return len(searched), len(seen - searched - bad.keys()), tuple(bad.items())
-
-
-def _tasks(run: Run, do: Callable[..., None], layers: tuple[str, ...], loader: Iterable[Any], finished: dict[str, set[str]],
-           targets: Targets, classes: int, shard_size: int, seen: set[str], tell: Callable[[int], None]) -> Generator[Task, None, None]:
-    """The shards' missing rows: one task for all layers that miss the same rows. The next shard is read while one is searched."""
-    with closing(ahead(shards(loader, shard_size))) as coming:
-        for shard in coming:
-            check_labels(shard.labels.tolist(), shard.keys, classes)
-            missing: dict[tuple[int, ...], list[str]] = {}
-            for layer in layers:
-                rows = tuple(i for i, key in enumerate(shard.keys) if key not in finished[layer])
-                missing.setdefault(rows, []).append(layer)
-            do(run.register, shard.keys, shard.sha256, shard.labels)
-            for rows, here in missing.items():
-                if rows:
-                    part = shard.rows(rows)
-                    yield Task(shard=part, layers=tuple(here), targets=_targets(part, targets), keep_energy=bool(part.thumbnails))
-            seen.update(shard.keys)
-            if skipped := sum(len(shard.keys) - len(rows) for rows, here in missing.items() for _ in here):
-                tell(skipped)
-
-
-def _targets(shard: Shard, targets: Targets) -> list[int] | None:
-    if targets == "predicted":
-        return None
-    if isinstance(targets, str):
-        bare = [key for key, label in zip(shard.keys, shard.labels, strict=True) if label < 0]
-        if bare:
-            raise InputError(f"targets='label', but {bare[0]!r} has no label; expected class folders; use targets='predicted'")
-        return shard.labels.tolist()
-    return [int(targets)] * len(shard.keys)
-
-
-def _table(shard: Shard, record: ImageAttribution) -> ImageTable:
-    """The per-image root data of a shard's images that have a record."""
-    part = shard.rows([shard.keys.index(key) for key in record.keys])
-    return ImageTable(keys=part.keys, sha256=part.sha256, label=part.labels.astype(np.int32), target=record.targets,
-                      prediction=record.predictions, probability=record.probability,
-                      thumbnails=dict(zip(part.keys, part.thumbnails, strict=False)))

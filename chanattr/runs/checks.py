@@ -11,14 +11,15 @@ from torch import Tensor
 
 from chanattr.attribution.question import Areas
 from chanattr.errors import InputError, StoreError
-from chanattr.network.tail import stems
-from chanattr.runs.plan import Plan, Ready
+from chanattr.network.tail import Tail, stems
+from chanattr.runs.plan import Ready
 from chanattr.runs.shards import as_shard
 from chanattr.settings import Settings
 from chanattr.store import Run
 
 Targets = str | int
-ASKED = "asked"  # the run attribute {layer: {label: {"targets": ..., "finished": ...}}}
+# The run attributes {layer: {label: {"targets": ..., "finished": ...}}} of sets of channels, and of masks on the picture.
+ASKED = ("asked", "asked_spatial")
 
 
 def check_counts(**counts: tuple[object, int]) -> None:
@@ -71,22 +72,26 @@ def first_images(loader: Iterable[Any]) -> Tensor:
     raise InputError("the loader is empty; expected at least one batch of (images, labels, keys); check the paths that it reads")
 
 
-def check_file(run: Run, plan: Plan, label: str, shard_size: int, resume: bool) -> None:
+def check_file(run: Run, digest: str, label: str, held: Sequence[str], shard_size: int, resume: bool) -> None:
     """Refuses a file that was made from another model or with another shard size or, unless resuming, that has answers.
+
+    Args:
+        run, label, shard_size, resume: as asked.
+        digest: of the model.
+        held: the layers asked for that have answers of this kind under the label.
 
     Raises:
         StoreError, InputError: so.
     """
     model = run.attributes.get("model_sha256")
-    if run.layers and model and model != plan.digest:
+    if (run.layers or run.spatial_layers) and model and model != digest:
         name = run.attributes.get("model") or "a model"
         raise StoreError(f"other model in the same file: {run.path} holds answers of {name} with weights {model[:12]}, these "
-                         f"are of weights {plan.digest[:12]}; expected one model a file; write to another file")
+                         f"are of weights {digest[:12]}; expected one model a file; write to another file")
     stored = run.attributes.get("shard_size")
     if stored is not None and int(stored) != shard_size:
         raise InputError(f"shard_size={shard_size}, but this file was made with {stored}; expected the same, so that a resumed run repeats "
                          f"an unbroken one; leave it out, or pass {stored}")
-    held = [layer for layer in plan.layers if label in run.labels(layer)]
     if held and not resume:
         raise InputError(f"the file already has answers at {', '.join(held)} under the label {label!r}, and resume=False; expected none; "
                          "write to another file, or under another label")
@@ -106,18 +111,16 @@ def check_question(ready: Ready, run: Run, label: str, targets: Targets, class_a
         StoreError: the stored question is another; names the first field that differs.
     """
     kept = stems(dict(ready.tails), ready.plan.example)
-    asked = run.attributes.get(ASKED, {})
     for layer in ready.plan.layers:
         fill = ready.fill(layer, kept[layer].activation)
         mine = ready.question(layer, fill, areas=ready.plan.areas[layer]).settings
         if run.finished(layer, label):
             held = run.per_image(layer, label, rows=slice(0, 0)).settings
-            before = asked.get(layer, {}).get(label, {}).get("targets", targets)
-            _refuse(run, layer, label, [*mine.differences(held), *([("targets", targets, before)] if targets != before else [])])
+            refuse(run, layer, label, [*mine.differences(held), *other_targets(run, layer, label, targets)])
         if class_areas is not None:
             joint = ready.question(layer, fill, areas=class_areas[layer], folds=folds).settings
             if run.has_classes(layer, label):
-                _refuse(run, layer, label, _of_classes(joint, run.per_class(layer, label).settings))
+                refuse(run, layer, label, _of_classes(joint, run.per_class(layer, label).settings))
 
 
 def _of_classes(asked: Settings, held: Settings) -> list[tuple[str, Any, Any]]:
@@ -125,13 +128,28 @@ def _of_classes(asked: Settings, held: Settings) -> list[tuple[str, Any, Any]]:
     return [("class_areas" if name == "areas" else name, now, then) for name, now, then in asked.differences(held)]
 
 
-def _refuse(run: Run, layer: str, label: str, differences: Sequence[tuple[str, Any, Any]]) -> None:
+def other_targets(run: Run, layer: str, label: str, targets: Targets, *, spatial: bool = False) -> list[tuple[str, Any, Any]]:
+    """The difference of targets from those that a file was asked with, if there is one."""
+    before = run.attributes.get(ASKED[spatial], {}).get(layer, {}).get(label, {}).get("targets", targets)
+    return [("targets", targets, before)] if targets != before else []
+
+
+def refuse(run: Run, layer: str, label: str, differences: Sequence[tuple[str, Any, Any]]) -> None:
+    """Refuses to go on with another question.
+
+    Args:
+        run, layer, label: where the answers lie.
+        differences: ``(field, now, then)``.
+
+    Raises:
+        StoreError: there is one; names the first.
+    """
     for name, now, then in differences:
         raise StoreError(f"{run.path} holds answers at {layer} under the label {label!r} with {name}={then!r}, but {name}={now!r} is "
                          "asked; expected the same question to go on; ask it as before, or give this one another label")
 
 
-def check_targets(ready: Ready, targets: Targets) -> int:
+def check_targets(tail: Tail, example: Tensor, targets: Targets) -> int:
     """Refuses targets that no image could have.
 
     Returns:
@@ -140,8 +158,7 @@ def check_targets(ready: Ready, targets: Targets) -> int:
     Raises:
         InputError: neither 'predicted', nor 'label', nor a class of the model.
     """
-    tail = next(iter(ready.tails.values()))
-    classes = int(tail.stem(ready.plan.example).logits.shape[1])
+    classes = int(tail.stem(example).logits.shape[1])
     if isinstance(targets, str):
         if targets not in ("predicted", "label"):
             raise InputError(f"targets={targets!r}; expected 'predicted', 'label' or a class number")

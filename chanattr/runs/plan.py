@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from chanattr.network.layers import describe_all
 from chanattr.network.outputs import device_of
 from chanattr.network.tail import Stem, Tail, bind, stems, take_stem
 from chanattr.network.weights import model_sha256
-from chanattr.records import ImageAttribution
+from chanattr.records import ImageAttribution, SpatialAttribution
 from chanattr.runs.shards import Shard
 from chanattr.settings import check_areas
 
@@ -148,6 +149,10 @@ class Task:
     targets: Sequence[int] | None
     keep_energy: bool
 
+    def targets_of(self, rows: Sequence[int]) -> list[int] | None:
+        """The class of each of some rows."""
+        return None if self.targets is None else [self.targets[row] for row in rows]
+
 
 class Searched(NamedTuple):
     """What a task gives at one layer.
@@ -157,7 +162,7 @@ class Searched(NamedTuple):
         bad: (key, reason) of the others.
     """
 
-    record: ImageAttribution | None
+    record: ImageAttribution | SpatialAttribution | None
     bad: tuple[tuple[str, str], ...]
 
 
@@ -166,26 +171,38 @@ def search_shard(ready: Ready, task: Task) -> Iterator[Searched]:
     device = device_of(ready.plan.model)
     kept = stems({layer: ready.tails[layer] for layer in task.layers}, task.shard.images.to(device))
     for layer in task.layers:
-        yield _search_rows(ready, task, layer, kept[layer], range(len(task.shard.keys)))
+        yield search_rows(functools.partial(_answer, ready, task, layer, kept[layer]), kept[layer].logits, task.shard.keys)
 
 
-def _search_rows(ready: Ready, task: Task, layer: str, stem: Stem, rows: Sequence[int]) -> Searched:
-    """Some rows of a shard side by side, without those whose scores are not finite."""
+def _answer(ready: Ready, task: Task, layer: str, stem: Stem, rows: Sequence[int]) -> ImageAttribution:
+    """The record of some rows of a shard side by side."""
     index = torch.as_tensor(rows, device=stem.logits.device)
     fill = ready.fill(layer, stem.activation)
     question = ready.question(layer, fill, areas=ready.plan.areas[layer])
-    keys = [task.shard.keys[row] for row in rows]
-    targets = None if task.targets is None else [task.targets[row] for row in rows]
+    return answer(question, ready.tails[layer], take_stem(stem, index), keys=[task.shard.keys[row] for row in rows],
+                  targets=task.targets_of(rows), fill=fill.of(index), keep_energy=task.keep_energy)
+
+
+def search_rows(search: Callable[[Sequence[int]], ImageAttribution | SpatialAttribution], logits: Tensor, keys: Sequence[str],
+                rows: Sequence[int] | None = None) -> Searched:
+    """Rows of a shard side by side, without those whose scores are not finite.
+
+    Args:
+        search: gives the record of some rows, or a `ModelError` where one of them has none.
+        logits: of all rows of the shard.
+        keys: of all rows.
+        rows: None is all.
+    """
+    rows = range(len(keys)) if rows is None else rows
     try:
-        return Searched(answer(question, ready.tails[layer], take_stem(stem, index), keys=keys, targets=targets, fill=fill.of(index),
-                               keep_energy=task.keep_energy), ())
+        return Searched(search(rows), ())
     except ModelError as error:
         if len(rows) == 1:
-            return Searched(None, ((keys[0], str(error)),))
-    finite = stem.logits[index].isfinite().all(1).tolist()
+            return Searched(None, ((keys[rows[0]], str(error)),))
+    finite = logits[torch.as_tensor(rows, device=logits.device)].isfinite().all(1).tolist()
     good = [row for row, fine in zip(rows, finite, strict=True) if fine]
     together = [good] if 0 < len(good) < len(rows) else []  # the others are still searched side by side
     alone = [[row] for row in rows if not together or row not in good]
-    parts = [_search_rows(ready, task, layer, stem, group) for group in (*together, *alone)]
+    parts = [search_rows(search, logits, keys, group) for group in (*together, *alone)]
     records = [part.record for part in parts if part.record is not None]
     return Searched(concatenate(records) if records else None, tuple(pair for part in parts for pair in part.bad))

@@ -88,9 +88,18 @@ def as_shard(batch: Any) -> Shard:
 
 
 def join(parts: Sequence[Shard]) -> Shard:
-    """Shards one after another."""
+    """Shards one after another.
+
+    Raises:
+        InputError: their images differ in size.
+    """
     if len(parts) == 1:
         return parts[0]
+    shapes = {tuple(part.images.shape[1:]): part.keys[0] for part in parts if part.keys}
+    if len(shapes) > 1:
+        told = ", ".join(f"{list(shape)} ({key!r})" for shape, key in list(shapes.items())[:3])
+        raise InputError(f"the loader gave images of different sizes, {told}; expected one size, for they are searched side by side; let "
+                         "the preprocessing crop them to one")
     return Shard(images=torch.cat([p.images for p in parts]), labels=np.concatenate([p.labels for p in parts]),
                  keys=tuple(k for p in parts for k in p.keys), sha256=np.concatenate([p.sha256 for p in parts]),
                  thumbnails=tuple(t for p in parts for t in p.thumbnails))

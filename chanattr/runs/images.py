@@ -1,0 +1,146 @@
+"""The pass over a loader's images: what the file lacks is searched shard by shard, and written behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from chanattr.errors import InputError, ModelError
+from chanattr.progress import Progress, advance
+from chanattr.records import ImageAttribution, SpatialAttribution
+from chanattr.runs.checks import ASKED, Targets, check_labels
+from chanattr.runs.overlap import ahead, behind
+from chanattr.runs.plan import Searched, Task
+from chanattr.runs.shards import Shard, shards
+from chanattr.store import ImageTable, Run
+
+Results = Generator[tuple[Task, Searched], None, None]  # each task with what it gives, one a layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """What one call that fills a run file did.
+
+    Attributes:
+        images: rows searched now, over all layers counted once.
+        skipped: images that were in the file already.
+        classes: classes searched now, by layer.
+        engines: how masked activations (or pictures) were scored, by layer.
+        seconds: of the whole call.
+        bad: (key, reason) of the images whose scores are not finite; they are not in the file.
+    """
+
+    images: int
+    skipped: int
+    classes: dict[str, int] = field(default_factory=dict)
+    engines: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    bad: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One pass over the images of a loader.
+
+    Attributes:
+        run: open for writing.
+        label: under which the answers lie.
+        layers: by the one name that each has in a file.
+        about: attributes of the file, noted with the first answers.
+        targets: as asked.
+        classes: that the model tells apart, or more than any label where labels are only noted.
+        shard_size: images searched side by side.
+        spatial: whether the answers are masks on the picture.
+    """
+
+    run: Run
+    label: str
+    layers: tuple[str, ...]
+    about: Mapping[str, Any]
+    targets: Targets
+    classes: int
+    shard_size: int
+    spatial: bool = False
+
+    def note(self, *, finished: bool) -> None:
+        """Writes what the file is about, and whether this call has come to its end; nothing where that is known already.
+
+        Called with the first answers, not before: a call that comes to none leaves no file.
+        """
+        name = ASKED[self.spatial]
+        asked = self.run.attributes.get(name, {})
+        targets = self.targets if isinstance(self.targets, str) else int(self.targets)
+        for layer in self.layers:
+            if not finished or self.label in self.run.labels(layer, spatial=self.spatial):
+                asked.setdefault(layer, {})[self.label] = {"targets": targets, "finished": finished}
+        self.run.set_attributes(**self.about, **{name: asked})
+
+    def search(self, loader: Iterable[Any], results: Callable[[Iterable[Task]], Results],
+               progress: Progress) -> tuple[int, int, tuple[tuple[str, str], ...]]:
+        """Searches what is not there yet; gives the images searched, the number skipped, and those without finite scores.
+
+        Raises:
+            ModelError: the file has no answer, and no image gives one.
+        """
+        finished = {layer: self.run.finished(layer, self.label, spatial=self.spatial) for layer in self.layers}
+        total = len(loader.keys) * len(finished) if hasattr(loader, "keys") else 0
+        searched: set[str] = set()
+        seen: set[str] = set()
+        bad: dict[str, str] = {}
+        with advance(progress, total, "images" if self.spatial else "images x layers") as tell, behind() as do:
+            tasks = self._tasks(do, loader, finished, seen, tell)
+            with closing(tasks), closing(results(tasks)) as found:  # at once when interrupted: workers must not go on meanwhile
+                for task, (record, failed) in found:
+                    for key, reason in failed:
+                        bad.setdefault(key, reason)
+                    if record is not None:
+                        do(self.note, finished=False)
+                        do(self.run.write, record, label=self.label, images=_table(task.shard, record))
+                        searched.update(record.keys)
+                    tell(len(failed) + (len(record) if record is not None else 0))
+        if bad and not searched and not any(finished.values()):
+            key, reason = next(iter(bad.items()))
+            raise ModelError(f"none of the {len(bad)} images gives an answer; expected at least one; the first, {key!r}: {reason}")
+        return len(searched), len(seen - searched - bad.keys()), tuple(bad.items())
+
+    def _tasks(self, do: Callable[..., None], loader: Iterable[Any], finished: dict[str, set[str]], seen: set[str],
+               tell: Callable[[int], None]) -> Generator[Task, None, None]:
+        """The shards' missing rows: one task for all layers that miss the same rows. The next shard is read while one is searched."""
+        with closing(ahead(shards(loader, self.shard_size))) as coming:
+            for shard in coming:
+                check_labels(shard.labels.tolist(), shard.keys, self.classes)
+                missing: dict[tuple[int, ...], list[str]] = {}
+                for layer in self.layers:
+                    rows = tuple(i for i, key in enumerate(shard.keys) if key not in finished[layer])
+                    missing.setdefault(rows, []).append(layer)
+                do(self.run.register, shard.keys, shard.sha256, shard.labels)
+                for rows, here in missing.items():
+                    if rows:
+                        part = shard.rows(rows)
+                        yield Task(shard=part, layers=tuple(here), targets=_targets(part, self.targets), keep_energy=bool(part.thumbnails))
+                seen.update(shard.keys)
+                if skipped := sum(len(shard.keys) - len(rows) for rows, here in missing.items() for _ in here):
+                    tell(skipped)
+
+
+def _targets(shard: Shard, targets: Targets) -> Sequence[int] | None:
+    if targets == "predicted":
+        return None
+    if isinstance(targets, str):
+        bare = [key for key, label in zip(shard.keys, shard.labels, strict=True) if label < 0]
+        if bare:
+            raise InputError(f"targets='label', but {bare[0]!r} has no label; expected class folders; use targets='predicted'")
+        return [int(label) for label in shard.labels]
+    return [int(targets)] * len(shard.keys)
+
+
+def _table(shard: Shard, record: ImageAttribution | SpatialAttribution) -> ImageTable:
+    """The per-image root data of a shard's images that have a record."""
+    part = shard.rows([shard.keys.index(key) for key in record.keys])
+    return ImageTable(keys=part.keys, sha256=part.sha256, label=part.labels.astype(np.int32), target=record.targets,
+                      prediction=record.predictions, probability=record.probability,
+                      thumbnails=dict(zip(part.keys, part.thumbnails, strict=False)))
