@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -108,7 +107,7 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
     about = {"model": asked.model, "model_sha256": plan.digest, "shard_size": shard_size, "preprocessing": preprocessing,
              "class_names": list(class_names)}
     images = Pass(run=run, label=label, layers=plan.layers, about=about, targets=targets, classes=known, shard_size=shard_size)
-    done, skipped, bad = images.search(loader, functools.partial(results, ready, workers=workers), progress)
+    done, skipped, bad = images.search(loader, lambda tasks: results(ready, tasks, workers), progress)
     counts: dict[str, int] = {}
     if classes:
         counts = attribute_classes(run, ready, loader, label, images.note, areas=class_areas, folds=folds, names=class_names,
