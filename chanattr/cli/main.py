@@ -241,3 +241,37 @@ def report(run: Path, output: Path | None) -> None:
         raise InputError(f"the page would overwrite the run file {run}; expected another name; pass -o page.html")
     with open_run(run) as opened:
         click.echo(f"wrote {write_report(opened, target)}")
+
+
+@main.command(short_help="Find every fault of a run file.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--model", help="Score a sample of the answers again with it; with --images. As for 'layers'.")
+@click.option("--images", multiple=True, help="The pictures of the run; may be repeated.")
+@click.option("--count", "sample", default=16, show_default=True, type=AT_LEAST_ONE, help="Pictures in the sample.")
+@click.option("--weights", help="'random', or a file of weights.")
+@click.option("--channel-axis", "axis", type=int, help="As given to attribute.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def check(run: Path, **options: Any) -> None:
+    """Read all of a run file: structure, checksums, digests, exact mask sizes; with --model and --images the scores of a sample too.
+
+    Prints a line for each fault, and ends with exit code 1 where there are some.
+    """
+    from chanattr.cli.check import run_check
+
+    if run_check(run, **options):
+        sys.exit(EXIT_SOME_BAD)
+
+
+@main.command(short_help="Keep what is whole of a damaged run file.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The new file. [default: RUN.repaired.h5 beside it]")
+def repair(run: Path, output: Path | None) -> None:
+    """Write a new run file of every row that is whole; the damaged one stays as it is.
+
+    Prints a line for each fault, and ends with exit code 1 where something was lost.
+    """
+    from chanattr.cli.check import run_repair
+
+    if run_repair(run, output):
+        sys.exit(EXIT_SOME_BAD)

@@ -54,8 +54,9 @@ class ImageLoader:
         bad: (path, reason) of the files that could not be read so far.
     """
 
-    def __init__(self, found: Sequence[Found], preprocess: Preprocess, batch_size: int, readers: int = 0) -> None:
-        self._pictures = _Pictures(tuple(found), preprocess)
+    def __init__(self, found: Sequence[Found], preprocess: Preprocess, batch_size: int, readers: int = 0,
+                 numbers: Sequence[int] | None = None) -> None:
+        self._pictures = _Pictures(tuple(found), preprocess, tuple(numbers or range(len(found))))
         self._batch_size = batch_size
         self._readers = readers
         self.keys = tuple(one.key for one in found)
@@ -73,6 +74,12 @@ class ImageLoader:
         for found in read:
             if rows := [row for one in found if (row := self._good(one))]:
                 yield _batch(rows)
+
+    def part(self, rows: Sequence[int]) -> ImageLoader:
+        """A loader of some of the files, by their numbers in `keys`; those that have thumbnails here have them there."""
+        pictures = self._pictures
+        return ImageLoader([pictures.found[row] for row in rows], pictures.preprocess, self._batch_size, self._readers,
+                           [pictures.numbers[row] for row in rows])
 
     def example(self) -> Float[Tensor, "B 3 H W"]:
         """The first two images that can be read (one, if there is but one).
@@ -122,21 +129,21 @@ class _Unread(NamedTuple):
 class _Pictures(Dataset[Any]):
     """The files by number, each read when it is asked for, in whatever process."""
 
-    def __init__(self, found: tuple[Found, ...], preprocess: Preprocess) -> None:
-        self._found, self._preprocess = found, preprocess
+    def __init__(self, found: tuple[Found, ...], preprocess: Preprocess, numbers: tuple[int, ...]) -> None:
+        self.found, self.preprocess, self.numbers = found, preprocess, numbers  # numbers among all that were found
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self.found)
 
     def __getitem__(self, number: int) -> _Row | _Unread:
-        one = self._found[number]
+        one = self.found[number]
         try:
             data = read_bytes(one.path)
             picture = decode(data, one.path)
         except ImageError as error:
             return _Unread(one.key, str(one.path), str(error).removeprefix(f"{one.path} "))
-        return _Row(image=self._preprocess(picture), found=one, sha256=hashlib.sha256(data).digest(),
-                    thumbnail=thumbnail_of(picture) if number < THUMBNAILS else None)
+        return _Row(image=self.preprocess(picture), found=one, sha256=hashlib.sha256(data).digest(),
+                    thumbnail=thumbnail_of(picture) if self.numbers[number] < THUMBNAILS else None)
 
 
 def image_loader(paths: PathLike | Sequence[PathLike], preprocess: Preprocess, *, class_names: Sequence[str] = (),

@@ -1,0 +1,85 @@
+"""`chanattr check` and `chanattr repair`: every fault of a run file in a line, and a new file of what is whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chanattr.cli.text import count
+from chanattr.errors import InputError
+from chanattr.store import Run, open_run
+from chanattr.store.salvage import Survey, repair, survey
+
+
+def run_check(file: Path, *, model: str | None, images: Sequence[str], sample: int, weights: str | None, axis: int | None, device: str,
+              as_json: bool) -> bool:
+    """Checks a run and prints its faults; gives whether it has some.
+
+    Raises:
+        InputError: a model without pictures, or pictures without a model.
+    """
+    if bool(images) != bool(model):
+        raise InputError(f"{'--images' if images else '--model'} came alone; expected --model and --images together, to score a sample of "
+                         "the answers again, or neither; add the other")
+    found = survey(file)
+    faults, scored = list(found.faults), 0
+    if model and not faults:
+        with open_run(file) as run:
+            wrong, scored = _rescored(run, model, images, sample=sample, weights=weights, axis=axis, device=device)
+            faults += wrong
+    if as_json:
+        click.echo(json.dumps({"path": str(file), "faults": faults, "images": found.images, "kept": dict(found.kept), "rescored": scored,
+                               "content_sha256": found.content_sha256}, indent=1))
+        return bool(faults)
+    for fault in faults:
+        click.echo(f"{file}: {fault}")
+    again = f", {count(scored, 'image')} scored again" if scored else ""
+    if faults:
+        click.echo(f"{count(len(faults), 'fault')}; {_what(found)} whole{again}; 'chanattr repair {file}' keeps those", err=True)
+    else:
+        click.echo(f"{file} is whole: {_what(found)}{again}; content {found.content_sha256[:16]}")
+    return bool(faults)
+
+
+def run_repair(file: Path, output: Path | None) -> bool:
+    """Repairs a run and prints what was lost; gives whether something was."""
+    target = output or file.with_name(f"{file.stem}.repaired{file.suffix}")
+    found = repair(file, target)
+    for fault in found.faults:
+        click.echo(f"{file}: {fault}", err=True)
+    click.echo(f"wrote {target}: {_what(found)}; {count(len(found.faults), 'fault')}; {file} stays as it is"
+               + ("; the command that wrote it, with -o and the new name, searches again what is missing" if found.faults else ""))
+    return bool(found.faults)
+
+
+def _what(found: Survey) -> str:
+    rows = ", ".join(f"{where} {number}" for where, number in sorted(found.kept.items()))
+    return f"{count(found.images, 'image')}, rows of answers: {rows or 'none'}"
+
+
+def _rescored(run: Run, model: str, images: Sequence[str], *, sample: int, weights: str | None, axis: int | None,
+              device: str) -> tuple[list[str], int]:
+    """What a sample of the answers, evenly over the run's images, differs in from the model, and how many images it has."""
+    from chanattr.cli.attribute import device_of, reward_of
+    from chanattr.images import image_loader
+    from chanattr.network.zoo import load_model
+    from chanattr.runs.rescore import rescore
+
+    loaded = load_model(model, weights=weights, device=device_of(device))
+    loader = image_loader(list(images), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids)
+    known = set(run.keys)
+    rows = [row for row, key in enumerate(loader.keys) if key in known]
+    chosen = [rows[round((number + 0.5) * len(rows) / sample - 0.5)] for number in range(sample)] if len(rows) > sample else rows
+    if not chosen:
+        raise InputError(f"none of the {len(loader.keys)} pictures is in {run.path}; expected pictures of the run, under the same keys; "
+                         "give the folder that the run was made from")
+    words: set[Any] = {run.per_image(layer, label, rows=[]).settings.reward for layer in run.layers for label in run.labels(layer)
+                       if run.finished(layer, label)}
+    custom = [reward_of(word) for word in words if ":" in word]
+    part = loader.part(chosen)
+    wrong = list(rescore(run, loaded.module, part, reward=custom[0] if custom else None, score=loaded.score, channel_axis=axis))
+    return [*wrong, *(f"{path}: {reason}" for path, reason in part.bad)], len(chosen)
