@@ -1,4 +1,4 @@
-"""The question for each image: where must the network look? Extremal masks on the picture, or on a layer's grid."""
+"""The question for each image where the network must look: extremal masks on the picture, or on the grid of a layer."""
 
 from __future__ import annotations
 

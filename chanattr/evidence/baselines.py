@@ -215,7 +215,7 @@ def _at_layer(subject: Subject, images: Inputs) -> tuple[Float[Tensor, "N P L"],
 
     def leaf(activation: Tensor) -> Tensor:
         kept.append(activation.detach().clone().requires_grad_())
-        return kept[-1]
+        return kept[-1].clone()  # the module after it may work in place
 
     targets = score.targets.clone()  # which may have been made in inference mode
     with frozen(subject.model), change(subject.model, score.tail.layer.name, leaf), torch.enable_grad(), float32_exactly():

@@ -167,3 +167,13 @@ def test_the_model_is_left_as_it_was(network: nn.Module, images: Tensor) -> None
     assert all(p.grad is None and p.requires_grad for p in network.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "conductance", "gradient_x_activation"])
+def test_a_layer_whose_output_is_changed_in_place_is_no_obstacle(method: str, images: Tensor) -> None:
+    torch.manual_seed(3)
+    layers = [nn.Conv2d(3, K, 3), nn.ReLU(), nn.Flatten(), nn.Linear(K * 36, 4)]
+    apart = nn.Sequential(*layers).eval()
+    in_place = nn.Sequential(layers[0], nn.ReLU(inplace=True), *layers[2:]).eval()
+    ours, theirs = (BASELINES[method](subject_of(model, images, layer="0")).values for model in (in_place, apart))
+    assert torch.allclose(ours, theirs, atol=1e-5)

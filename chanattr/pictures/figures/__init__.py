@@ -23,6 +23,17 @@ from chanattr.pictures.figures.energy import AreaStrip, EnergyMap, area_strip, a
 from chanattr.pictures.figures.inversions import InversionPanels, inversions, inversions_data
 from chanattr.pictures.figures.methods import Depth, Methods, depth, depth_data, methods, methods_data
 from chanattr.pictures.figures.sanity import SanityCurve, sanity, sanity_data
+from chanattr.pictures.figures.spatial import (
+    MaskCurve,
+    MaskStrip,
+    MethodMaps,
+    mask_curve,
+    mask_curve_data,
+    mask_strip,
+    mask_strip_data,
+    method_maps,
+    method_maps_data,
+)
 
 __all__ = [
     "AreaCurve",
@@ -34,6 +45,9 @@ __all__ = [
     "Depth",
     "EnergyMap",
     "InversionPanels",
+    "MaskCurve",
+    "MaskStrip",
+    "MethodMaps",
     "Methods",
     "OverlapMatrix",
     "SanityCurve",
@@ -57,6 +71,12 @@ __all__ = [
     "energy_map_data",
     "inversions",
     "inversions_data",
+    "mask_curve",
+    "mask_curve_data",
+    "mask_strip",
+    "mask_strip_data",
+    "method_maps",
+    "method_maps_data",
     "methods",
     "methods_data",
     "overlap_matrix",

@@ -1,0 +1,113 @@
+"""One image by two answers: where it must be seen, and where its channels are active; overlap, correlation, pointing; numpy only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from chanattr.errors import InputError
+from chanattr.records import ImageAttribution, SpatialAttribution
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JointView:
+    """A picture mask beside the energy of channel sets, layer by layer, for the images that both answers have.
+
+    All maps are on each layer's own grid: the mask is averaged over what a position covers.
+
+    Attributes:
+        layers: of the channel sets.
+        keys: of the images.
+        masks: of the picture at its a* (or at the area asked), by layer, f4 [N, h, w].
+        energies: root mean square of the a*-masked activation, by layer, f4 [N, h, w].
+        overlap: intersection over union of the highest positions, as many as the mask's area says, f4 [L, N]; by chance about a / (2 - a).
+        correlation: of mask and energy over positions (Pearson), f4 [L, N]; NaN where one is constant.
+        inside: mean of the mask at the position of most energy, f4 [L, N]: near 1, the channels point into the mask.
+        share: of the energy's squares that lies under the mask, f4 [L, N]; by chance the mask's area.
+        areas: mean of the mask, f4 [N].
+    """
+
+    layers: tuple[str, ...]
+    keys: tuple[str, ...]
+    masks: tuple[np.ndarray, ...]
+    energies: tuple[np.ndarray, ...]
+    overlap: np.ndarray
+    correlation: np.ndarray
+    inside: np.ndarray
+    share: np.ndarray
+    areas: np.ndarray
+
+    def table(self) -> str:
+        """Means over images, a line a layer."""
+        lines = [f"{'layer':<20} {'overlap':>8} {'corr.':>7} {'points in':>10} {'energy in':>10}   ({len(self.keys)} images, mean area "
+                 f"{self.areas.mean():.1%})"]
+        for place, layer in enumerate(self.layers):
+            figures = [np.nanmean(values[place]) if np.isfinite(values[place]).any() else np.nan
+                       for values in (self.overlap, self.correlation, self.inside, self.share)]
+            lines.append(f"{layer:<20} {figures[0]:>8.2f} {figures[1]:>7.2f} {figures[2]:>10.2f} {figures[3]:>10.2f}")
+        return "\n".join(lines)
+
+
+def joint_view(codes: SpatialAttribution, found: Sequence[ImageAttribution], *, area: float | None = None) -> JointView:
+    """How far the channels of layers are active where the picture must be seen.
+
+    Args:
+        codes: masks on the picture.
+        found: channel sets of one layer or more, of the same model; images in both are taken, by key.
+        area: of the masks, one of ``codes.areas``; None is each image's a*, and the largest area where it has none.
+
+    Raises:
+        InputError: no layer, no image in all of them, or no such area.
+
+    Example:
+        >>> view = joint_view(run.spatial(), [run.per_image("features.10")])  # doctest: +SKIP
+        >>> print(view.table())  # doctest: +SKIP
+    """
+    if not found:
+        raise InputError("joint_view got no channel sets; expected answers of one layer or more; pass [run.per_image(layer), ...]")
+    keys = [key for key in codes.keys if all(key in one.keys for one in found)]
+    if not keys:
+        raise InputError(f"no image is in all of {1 + len(found)} answers; expected answers about the same images; their keys must agree")
+    if len({codes.settings.model_sha256, *(one.settings.model_sha256 for one in found)}) > 1:
+        raise InputError("the answers are of several models (their digests differ); expected one; ask both of the same weights")
+    rows = np.array([codes.keys.index(key) for key in keys])
+    chosen = _codes(codes[rows], area)
+    masks, energies, figures = [], [], []
+    for one in found:
+        own = one[np.array([one.keys.index(key) for key in keys])]
+        grid = (own.energy.shape[1], own.energy.shape[2])
+        covered = chosen.smallest_masks(grid)
+        masks.append(covered)
+        energies.append(own.energy)
+        figures.append([_compared(mask, energy) for mask, energy in zip(covered, own.energy, strict=True)])
+    overlap, correlation, inside, share = np.moveaxis(np.array(figures, dtype=np.float32), -1, 0)
+    return JointView(layers=tuple(one.layer for one in found), keys=tuple(keys), masks=tuple(masks), energies=tuple(energies),
+                     overlap=overlap, correlation=correlation, inside=inside, share=share,
+                     areas=chosen.smallest_masks().mean((1, 2)))
+
+
+def _codes(codes: SpatialAttribution, area: float | None) -> SpatialAttribution:
+    """The record with the codes that are meant in the place of a*'s."""
+    if area is None:
+        has = codes.smallest_area > 0
+        return dataclasses.replace(codes, smallest_code=np.where(has[:, None, None], codes.smallest_code, codes.codes[:, -1]))
+    place = np.flatnonzero(np.isclose(codes.areas, area, rtol=1e-5))
+    if not len(place):
+        raise InputError(f"area={area!r}; expected one of {[round(float(a), 6) for a in codes.areas]}, or None for a*")
+    return dataclasses.replace(codes, smallest_code=codes.codes[:, place[0]])
+
+
+def _compared(mask: np.ndarray, energy: np.ndarray) -> tuple[float, float, float, float]:
+    """Overlap, correlation, mask at the strongest position, share of squared energy under the mask."""
+    soft, strength = mask.ravel().astype(np.float64), np.nan_to_num(energy.ravel().astype(np.float64))
+    count = max(1, round(float(soft.mean()) * soft.size))
+    tops = [set(np.argsort(-values, kind="stable")[:count].tolist()) for values in (soft, strength)]
+    overlap = len(tops[0] & tops[1]) / len(tops[0] | tops[1])
+    constant = soft.std() == 0 or strength.std() == 0
+    correlation = np.nan if constant else float(np.corrcoef(soft, strength)[0, 1])
+    squares = strength**2
+    share = float((soft * squares).sum() / squares.sum()) if squares.sum() > 0 else np.nan
+    return overlap, correlation, float(soft[strength.argmax()]), share

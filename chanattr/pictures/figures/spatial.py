@@ -1,0 +1,216 @@
+"""Masks on the picture: growing areas, score against area, and heat maps of several methods side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from chanattr.errors import InputError
+from chanattr.pictures.figures import raster, theme, words
+from chanattr.pictures.figures.curves import level_score
+from chanattr.records import SpatialAttribution
+
+GAP, LINE = 0.06, 0.34  # between panels, and for two lines of text below them, in widths of a panel
+
+
+class MaskStrip(NamedTuple):
+    """What `mask_strip` draws: one picture u1 [P, H, W, 3] an area; `boxed` is the panel of a*, -1 for none."""
+
+    areas: np.ndarray
+    scores: np.ndarray
+    pictures: np.ndarray
+    boxed: int
+
+
+class MaskCurve(NamedTuple):
+    """What `mask_curve` draws: measured areas in shares of the picture, and scores with the mask and with its level set."""
+
+    areas: np.ndarray
+    scores: np.ndarray
+    level_set_scores: np.ndarray
+    top1: np.ndarray
+    original: float
+    empty: float
+    level: float
+    smallest_area: float
+    smallest_score: float
+
+
+class MethodMaps(NamedTuple):
+    """What `method_maps` draws: one glowing picture u1 [R, M, H, W, 3] an image and method, the picture itself first."""
+
+    methods: tuple[str, ...]
+    pictures: np.ndarray
+
+
+def mask_strip_data(found: SpatialAttribution, row: int, picture: np.ndarray) -> MaskStrip:
+    """The picture under its masks of growing area, a* among them by its measured area.
+
+    Raises:
+        InputError: no such row, or not a picture.
+    """
+    row = check_row(found, row)
+    picture = raster.check_picture(picture)
+    size = (picture.shape[0], picture.shape[1])
+    areas, scores, masks = found.true_areas[row], found.scores[row], found[row].masks(size)[0]
+    smallest = float(found.smallest_area[row])
+    if smallest > 0:
+        areas, scores = np.append(areas, smallest), np.append(scores, found.smallest_score[row])
+        masks = np.concatenate([masks, found[row].smallest_masks(size)])
+    order = np.argsort(areas, kind="stable")
+    boxed = int(np.flatnonzero(order == len(areas) - 1)[0]) if smallest > 0 else -1
+    if boxed > 0 and areas[order][boxed] == areas[order][boxed - 1]:  # a* is one of the areas: drawn once
+        order, boxed = np.delete(order, boxed - 1), boxed - 1
+    return MaskStrip(areas[order], scores[order], np.stack([raster.dim(picture, mask) for mask in masks[order]]), boxed)
+
+
+def mask_strip(found: SpatialAttribution, row: int, picture: np.ndarray, *, names: Sequence[str] | None = None) -> go.Figure:
+    """The picture under masks of growing area, a* boxed (figures 1 and 6 of the paper).
+
+    Args:
+        found: what `spatial` gave.
+        row: which of its images.
+        picture: the image as the network saw it, u1 [H, W, 3].
+        names: class names by class number.
+
+    Raises:
+        InputError: no such row, or not a picture.
+    """
+    data = mask_strip_data(found, row, picture)
+    figure, tall = go.Figure(), data.pictures.shape[1] / data.pictures.shape[2]
+    for panel, (area, score) in enumerate(zip(data.areas, data.scores, strict=True)):
+        boxed = panel == data.boxed
+        left = panel * (1 + GAP)
+        _picture(figure, data.pictures[panel], left, 0.0, tall, f"area {area:.1%} of the picture<br>score {score:.3f}<extra></extra>")
+        if boxed:
+            figure.add_shape(type="rect", x0=left, x1=left + 1, y0=0, y1=tall, line={"color": theme.ACCENT, "width": 4})
+        title = f"<b>a* = {area:.1%}</b>" if boxed else f"{area:.1%}"
+        theme.note(figure, f"{title}<br>score {words.number(float(score))}", x=left + 0.5, y=tall, yanchor="top", yshift=-3,
+                   font={"size": 12, "color": theme.ACCENT if boxed else theme.INK})
+    below = f"{_target(found, row, names)} · original score {words.number(float(found.original[row]))}"
+    return _panels(figure, len(data.areas), 1, tall, words.safe(words.short(found.keys[check_row(found, row)], 40)), below)
+
+
+def mask_curve_data(found: SpatialAttribution, row: int) -> MaskCurve:
+    """Scores and a* of one image, as numbers.
+
+    Raises:
+        InputError: no such row.
+    """
+    row = check_row(found, row)
+    original, empty = float(found.original[row]), float(found.empty[row])
+    return MaskCurve(found.true_areas[row], found.scores[row], found.level_set_scores[row], found.top1[row], original, empty,
+                     level_score(found.settings, original, empty), float(found.smallest_area[row]), float(found.smallest_score[row]))
+
+
+def mask_curve(found: SpatialAttribution, row: int, *, names: Sequence[str] | None = None) -> go.Figure:
+    """Score against the share of the picture that is seen, with a* (figure 3 of the paper); dotted with hard masks of the same areas.
+
+    Filled markers: the network still names the target; open markers: it no longer does.
+
+    Args:
+        found: what `spatial` gave.
+        row: which of its images.
+        names: class names by class number.
+
+    Raises:
+        InputError: no such row.
+    """
+    data, figure = mask_curve_data(found, row), go.Figure()
+    figure.add_scatter(x=data.areas, y=data.level_set_scores, mode="lines+markers", name="level set",
+                       line={"color": theme.HELD_OUT, "dash": "dot"}, marker={"symbol": "diamond-open"},
+                       hovertemplate="area %{x:.1%}<br>score %{y:.3f}<extra>level set</extra>")
+    figure.add_scatter(x=data.areas, y=data.scores, mode="lines+markers", name="mask", line={"color": theme.SLATE},
+                       marker={"size": 8, "color": [theme.SLATE if kept else "#ffffff" for kept in data.top1],
+                               "line": {"width": 1.6, "color": theme.SLATE}},
+                       hovertemplate="area %{x:.1%}<br>score %{y:.3f}<extra>mask</extra>")
+    for value, name, dash in ((data.original, "original", "dash"), (data.empty, "empty", "dot")):
+        figure.add_hline(y=value, line={"color": theme.MUTED, "width": 1.2, "dash": dash}, layer="below")
+        theme.note(figure, f"{name}<br>{words.number(value)}", x=1, xref="paper", xanchor="left", xshift=6, y=value, align="left")
+    if data.smallest_area > 0:
+        figure.add_vline(x=data.smallest_area, line={"color": theme.ACCENT, "width": 1.2}, layer="below")
+        figure.add_scatter(x=[data.smallest_area], y=[data.smallest_score], mode="markers", name="a*",
+                           hovertemplate="a* = %{x:.1%}<br>score %{y:.3f}<extra></extra>",
+                           marker={"size": 12, "color": theme.ACCENT})
+    special = {0.0: "a* = 0: nothing is needed", -1.0: "a* not reached", -2.0: "not run"}
+    star = special.get(data.smallest_area, f"a* = {data.smallest_area:.1%}")
+    theme.note(figure, f"<b>{star}</b>", x=max(data.smallest_area, 0), xanchor="left", y=1, yref="paper", yanchor="bottom",
+               font={"color": theme.ACCENT, "size": 13})
+    theme.dress(figure, words.safe(words.short(found.keys[check_row(found, row)], 40)), _target(found, row, names))
+    figure.update_xaxes(title={"text": "share of the picture that is seen"}, tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(title={"text": words.score_axis(found.settings)})
+    return figure.update_layout(margin={"r": 74})
+
+
+def method_maps_data(pictures: Sequence[np.ndarray], maps: Mapping[str, np.ndarray]) -> MethodMaps:
+    """Pictures with each method's heat map glowing over them.
+
+    Raises:
+        InputError: no map of every picture, or not pictures of one size.
+    """
+    checked = [raster.check_picture(picture) for picture in pictures]
+    if not checked or any(picture.shape != checked[0].shape for picture in checked):
+        raise InputError(f"{len(checked)} pictures of shapes {sorted({p.shape for p in checked})}; expected one or more of one size; "
+                         "resize them")
+    for name, heat in maps.items():
+        if np.ndim(heat) != 3 or len(heat) != len(checked):
+            raise InputError(f"heat maps {name!r} have shape {np.shape(heat)} for {len(checked)} pictures; expected [{len(checked)}, h, w]")
+    rows = [[picture, *(raster.glow(picture, raster.unit(heat[row] - heat[row].min())) for heat in maps.values())]
+            for row, picture in enumerate(checked)]
+    return MethodMaps(("picture", *maps), np.array(rows))
+
+
+def method_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, np.ndarray]) -> go.Figure:
+    """Heat maps of several methods on the same pictures (figure 2 of the paper), each by its own range.
+
+    Args:
+        pictures: images as the network saw them, u1 [H, W, 3] each, of one size.
+        maps: by method, [R, h, w].
+
+    Raises:
+        InputError: no map of every picture, or not pictures of one size.
+    """
+    data = method_maps_data(pictures, maps)
+    figure, tall = go.Figure(), data.pictures.shape[2] / data.pictures.shape[3]
+    for row, line in enumerate(data.pictures):
+        for column, picture in enumerate(line):
+            _picture(figure, picture, column * (1 + GAP), row * (tall + GAP), tall, f"{words.safe(data.methods[column])}<extra></extra>")
+    for column, name in enumerate(data.methods):
+        theme.note(figure, words.safe(words.short(name, 18)), x=column * (1 + GAP) + 0.5, y=len(data.pictures) * (tall + GAP) - GAP,
+                   yanchor="top", yshift=-3, font={"size": 12, "color": theme.INK})
+    return _panels(figure, len(data.methods), len(data.pictures), tall, "Where methods look", "each map by its own range")
+
+
+def check_row(found: SpatialAttribution, row: int) -> int:
+    """The row as an int of this record.
+
+    Raises:
+        InputError: no such row.
+    """
+    if not -len(found) <= row < len(found):
+        raise InputError(f"row {row} of a result of {len(found)} images; expected a row from 0 to {len(found) - 1}")
+    return int(row) % len(found)
+
+
+def _target(found: SpatialAttribution, row: int, names: Sequence[str] | None) -> str:
+    name = words.class_name(int(found.targets[check_row(found, row)]), names)
+    where = "" if found.layer == ":input" else f" · layer {words.safe(words.short(found.layer, 24))}"
+    return f"target {words.safe(words.short(name, 24))}{where}"
+
+
+def _picture(figure: go.Figure, picture: np.ndarray, left: float, top: float, tall: float, hover: str) -> None:
+    figure.add_layout_image(source=raster.data_uri(picture, quality=74), x=left, y=top, sizex=1, sizey=tall, xref="x", yref="y",
+                            sizing="stretch", layer="below")
+    figure.add_scatter(x=[left + 0.5], y=[top + tall / 2], mode="markers", marker={"size": 60, "opacity": 0}, hovertemplate=hover)
+
+
+def _panels(figure: go.Figure, columns: int, lines: int, tall: float, title: str, below: str) -> go.Figure:
+    """Room for a grid of panels with text below its last line."""
+    high, wide = lines * (tall + GAP) + LINE, columns * (1 + GAP)
+    theme.dress(figure, title, below, height=90 + int(high * 690 / wide))
+    figure.update_xaxes(visible=False, range=[-0.03, wide - 0.03], constrain="domain", fixedrange=True)
+    figure.update_yaxes(visible=False, range=[high, -0.03], scaleanchor="x", constrain="domain", constraintoward="top", fixedrange=True)
+    return figure.update_layout(margin={"l": 14, "r": 14, "t": 74, "b": 10}, showlegend=False)

@@ -1,0 +1,72 @@
+"""The joint view: a mask on the picture against channel energies, on grids where the answer is known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import chanattr as ca
+from chanattr.codes import masks_of
+from chanattr.records import ImageAttribution
+from chanattr.search.family import CHANNEL_EXACT
+from chanattr.settings import Settings
+from tests.pictures.test_spatial_figures import made
+
+
+def channels_of(energy: np.ndarray, keys: tuple[str, ...] = ("a.jpg",), model: str = "") -> ImageAttribution:
+    """A record of two channels with this energy map for every image."""
+    count, (height, width) = len(keys), energy.shape
+    one, none = np.ones(count, np.float32), np.zeros((count, 0), np.float32)
+    return ImageAttribution(
+        layer="mix", settings=Settings(layer="mix", areas=(), search=CHANNEL_EXACT, model_sha256=model), engine="", keys=keys,
+        targets=np.zeros(count, np.int32), predictions=np.zeros(count, np.int32), probability=one, areas=np.zeros(0, np.int32),
+        masks=np.zeros((count, 0, 2), bool), scores=none, original=one, empty=0 * one, top1=none.astype(bool),
+        smallest_area=np.ones(count, np.int32), smallest_mask=np.ones((count, 2), bool), smallest_score=one,
+        smallest_top1=np.ones(count, bool), energy=np.broadcast_to(energy, (count, height, width)).astype(np.float32),
+        energy_by_area=np.zeros((count, 0, height, width), np.float32), fill_values=np.zeros(2, np.float32), evaluations=one,
+        refine_evaluations=one)
+
+
+def test_energy_that_is_the_mask_agrees_wholly() -> None:
+    codes = made()
+    mask = masks_of(codes.smallest_code[0], (16, 16))
+    view = ca.joint_view(codes, [channels_of(mask)])
+    assert view.correlation[0, 0] == pytest.approx(1, abs=1e-5)
+    assert view.overlap[0, 0] == 1
+    assert view.inside[0, 0] == pytest.approx(mask.max(), abs=1e-5)
+    assert view.share[0, 0] == pytest.approx((mask**3).sum() / (mask**2).sum(), rel=1e-4)
+    assert view.areas[0] == pytest.approx(codes.true_areas[0, 0], abs=1e-5)
+
+
+def test_energy_elsewhere_does_not() -> None:
+    energy = np.zeros((16, 16))
+    energy[0, 0] = 1
+    view = ca.joint_view(made(), [channels_of(energy), channels_of(np.ones((4, 4)))], area=0.05)
+    assert view.overlap[0, 0] < 0.2
+    assert view.inside[0, 0] < 0.01
+    assert view.share[0, 0] < 0.01
+    assert view.correlation[0, 0] < 0.05
+    assert np.isnan(view.correlation[1, 0])  # constant energy
+    assert view.share[1, 0] == pytest.approx(view.masks[1][0].mean(), abs=1e-5)  # what chance gives
+    assert len(view.table().splitlines()) == 3
+
+
+def test_areas_and_missing_a_stars() -> None:
+    codes = made()
+    assert ca.joint_view(codes, [channels_of(np.ones((4, 4)))], area=0.3).areas[0] == pytest.approx(codes.true_areas[0, 2], abs=1e-5)
+    assert ca.joint_view(made(-1.0), [channels_of(np.ones((4, 4)))]).areas[0] == pytest.approx(codes.true_areas[0, 2], abs=1e-5)
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    with pytest.raises(ca.InputError, match="no image is in all of 2 answers"):
+        ca.joint_view(made(), [channels_of(np.ones((4, 4)), ("other",))])
+    with pytest.raises(ca.InputError, match="answers of one layer or more"):
+        ca.joint_view(made(), [])
+    with pytest.raises(ca.InputError, match="several models"):
+        ca.joint_view(made(), [channels_of(np.ones((4, 4)), model="ff")])
+    with pytest.raises(ca.InputError, match=r"area=0\.07; expected one of"):
+        ca.joint_view(made(), [channels_of(np.ones((4, 4)))], area=0.07)
+    both = dataclasses.replace(channels_of(np.ones((4, 4)), ("z", "a.jpg")))
+    assert ca.joint_view(made(), [both]).keys == ("a.jpg",)
