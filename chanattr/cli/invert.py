@@ -44,15 +44,16 @@ def sheet_rows(both: Inverted, names: Sequence[str]) -> list[SheetRow]:
 
 def inversion_table(both: Inverted, names: Sequence[str]) -> str:
     """A line an image and kind."""
-    rows = [(key, kind, int(made.areas[row]), f"{made.cosine[row]:.3f}", named(int(made.predictions[row]), names),
+    rows = [(key, kind, int(made.areas[row]), f"{made.cosine[row]:.3f}", f"{made.kept_cosine[row]:.3f}",
+             named(int(made.predictions[row]), names),
              "yes" if made.named[row] else "no", f"{made.probability[row]:.3f}")
             for row, key in enumerate(both.whole.keys) for kind, made in zip(("whole", "masked"), both, strict=True)]
-    return table(("image", "activation", "K", "cosine", "named", "right", "probability"), rows)
+    return table(("image", "activation", "K", "cosine", "in set", "named", "right", "probability"), rows)
 
 
 def told(both: Inverted) -> dict[str, Any]:
     """The same for programs."""
     return {"keys": list(both.whole.keys), "settings": json.loads(both.whole.settings.to_json())} | {
-        kind: {"areas": made.areas.tolist(), "cosine": made.cosine.tolist(), "targets": made.targets.tolist(),
-               "predictions": made.predictions.tolist(), "probability": made.probability.tolist()}
+        kind: {"areas": made.areas.tolist(), "cosine": made.cosine.tolist(), "kept_cosine": made.kept_cosine.tolist(),
+               "targets": made.targets.tolist(), "predictions": made.predictions.tolist(), "probability": made.probability.tolist()}
         for kind, made in zip(("whole", "masked"), both, strict=True)}

@@ -44,11 +44,15 @@ def cosine(made: Float[Tensor, "N F"], wanted: Float[Tensor, "N F"], _power: flo
 
 
 def match(made: Float[Tensor, "N F"], wanted: Float[Tensor, "N F"], _power: float = 0.0) -> Float[Tensor, " N"]:
-    """Mahendran and Vedaldi 2015, equation 2, negative: ``-|made - wanted|^2 / |wanted|^2``."""
+    """Mahendran and Vedaldi 2015, equation 2, negative: ``-|made - wanted|^2 / |wanted|^2``, in the channels kept.
+
+    No picture leaves all other channels silent: one that had to would be grey.
+    """
     return -(made - wanted).square().sum(1) / wanted.square().sum(1)
 
 
 OBJECTIVES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = dict(zip(INVERSIONS, (dot, cosine, match), strict=True))
+WITHIN = ("match",)  # objectives that look at the channels kept and leave the others free
 
 
 def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pixels: Pixels, mask: Masks | None = None,
@@ -97,12 +101,12 @@ def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pi
         work = _Work(read, place, settings, pixels, tell)
         for _, part in in_batches(model, count, batch_size, True, lambda s: work.part(images[s], masks[s], names[s])):
             parts.append(part)
-    pictures, value, likeness = (np.concatenate(whole) for whole in zip(*parts, strict=True))
+    pictures, value, likeness, kept = (np.concatenate(whole) for whole in zip(*parts, strict=True))
     wanted = predict(model, images, score, batch_size).argmax(1) if goal is None else goal.cpu()
     predictions, probability = judged(predict(model, px.from_bytes(pictures, pixels).to(images), score, batch_size), wanted)
     return Inversion(layer=place.name, settings=settings, keys=names, masks=masks.cpu().numpy(), pictures=pictures,
-                     originals=px.to_bytes(originals), value=value, cosine=likeness, targets=wanted.numpy().astype(np.int32),
-                     predictions=predictions, probability=probability)
+                     originals=px.to_bytes(originals), value=value, cosine=likeness, kept_cosine=kept,
+                     targets=wanted.numpy().astype(np.int32), predictions=predictions, probability=probability)
 
 
 class _Work(NamedTuple):
@@ -114,26 +118,30 @@ class _Work(NamedTuple):
     pixels: Pixels
     tell: Callable[[int], None]
 
-    def part(self, images: Tensor, masks: Tensor, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Pictures of some images, their value and their cosine."""
+    def part(self, images: Tensor, masks: Tensor, names: Sequence[str]) -> tuple[np.ndarray, ...]:
+        """Pictures of some images, their value, their cosine, and that within the channels kept."""
+        def kept(activation: Tensor) -> Tensor:
+            return apply_mask(activation, masks, torch.zeros(()), self.place.channel_axis, self.place.name)
+
         with torch.no_grad():
-            activation = self.read(images)
-            wanted = apply_mask(activation, masks, torch.zeros(()), self.place.channel_axis, self.place.name).flatten(1).float()
+            wanted = kept(self.read(images)).flatten(1).float()
         if not bool(((norm := wanted.norm(dim=1)) > 0).all()) or not bool(norm.isfinite().all()):
             row = int(torch.nonzero(~((norm > 0) & norm.isfinite()))[0])
             raise InputError(f"image {names[row]!r} has no finite activation other than 0 at {self.place.name!r} under its mask; expected "
                              "something to look for; choose a mask that keeps an active channel, or another layer")
         objective = OBJECTIVES[self.settings.objective]
 
-        def value(shown: Tensor) -> Tensor:
-            return objective(self.read(shown).flatten(1).float(), wanted, self.settings.cosine_power)
+        def judged(activation: Tensor) -> Tensor:
+            compared = kept(activation) if self.settings.objective in WITHIN else activation
+            return objective(compared.flatten(1).float(), wanted, self.settings.cosine_power)
 
         shape = (images.shape[1], images.shape[2], images.shape[3])
         start = noise(1, shape, self.settings.seed).to(images).expand(images.shape)
-        pictures = make(start, value, self.settings, self.pixels, self.tell)
+        pictures = make(start, lambda shown: judged(self.read(shown)), self.settings, self.pixels, self.tell)
         with torch.no_grad():
-            made = self.read(px.from_bytes(pictures, self.pixels).to(images)).flatten(1).float()
-            return (pictures, objective(made, wanted, self.settings.cosine_power).cpu().numpy(), cosine(made, wanted).cpu().numpy())
+            made = self.read(px.from_bytes(pictures, self.pixels).to(images))
+            told = judged(made), cosine(made.flatten(1).float(), wanted), cosine(kept(made).flatten(1).float(), wanted)
+            return (pictures, *(numbers.cpu().numpy() for numbers in told))
 
 
 def check_mask(mask: Masks | None, count: int, place: Layer) -> Float[Tensor, "N K"]:

@@ -26,7 +26,8 @@ class Inversion:
         pictures: made, u1 [N, H, W, C].
         originals: the images themselves, u1 [N, H, W, C].
         value: what was maximised, of the clean picture, f4 [N]; see `settings.objective`.
-        cosine: between the picture's activation and the masked activation of the image, f4 [N].
+        cosine: between the picture's whole activation and the masked activation of the image, f4 [N].
+        kept_cosine: the same within the channels that the mask keeps, whatever the others do, f4 [N].
         targets: class that must be named, i4 [N].
         predictions: class that the network names for the picture, i4 [N].
         probability: of the target for the picture, f4 [N].
@@ -40,6 +41,7 @@ class Inversion:
     originals: np.ndarray
     value: np.ndarray
     cosine: np.ndarray
+    kept_cosine: np.ndarray
     targets: np.ndarray
     predictions: np.ndarray
     probability: np.ndarray

@@ -97,6 +97,8 @@ def test_what_is_told_is_of_the_kept_picture() -> None:
         found = seen["mix"].flatten(1)
         expected = model(images).argmax(1)
     np.testing.assert_allclose(made.cosine, nn.functional.cosine_similarity(found, wanted), rtol=1e-5)
+    inside = (seen_of(model, made) * torch.from_numpy(mask).view(1, -1, 1, 1)).flatten(1)
+    np.testing.assert_allclose(made.kept_cosine, nn.functional.cosine_similarity(inside, wanted), rtol=1e-5)
     np.testing.assert_array_equal(made.predictions, logits.argmax(1))
     np.testing.assert_array_equal(made.targets, expected)
     np.testing.assert_allclose(made.probability, logits.softmax(1)[range(3), expected], rtol=1e-5)
@@ -104,6 +106,25 @@ def test_what_is_told_is_of_the_kept_picture() -> None:
     assert made.areas.tolist() == [4, 4, 4]
     assert made.masks.shape == (3, 6)
     assert made.settings == resolved(PictureSettings(steps=3), INVERSION, INVERSIONS)
+
+
+def seen_of(model: nn.Module, made: ca.Inversion) -> torch.Tensor:
+    """What the kept pictures' activation is."""
+    with torch.no_grad(), ca.capture(model, [made.layer]) as seen:
+        model(from_bytes(made.pictures, PIXELS))
+    return seen[made.layer]
+
+
+def test_matching_leaves_the_other_channels_free() -> None:
+    model, mask = models.seeded(models.Plain), np.array([1, 0, 0, 1, 0, 0], bool)
+    settings = ca.PictureSettings(objective="match", steps=60, **STILL)
+    made = ca.invert(model, pictures(2), "mix", pixels=PIXELS, mask=mask, settings=settings)
+    with torch.no_grad(), ca.capture(model, ["mix"]) as seen:
+        model(pictures(2))
+    wanted, found = seen["mix"][:, mask].flatten(1), seen_of(model, made)[:, mask].flatten(1)
+    np.testing.assert_allclose(made.value, -((found - wanted) ** 2).sum(1) / (wanted ** 2).sum(1), rtol=1e-4)
+    assert (made.value > -0.05).all()
+    assert (made.kept_cosine > made.cosine + 0.1).all()
 
 
 def test_a_seed_repeats_and_rows_stand_alone() -> None:

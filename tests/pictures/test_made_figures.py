@@ -18,7 +18,8 @@ def inversion(kept: int = 2, keys: tuple[str, ...] = ("a", "<b>")) -> Inversion:
     masks = np.zeros((2, 4), np.float32)
     masks[:, :kept] = 1
     return Inversion(layer="features.7", settings=PictureSettings(**INVERSION), keys=keys, masks=masks, pictures=grey, originals=255 - grey,
-                     value=np.array([1.0, 2.0]), cosine=np.array([0.9, 0.5]), targets=np.array([0, 1]), predictions=np.array([0, 2]),
+                     value=np.array([1.0, 2.0]), cosine=np.array([0.9, 0.5]), kept_cosine=np.array([0.9, 0.8]),
+                     targets=np.array([0, 1]), predictions=np.array([0, 2]),
                      probability=np.array([0.7, 0.1]))
 
 
@@ -49,7 +50,7 @@ def test_the_figure_of_inversions() -> None:
     assert len(figure.layout.images) == 6
     assert said[:3] == ["<b>image</b>", "<b>whole</b>", "<b>a*</b>"]
     assert "cosine 0.90<br>flamingo" in said
-    assert "cosine 0.50<br>cat&lt;i&gt;" in said
+    assert "cosine 0.50, in the set 0.80<br>cat&lt;i&gt;" in said
     assert "&lt;b&gt;" in said
     assert figure.layout.title.subtitle.text == "right class named: whole 1 of 2, a* 1 of 2"
 

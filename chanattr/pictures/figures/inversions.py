@@ -25,6 +25,7 @@ class InversionPanels(NamedTuple):
     pictures: np.ndarray
     """u1 [N, M, H, W, 3]."""
     cosine: np.ndarray
+    kept_cosine: np.ndarray
     named: tuple[tuple[str, ...], ...]
     right: np.ndarray
     """Whether that is the target, bool [N, M]."""
@@ -50,7 +51,8 @@ def inversions_data(made: Sequence[Inversion], titles: Sequence[str] | None = No
         raise InputError(f"{len(heads)} titles for {len(made)} inversions; expected one each; leave titles out for the layers")
     named = tuple(tuple(words.class_name(int(one.predictions[row]), names) for one in made) for row in range(len(made[0])))
     return InversionPanels(heads, made[0].keys, _colour(made[0].originals), np.stack([_colour(one.pictures) for one in made], 1),
-                           np.stack([one.cosine for one in made], 1), named, np.stack([one.named for one in made], 1))
+                           np.stack([one.cosine for one in made], 1),
+                           np.stack([one.kept_cosine for one in made], 1), named, np.stack([one.named for one in made], 1))
 
 
 def inversions(made: Sequence[Inversion], titles: Sequence[str] | None = None, *, names: Sequence[str] | None = None) -> go.Figure:
@@ -74,7 +76,9 @@ def inversions(made: Sequence[Inversion], titles: Sequence[str] | None = None, *
         top = HEAD + row * (tall + BELOW)
         _panel(figure, data.originals[row], 0.0, top, tall, words.safe(words.short(data.keys[row], 26)), theme.MUTED)
         for column in range(len(data.titles)):
-            below = f"cosine {data.cosine[row, column]:.2f}<br>{words.safe(words.short(data.named[row][column], 24))}"
+            whole, kept = data.cosine[row, column], data.kept_cosine[row, column]
+            within = "" if np.isclose(whole, kept, atol=1e-4) else f", in the set {kept:.2f}"
+            below = f"cosine {whole:.2f}{within}<br>{words.safe(words.short(data.named[row][column], 24))}"
             _panel(figure, data.pictures[row, column], (column + 1) * STEP, top, tall, below,
                    theme.INK if data.right[row, column] else theme.MUTED)
     right = ", ".join(f"{words.safe(words.short(title, 20))} {int(good.sum())} of {len(good)}"
