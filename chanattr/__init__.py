@@ -20,6 +20,7 @@ _HOMES = {
     "certify": "chanattr.evidence.certificates",
     "evaluate": "chanattr.evidence.evaluate",
     "evaluate_run": "chanattr.runs.evaluate",
+    "pointing_run": "chanattr.runs.pointing",
     "spatial_run": "chanattr.runs.spatial",
     "Evaluation": "chanattr.evidence.evaluation",
     "overlap": "chanattr.evidence.sets",

@@ -19,7 +19,13 @@ from chanattr.store import open_run
 
 def run_evaluate(*, file: Path, images: Sequence[str], model: str | None, weights: str | None, layers: Sequence[str], label: str,
                  methods: Sequence[str], peers: bool, limit: int | None, axis: int | None, seed: int, device: str, as_json: bool) -> None:
-    """Evaluates and prints."""
+    """Evaluates and prints.
+
+    Raises:
+        InputError: no images, or the file does not say which model it is of.
+    """
+    if not images:
+        raise InputError("no IMAGES; expected the pictures of the run; name their folder, or give --pointing for masks on the picture")
     with open_run(file) as run:
         about = run.attributes
         name = model or about.get("model")

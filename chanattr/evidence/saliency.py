@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -32,7 +32,7 @@ PATCH, STRIDE = 1 / 7, 1 / 14  # of the side: an occluded square, and from one t
 CENTRE = 0.25  # sigma of the centre's Gaussian, of the side
 SMOOTHED = {"blur_ig": 0.09}  # sigma of the side: as broad as the disc of one cell of a smooth mask, and as the pointing game smooths masks
 # What a map is given to `pointing_game` with: TorchRay's for the methods that it has, and of their kind for the others.
-POINTING: dict[str, dict[str, float | str]] = {
+POINTING: dict[str, dict[str, Any]] = {
     "centre": {"smooth": 0.0}, "gradient": {"smooth": 0.02, "padding": "edge"}, "gradient_x_input": {"smooth": 0.02, "padding": "edge"},
     "grad_cam": {"smooth": 0.0}, "blur_ig": {"smooth": 0.0}, "rise": {"smooth": 0.0}, "occlusion": {"smooth": 0.0}}
 
