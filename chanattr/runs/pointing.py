@@ -49,6 +49,7 @@ def pointing_run(run: Run, annotations: Mapping[str, ImageBoxes], preprocess: Ca
             raise InputError(f"method {method!r}; expected one of {', '.join(SALIENCY)}; leave it out for the masks of the run alone")
     if methods and model is None:
         raise InputError(f"methods {', '.join(methods)} without a model; expected the network that the run is of; give model= and loader=")
+    run.spatial(rows=[], layer=layer, label=label)  # refuses what is not there
     done = run.finished(layer, label, spatial=True)
     ordered = [key for key in run.keys if key in done]
     told = for_keys(annotations, ordered)
