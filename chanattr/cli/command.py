@@ -17,7 +17,7 @@ import click
 from chanattr.errors import ChanattrError
 
 EXIT_SOME_BAD, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130  # and 128 + its number for another signal
-KEEPING = ("attribute", "demo")  # commands whose finished work is kept
+KEEPING = ("attribute", "demo", "spatial")  # commands whose finished work is kept
 DEBUG = "chanattr.debug"  # in the context's meta, which a group shares with its commands
 
 

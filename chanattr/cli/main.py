@@ -108,7 +108,9 @@ def layers(**options: Any) -> None:
 @click.option("--batch-size", type=AT_LEAST_ONE, help="Masked images run at once. [default: fits the device]")
 @click.option("--precision", default="auto", show_default=True, help="Of the search: auto, float32, bfloat16. Scores are float32 always.")
 @click.option("--memory", "memory_budget", help="That masked images may need together: 500MB, 2GB. [default: what the device holds]")
-@click.option("--workers", default=0, show_default=True, type=COUNT, help="Processes; 0 works in this one.")
+@click.option("--workers", default="0", show_default=True, metavar="N|ray[:N|:ADDRESS[/N]]",
+              help="Processes; 0 works in this one. On Ray: 'ray', 'ray:4' (here), 'ray:auto', 'ray:HOST:PORT/8'.")
+@click.option("--shard", metavar="I/N", help="Only every N-th shard, counted from 1, for N jobs with a file each; then 'chanattr merge'.")
 @click.option("--readers", type=COUNT, help="Processes that read pictures. [default: none on a CPU, else up to 8]")
 @click.option("--resume/--no-resume", default=True, help="Go on where the file stops, or refuse a file that has answers.")
 def attribute(**options: Any) -> None:
@@ -120,6 +122,39 @@ def attribute(**options: Any) -> None:
     from chanattr.cli.attribute import run_attribute
 
     if run_attribute(options):
+        sys.exit(EXIT_SOME_BAD)
+
+
+@main.command(short_help="Find where in the picture each image must be seen.")
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The run file (HDF5); an existing one is added to.")
+@click.option("--areas", help="Shares of the picture: 0.05,0.1 or 5%,10%. [default: 0.025,0.05,0.1,0.2]")
+@click.option("--layer", default=":input", show_default=True, help="Where masks lie: the picture, or a layer's grid.")
+@click.option("--search", "search_", default="exact", show_default=True, help="exact, penalty (TorchRay's), or draft (half the work).")
+@click.option("--perturbation", default="blur", show_default=True, help="What lies under masks: blur, fade, mean, noise or black.")
+@click.option("--game", default="preserve", show_default=True, help="preserve, delete or dual.")
+@click.option("--reward", default="logit", show_default=True, help="logit, contrastive, log_probability, or file.py:function.")
+@click.option("--level", help="What a* must reach: original, top1, or a fraction. [default: original; delete: top1]")
+@click.option("--targets", default="predicted", show_default=True, help="'predicted', 'label' (class folders), or a class number.")
+@click.option("--label", default="exact", show_default=True, help="Under which these answers lie in the file.")
+@click.option("--refine/--no-refine", default=None, help="Search a* between the areas too. [default: yes for exact, no for penalty]")
+@click.option("--channel-axis", type=int, help="Of the layer, where it is not found rightly.")
+@click.option("--seed", default=0, show_default=True, help="Of every random choice.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--weights", help="'random', or a file of weights.")
+@click.option("--batch-size", type=AT_LEAST_ONE, help="Masked pictures run at once. [default: fits the device]")
+@click.option("--precision", default="auto", show_default=True, help="Of the search: auto, float32, bfloat16. Scores are float32 always.")
+@click.option("--readers", type=COUNT, help="Processes that read pictures. [default: none on a CPU, else up to 8]")
+@click.option("--resume/--no-resume", default=True, help="Go on where the file stops, or refuse a file that has answers.")
+def spatial(**options: Any) -> None:
+    """Find the smooth mask of each area through which MODEL still sees what is on each of IMAGES, and the smallest that suffices.
+
+    IMAGES are files, folders or globs. The masks, as codes of 32 x 32, go into the run file, beside sets of channels where there are some.
+    """
+    from chanattr.cli.spatial import run_spatial
+
+    if run_spatial(options):
         sys.exit(EXIT_SOME_BAD)
 
 
@@ -146,23 +181,33 @@ def bench(**options: Any) -> None:
 
 @main.command(short_help="Hold the answers of a run against the baselines.")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True)
+@click.argument("images", nargs=-1)
 @click.option("--model", help="As for 'layers'. [default: the run's]")
 @click.option("--weights", help="'random', or a file of weights.")
 @click.option("--layer", "--layers", "layers", multiple=True, help="Of the run; may be repeated. [default: all]")
 @click.option("--label", default="exact", show_default=True, help="Under which the answers lie.")
 @click.option("--method", "methods", multiple=True, help="A baseline; may be repeated. [default: all but shapley and banzhaf]")
+@click.option("--pointing", type=click.Path(path_type=Path), help="Boxes (JSON, COCO or VOC): the masks on the picture in the pointing "
+              "game; --method names centre, gradient, grad_cam, blur_ig, rise, occlusion beside them.")
 @click.option("--peers", is_flag=True, help="Other toolkits' attributions too (extra 'peers': Captum and zennit-crp).")
 @click.option("--count", "limit", type=AT_LEAST_ONE, help="Pictures, at most.")
 @click.option("--channel-axis", "axis", type=int, help="As given to attribute.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of what baselines draw.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def evaluate(run: Path, **options: Any) -> None:
+def evaluate(run: Path, pointing: Path | None, **options: Any) -> None:
     """Hold the answers of a run against the baselines, on the same IMAGES, masks, areas, reward and fill.
+
+    With --pointing, hold masks on the picture (from 'chanattr spatial') against boxes; IMAGES are needed only for --method.
 
     Prints shares of the best score, a* and the fewest channels whose removal loses the class, with bootstrap intervals.
     """
+    if pointing is not None:
+        from chanattr.cli.pointing import run_pointing
+
+        own = ("images", "model", "weights", "layers", "label", "methods", "seed", "device", "as_json")
+        run_pointing(file=run, annotations=pointing, **{name: options[name] for name in own})
+        return
     from chanattr.cli.evaluate import run_evaluate
 
     run_evaluate(file=run, **options)
@@ -219,11 +264,15 @@ def show(run: Path, as_json: bool) -> None:
     import json
 
     from chanattr.cli.evaluation import evaluation_text, kept
+    from chanattr.cli.spatial_text import spatial_text
     from chanattr.cli.text import run_text
     from chanattr.store import open_run
 
     with open_run(run) as opened:
         click.echo(json.dumps(opened.summary(), indent=2) if as_json else run_text(opened))
+        for layer in () if as_json else opened.spatial_layers:
+            for label in opened.labels(layer, spatial=True):
+                click.echo(f"\n{spatial_text(opened, layer, label)}")
         if not as_json and (tables := kept(opened)):
             click.echo(f"\n{evaluation_text(tables)}")
 
@@ -275,3 +324,18 @@ def repair(run: Path, output: Path | None) -> None:
 
     if run_repair(run, output):
         sys.exit(EXIT_SOME_BAD)
+
+
+@main.command(short_help="Join run files of one question.")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The run file; an existing one is added to.")
+def merge(runs: tuple[Path, ...], output: Path) -> None:
+    """Join run files, such as those of 'chanattr attribute --shard I/N', into one.
+
+    Without --shard, the same 'chanattr attribute' over the joined file searches what is missing, and the classes.
+    """
+    from chanattr.cli.text import count
+    from chanattr.store.join import join_runs
+
+    told = join_runs(runs, output)
+    click.echo(f"wrote {output}: {count(told['images'], 'image')} of {count(len(runs), 'run')}")

@@ -73,6 +73,7 @@ def run_text(run: Any) -> str:
     about = run.attributes
     state = "" if summary["complete"] else "; not complete: the command that wrote it goes on when started again"
     size = f"{count(len(run.keys), 'image')}, {count(len(run.layers), 'layer')}"
+    size = f"{count(len(run.keys), 'image')}, masks on the picture" if run.spatial_layers and not run.layers else size
     lines = [f"{summary.get('path', 'run')}: {about.get('model', '?')}, {size}{state}"]
     tables = False
     labels = run.images().label

@@ -31,10 +31,11 @@ from chanattr.runs.checks import (
     known_labels,
 )
 from chanattr.runs.classes import attribute_classes
+from chanattr.runs.cluster import cluster_of
 from chanattr.runs.images import Pass, RunSummary
 from chanattr.runs.plan import Plan, Ready, make_ready
 from chanattr.runs.pool import results
-from chanattr.runs.shards import as_shard
+from chanattr.runs.shards import as_shard, part_of
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward
 from chanattr.settings import Search
@@ -49,8 +50,8 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
               label: str = "exact", score: Callable[..., Tensor] | None = None, group: Group = "",
               channel_axis: int | None = None, seed: int = 0,
               batch_size: int | None = None, engine: str = "auto", precision: str = "auto",
-              memory_budget: str | int | float | None = None, certify: bool = False, shard_size: int | None = None, workers: int = 0,
-              name: str = "",
+              memory_budget: str | int | float | None = None, certify: bool = False, shard_size: int | None = None,
+              workers: int | str = 0, shard: tuple[int, int] | None = None, name: str = "",
               preprocessing: str = "", class_names: Sequence[str] = (), resume: bool = True,
               progress: Progress = True) -> RunSummary:
     """Channel sets for every image and every labelled class at several layers, streamed into a run file.
@@ -73,7 +74,10 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
         folds: parts of a class searched apart for held-out scores.
         label: under which the answers lie in the file.
         shard_size: images searched side by side; stored with the file. None is the file's, or what fills the device.
-        workers: processes; 0 works in this one.
+        workers: processes; 0 works in this one. "ray", "ray:N" (N workers here), "ray:ADDRESS" or "ray:ADDRESS/N" work on Ray (extra
+            `ray`), where a dead worker's shard is done again.
+        shard: (i, n), counted from 1: only every n-th shard of `shard_size` images, for n processes that write a file each
+            (``chanattr merge`` joins them). Classes, which need all their images, are left to a call over the joined file.
         name, preprocessing, class_names: stored with the file.
         resume: False refuses a file that has answers at these layers already.
         progress: True for a bar, False, or ``f(done, total)``.
@@ -85,8 +89,10 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
         ModelError: as in `per_image`; NaN only if no image gives an answer.
     """
     started = time.monotonic()
-    check_counts(shard_size=(1 if shard_size is None else shard_size, 1), workers=(workers, 0), folds=(folds, 0),
-                 batch_size=(1 if batch_size is None else batch_size, 1))
+    check_counts(shard_size=(1 if shard_size is None else shard_size, 1), folds=(folds, 0),
+                 batch_size=(1 if batch_size is None else batch_size, 1), workers=(cluster_of(workers).workers if isinstance(workers, str)
+                                                                                   else workers, 0))
+    classes = classes and shard is None
     check_named(reward=reward, score=score)
     check_label(label)
     asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed, model=name or kind(model),
@@ -103,6 +109,7 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
     known = number if classes or targets == "label" else sys.maxsize  # labels that are only noted may be any
     check_labels(*known_labels(loader), known)
     ready = _with_means(ready, run, loader, label)
+    loader = part_of(loader, shard, shard_size)
     check_question(ready, run, label, targets, class_areas if classes else None, folds)
     about = {"model": asked.model, "model_sha256": plan.digest, "shard_size": shard_size, "preprocessing": preprocessing,
              "class_names": list(class_names)}

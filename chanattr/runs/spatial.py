@@ -115,7 +115,7 @@ def spatial_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layer: str
     known = number if targets == "label" else sys.maxsize  # labels that are only noted may be any
     check_labels(*known_labels(loader), known)
     _check_question(run, ready, where, label, targets)
-    here = _Here(ready, tail, device, tuple(example.shape[1:]), {})
+    here = _Here(ready, tail, device, tuple(example.shape[1:]), {where: tail.engine})
     images = Pass(run=run, label=label, layers=(where,), targets=targets, classes=known, shard_size=shard_size, spatial=True,
                   about={"model": asked.model, "model_sha256": digest, "shard_size": shard_size, "preprocessing": preprocessing,
                          "class_names": list(class_names)})

@@ -1,0 +1,89 @@
+"""`chanattr spatial`: words of the command line to one call of `chanattr.runs.spatial.spatial_run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from chanattr.attribution.perturbation import PERTURBATIONS
+from chanattr.cli.attribute import device_of, level_of, readers_of, reward_of, targets_of, tell_bad, tell_summary
+from chanattr.cli.spatial_text import spatial_text
+from chanattr.errors import InputError
+from chanattr.images import image_loader
+from chanattr.network.outputs import device_of as device_of_model
+from chanattr.network.zoo import LoadedModel, load_model
+from chanattr.pictures.pixels import pixels_of
+from chanattr.runs.spatial import spatial_run
+from chanattr.settings import PICTURE_AREAS, ExactSearch, PenaltySearch, Search, check_shares
+from chanattr.store import open_run
+
+SEARCHES: dict[str, Search] = {"exact": ExactSearch(), "penalty": PenaltySearch(), "draft": ExactSearch(relaxed_steps=40)}
+BLACK = "black"  # a colour of pictures, which each model's preprocessing makes its own number of
+
+
+def run_spatial(options: dict[str, Any]) -> int:
+    """Runs the command; gives the number of images that could not be used."""
+    question = question_of(options)
+    loaded = load_model(options["model"], weights=options["weights"], device=device_of(options["device"]))
+    loader = image_loader(list(options["images"]), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids,
+                          readers=readers_of(options["readers"], device_of_model(loaded.module)))
+    output: Path = options["output"]
+    with open_run(output, "a") as run:
+        summary = spatial_run(run, loaded.module, loader, perturbation=perturbation_of(options["perturbation"], loaded), score=loaded.score,
+                              name=loaded.name, preprocessing=loaded.preprocessing, class_names=loaded.class_names, **question)
+        text = spatial_text(run, next(iter(summary.engines)), options["label"], loader.keys)
+    click.echo(f"{text}\n")
+    tell_summary(summary, output)
+    return tell_bad(loader, summary)
+
+
+def question_of(options: dict[str, Any]) -> dict[str, Any]:
+    """What needs neither model nor images, as `spatial_run` takes it; wrong words are refused here, before anything is loaded.
+
+    Raises:
+        InputError: so; names the option.
+    """
+    if options["search_"] not in SEARCHES:
+        raise InputError(f"--search {options['search_']}; expected {', '.join(SEARCHES)}; leave it out for exact")
+    if options["perturbation"] not in (*PERTURBATIONS, BLACK):
+        raise InputError(f"--perturbation {options['perturbation']}; expected one of {', '.join((*PERTURBATIONS, BLACK))}; leave it out "
+                         "for blur")
+    same = ("layer", "game", "refine", "label", "seed", "channel_axis", "batch_size", "precision", "resume")
+    return {name: options[name] for name in same} | {
+        "areas": areas_of(options["areas"]), "search": SEARCHES[options["search_"]], "targets": targets_of(options["targets"]),
+        "reward": reward_of(options["reward"]), "level": level_of(options["level"])}
+
+
+def areas_of(words: str | None) -> tuple[float, ...]:
+    """Areas from words such as ``0.05,0.1`` or ``5%,10%``; None is the default.
+
+    Raises:
+        InputError: no shares of a picture.
+    """
+    if words is None:
+        return PICTURE_AREAS
+    try:
+        return check_shares([float(word.strip().removesuffix("%")) / (100 if word.strip().endswith("%") else 1)
+                             for word in words.split(",")])
+    except (ValueError, InputError):
+        raise InputError(f"--areas {words}; expected shares of the picture above 0 and at most 1, such as 0.05,0.1 or 5%,10%; leave it out "
+                         f"for {','.join(map(str, PICTURE_AREAS))}") from None
+
+
+def perturbation_of(words: str, loaded: LoadedModel) -> str | np.ndarray:
+    """What lies under masks: a name, or black as the model's preprocessing has it.
+
+    Raises:
+        InputError: the preprocessing does not tell what black is.
+    """
+    if words != BLACK:
+        return words
+    try:
+        pixels = pixels_of(loaded.preprocess)
+    except InputError as error:
+        raise InputError(f"--perturbation {BLACK}, but what black is to this model cannot be told ({error}); expected a preprocessing that "
+                         "subtracts and divides; choose another perturbation") from error
+    return np.array([(0 - mean) / std for mean, std in zip(pixels.mean, pixels.std, strict=True)], np.float32)
