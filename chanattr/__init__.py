@@ -62,6 +62,8 @@ _HOMES = {
     "invert": "chanattr.pictures.inversion",
     "Inversion": "chanattr.pictures.records",
     "visualise": "chanattr.pictures.channels",
+    "invert_run": "chanattr.runs.pictures",
+    "visualise_run": "chanattr.runs.pictures",
     "class_weights": "chanattr.pictures.channels",
     "ChannelImages": "chanattr.pictures.records",
     "examples": "chanattr.pictures.examples",

@@ -30,6 +30,12 @@ FORBIDDEN = [
     ("images/find.py", "import chanattr.runs.plan", "the flow: arrows only to the left", "chanattr.images.find -> chanattr.runs.plan"),
     ("cli/text.py", "import h5py", "h5py is used by the store alone", "chanattr.cli.text -> h5py"),
     ("runs/plan.py", "import plotly", "plotly is used by the figures alone", "chanattr.runs.plan -> plotly"),
+    ("pictures/records.py", "import torch", "what is stored or drawn never imports torch", "chanattr.pictures.records -> torch"),
+    ("pictures/figures/inversions.py", "from chanattr.pictures.making import make", "what is stored or drawn never imports torch",
+     "chanattr.pictures.figures.inversions -> chanattr.pictures.making"),
+    ("pictures/channels.py", "import plotly", "what makes pictures neither draws nor stores", "chanattr.pictures.channels -> plotly"),
+    ("pictures/robust.py", "from chanattr.pictures.channels import visualise", "pictures are made in one direction",
+     "chanattr.pictures.robust -> chanattr.pictures.channels"),
     ("network/hooks.py", "import torchvision", "a GPU server needs torch and numpy only", "chanattr.network.hooks -> torchvision"),
 ]
 
