@@ -14,6 +14,7 @@ from chanattr.pictures.figures import raster, words
 from chanattr.pictures.report.answer import Section, encode
 from chanattr.pictures.report.layer import channel_list, image_link
 from chanattr.pictures.report.markup import Markup, element, join
+from chanattr.pictures.report.masks import Held, badge, held, mask_cards
 from chanattr.pictures.report.plots import Plot, card, pair
 from chanattr.records import NOT_RUN, ImageAttribution
 
@@ -63,12 +64,31 @@ def gallery(run: Run, sections: Sequence[Section], shown: Sequence[Shown], names
     """The tiles, and beside them the chosen image."""
     drawn = [(number, section, run.per_image(section.layer, section.label, rows=[s.key for s in shown]))
              for number, section in enumerate(sections) if section.found is not None]
-    if not shown or not drawn:
+    masks = held(run, [one.key for one in shown])
+    cards = _masks(run, masks, shown, names)
+    if not shown or not (drawn or any(cards)):
         return element("section", element("h2", "Images"), element("p", "No images were searched, only classes.", class_="note"))
-    viewers = [element("div", *[_image_article(found, row, one, names, drawn, section, shown) for row, one in enumerate(shown)],
+    viewers = [element("div", *[_image_article(found, row, one, names, drawn, section, shown, cards[row]) for row, one in enumerate(shown)],
                        data_section=number) for number, section, found in drawn]
+    badges = [] if drawn else [element("span", badge(masks[0].found, row), class_="badge") for row in range(len(shown)) if masks]
+    if not drawn:
+        viewers = [element("div", *[_masks_article(row, shown, cards[row]) for row in range(len(shown))], data_section=0)]
     return element("section", element("h2", "Images"), element("p", _left_out(len(run.keys), shown), class_="note"),
-                   element("div", _tiles(shown, names, drawn), element("div", *viewers, class_="viewer"), class_="images"), id="images")
+                   element("div", _tiles(shown, names, drawn, badges), element("div", *viewers, class_="viewer"), class_="images"),
+                   id="images")
+
+
+def _masks(run: Run, masks: Sequence[Held], shown: Sequence[Shown], names: Sequence[str]) -> list[Markup | None]:
+    """Of each image the cards of its masks on the picture."""
+    said = str(run.attributes.get("preprocessing") or "")
+    return [mask_cards(masks, row, None if one.picture is None else (one.picture.shape[0], one.picture.shape[1]), said, names)
+            for row, one in enumerate(shown)]
+
+
+def _masks_article(row: int, shown: Sequence[Shown], cards: Markup | None) -> Markup:
+    """An image of a run that has masks alone."""
+    head = element("div", element("h3", shown[row].key), element("p", *_steps(row, shown, None), class_="steps"), class_="head")
+    return element("article", head, cards or element("p", "This image was not run.", class_="answer"), data_image=row, hidden=True)
 
 
 def _left_out(count: int, shown: Sequence[Shown]) -> str:
@@ -80,20 +100,21 @@ def _left_out(count: int, shown: Sequence[Shown]) -> str:
     return f"{len(shown):,} of {count:,} images{kind}, {which}; the other {count - len(shown):,} are in the file. Choose one.{without}"
 
 
-def _tiles(shown: Sequence[Shown], names: Sequence[str], drawn: Sequence[tuple[int, Section, ImageAttribution]]) -> Markup:
+def _tiles(shown: Sequence[Shown], names: Sequence[str], drawn: Sequence[tuple[int, Section, ImageAttribution]],
+           badges: Sequence[Markup]) -> Markup:
     groups = []
     for label, rows in itertools.groupby(range(len(shown)), key=lambda r: shown[r].label):
         name = words.class_name(label, names) if label >= 0 else "no label" if any(s.label >= 0 for s in shown) else "images"
-        tiles = [_tile(shown[row], row, name, drawn) for row in rows]
+        tiles = [_tile(shown[row], row, name, drawn, *badges[row:row + 1]) for row in rows]
         groups.append(element("div", element("h3", name), element("div", *tiles, class_="tiles"), class_="group"))
     return element("nav", *groups, class_="gallery", aria_label="Images")
 
 
-def _tile(one: Shown, row: int, name: str, drawn: Sequence[tuple[int, Section, ImageAttribution]]) -> Markup:
+def _tile(one: Shown, row: int, name: str, drawn: Sequence[tuple[int, Section, ImageAttribution]], *badges: Markup) -> Markup:
     picture = (element("img", src=raster.data_uri(one.picture, quality=74), alt=f"{one.key}, {name}", loading="lazy")
                if one.picture is not None else element("span", words.short(one.key.rsplit("/", 1)[-1], 22), class_="blank"))
     marks = [element("span", _badge(found, row), class_="badge", data_section=number) for number, _, found in drawn]
-    return element("a", picture, *marks, href=image_link(one.key, drawn[0][1]), class_="tile", data_image=row,
+    return element("a", picture, *marks, *badges, href=_link(one.key, drawn[0][1] if drawn else None), class_="tile", data_image=row,
                    data_link=f"image/{encode(one.key)}", title=one.key)
 
 
@@ -103,15 +124,16 @@ def _badge(found: ImageAttribution, row: int) -> str:
 
 
 def _image_article(found: ImageAttribution, row: int, one: Shown, names: Sequence[str],
-                   drawn: Sequence[tuple[int, Section, ImageAttribution]], section: Section, shown: Sequence[Shown]) -> Markup:
+                   drawn: Sequence[tuple[int, Section, ImageAttribution]], section: Section, shown: Sequence[Shown],
+                   cards: Markup | None) -> Markup:
     """An image at a layer."""
     head = [element("div", element("h3", one.key), element("p", *_steps(row, shown, section), class_="steps"), class_="head")]
     if found.smallest_area[row] == NOT_RUN:
-        body: list[Markup | None] = [element("p", f"This image was not run at {section.title}.", class_="answer")]
+        body: list[Markup | None] = [element("p", f"This image was not run at {section.title}.", class_="answer"), cards]
     else:
         channels = found.channels(row).tolist()
         body = [element("p", _verdict(found, row, names), class_="answer"), element("p", _facts(found, row, one, names)),
-                _pictures(found, row, one, names, section),
+                _pictures(found, row, one, names, section), cards,
                 channel_list(f"The {len(channels):,} {found.settings.unit} of its a* set", channels) if channels else None]
     others = [element("a", f"{other.title}: {words.smallest(int(record.smallest_area[row]))}", href=image_link(one.key, other))
               for _, other, record in drawn if other is not section]
@@ -119,9 +141,13 @@ def _image_article(found: ImageAttribution, row: int, one: Shown, names: Sequenc
     return element("article", *head, *body, elsewhere if others else None, data_image=row, hidden=True)
 
 
-def _steps(row: int, shown: Sequence[Shown], section: Section) -> list[Markup]:
+def _link(key: str, section: Section | None) -> str:
+    return f"#image/{encode(key)}" if section is None else image_link(key, section)
+
+
+def _steps(row: int, shown: Sequence[Shown], section: Section | None) -> list[Markup]:
     places = ((row - 1, "← previous"), (row + 1, "next →"))
-    return [element("a", word, href=image_link(shown[place].key, section)) for place, word in places if 0 <= place < len(shown)]
+    return [element("a", word, href=_link(shown[place].key, section)) for place, word in places if 0 <= place < len(shown)]
 
 
 def _verdict(found: ImageAttribution, row: int, names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-_VOID = {"img", "meta", "br"}
+_VOID = {"img", "meta", "br", "input"}
 # What could end a script or open a comment in it; JSON and JavaScript read these as the same characters.
 _IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 

@@ -19,6 +19,30 @@
     for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); draw(entry.target); }
   }, { rootMargin: "400px" });
 
+  const load = async (source) => { const image = new Image(); image.src = source; await image.decode(); return image; };
+
+  // The picture through the mask that the slider chooses, and its row in the table. The strip holds the masks one below another.
+  async function look(figure) {
+    const at = Number(figure.querySelector("input").value), canvas = figure.querySelector("canvas");
+    for (const [number, row] of all("tbody tr", figure).entries()) mark(row, number === at);
+    const tile = document.querySelector(`a[data-image="${figure.closest("article").dataset.image}"] img`);
+    const strip = await load(figure.querySelector("img").src), picture = tile && await load(tile.src);
+    const { width, height } = canvas, side = strip.width;
+    const paint = canvas.getContext("2d", { willReadFrequently: true });
+    paint.drawImage(strip, 0, at * side, side, side, 0, 0, width, height);
+    const mask = paint.getImageData(0, 0, width, height).data;
+    paint.fillStyle = "#b0b0b0";
+    paint.fillRect(0, 0, width, height);
+    if (picture) {
+      const [left, top, right, bottom] = figure.dataset.part.split(",").map(Number), { width: w, height: h } = picture;
+      paint.drawImage(picture, left * w, top * h, (right - left) * w, (bottom - top) * h, 0, 0, width, height);
+    }
+    const seen = paint.getImageData(0, 0, width, height);
+    for (let i = 0; i < seen.data.length; i++) if (i % 4 < 3) seen.data[i] *= 0.18 + 0.82 * mask[i] / 255;
+    paint.putImageData(seen, 0, 0);
+    figure.dataset.at = String(at);
+  }
+
   const mark = (element, on) => on ? element.setAttribute("aria-current", "true") : element.removeAttribute("aria-current");
 
   function show() {
@@ -30,9 +54,10 @@
       mark(tile, tile.dataset.image === now.image);
     }
     for (const article of all("article[data-image]")) article.hidden = article.dataset.image !== now.image;
-    const layer = document.querySelector(`.layer[data-section="${now.section}"]`);
+    const layer = document.querySelector(`.layer[data-section="${now.section}"]`) || document.createElement("div");
     for (const article of all("article[data-class]", layer)) article.hidden = article.dataset.class !== now.target[now.section];
     for (const row of all("tr[data-class]", layer)) mark(row, row.dataset.class === now.target[now.section]);
+    for (const figure of all(".masks")) if (figure.offsetParent) look(figure);
     // A window that was resized meanwhile left hidden figures at their old width.
     for (const plot of all(".plot")) if (drawn.has(plot) && plot.offsetParent) Plotly.Plots.resize(plot);
   }
@@ -44,7 +69,7 @@
     if (kind === "layer") return [{ name: "" }];
     if (kind === "image") return all("a[data-image]").map((a) => ({ name: a.dataset.link.slice("image/".length), image: a.dataset.image }));
     const layer = document.querySelector(`.layer[data-section="${section}"]`);
-    return kind === "class" ? all("article[data-class]", layer).map((a) => ({ name: a.dataset.class, target: a.dataset.class })) : [];
+    return kind === "class" && layer ? all("article[data-class]", layer).map((a) => ({ name: a.dataset.class, target: a.dataset.class })) : [];
   }
 
   // "#image/KEY/LAYER", "#class/NUMBER/LAYER", "#layer/LAYER", and a label after a layer that has several. Compared decoded,
@@ -97,6 +122,7 @@
 
   start();
   for (const plot of all(".plot")) seen.observe(plot);
+  for (const figure of all(".masks")) figure.querySelector("input").addEventListener("input", () => look(figure));
   addEventListener("hashchange", go);
   go();
   document.documentElement.dataset.ready = "true";

@@ -13,15 +13,19 @@ import numpy as np
 
 from chanattr import __version__
 from chanattr.errors import InputError, StoreError
+from chanattr.pictures.figures import words
 from chanattr.pictures.report.answer import Section, asked, sections, sentence
 from chanattr.pictures.report.gallery import Shown, choose, gallery
 from chanattr.pictures.report.layer import layer_section
 from chanattr.pictures.report.markup import Markup, element, join, script_json
+from chanattr.pictures.report.masks import under
 from chanattr.pictures.report.plots import shared
 
 if TYPE_CHECKING:
     from chanattr.store import Run
 
+MASK_GAMES = {"preserve": "the picture seen through the mask", "delete": "the picture perturbed under the mask",
+              "dual": "seen through the mask, less perturbed under it"}
 POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
           "base-uri 'none'; form-action 'none'")
 
@@ -72,15 +76,16 @@ def _check_place(target: Path, run_file: Path) -> None:
 def html_of(run: Run, images: int, classes: int) -> str:
     """The page as text."""
     found = sections(run)
-    if not found:
+    if not found and not run.spatial_layers:
         raise StoreError(f"{run.path} holds no answers yet; expected a run with at least one layer; attribute some images first")
     names = class_names(run)
     labels = np.asarray(run.images().label)
     shown = choose(run, labels, images)
     layers = [layer_section(section, number, labels, names, found[0], classes) for number, section in enumerate(found)]
-    body = join([_header(run, found, labels, names), _reading(run, found, shown), _tabs(found),
+    links = [section.link for section in found] or [""]
+    body = join([_header(run, found, labels, names), _reading(run, found, shown), _tabs(found) if found else None,
                  element("main", *layers, gallery(run, found, shown, names)), _footer(run),
-                 element("p", id="notice", role="status"), script_json(shared() | {"sections": [s.link for s in found]}, id="shared"),
+                 element("p", id="notice", role="status"), script_json(shared() | {"sections": links}, id="shared"),
                  _script("plotly-cartesian.min.js"), _script("page.js")])
     return f"<!doctype html>\n{element('html', _head(run), element('body', body), lang='en')}\n"
 
@@ -135,13 +140,26 @@ def _header(run: Run, found: Sequence[Section], labels: np.ndarray, names: Seque
     answers = [element("li", element("a", element("code", section.title), href=f"#layer/{section.link}"), " ", sentence(section, labels))
                for section in found]
     digest = str(run.attributes.get("model_sha256") or "")
-    pairs = [("model", f"{model}{f', weights {digest[:12]}' if digest else ''}"), ("images", count), ("layers", ", ".join(layers)),
-             *asked(found[0], names)]
+    pairs = [("model", f"{model}{f', weights {digest[:12]}' if digest else ''}"), ("images", count)]
+    pairs += [("layers", ", ".join(layers)), *asked(found[0], names)] if found else _masks_asked(run)
     listed = join(element("div", element("dt", name), element("dd", value)) for name, value in pairs)
     which = "these" if len(run.keys) != 1 else "this"
-    title = element("h1", "Which channels does ", element("em", model), f" need to see {which} {count}?")
+    what = "Which channels does " if found else "Where in the picture must "
+    title = element("h1", what, element("em", model), f" {'need to see' if found else 'look to see'} {which} {count}?")
     return element("header", title, element("ul", *answers, class_="answers"),
                    element("details", element("summary", "What was asked"), element("dl", listed), open=True))
+
+
+def _masks_asked(run: Run) -> list[tuple[str, str]]:
+    """What was asked of a run that has masks on the picture alone, by its first label."""
+    layer = run.spatial_layers[0]
+    settings = run.spatial(slice(0, 0), layer, run.labels(layer, spatial=True)[0]).settings
+    return [("masks on", "the picture" if layer == ":input" else layer), ("score", f"{settings.reward} of the target"),
+            ("game", f"{settings.game}: {MASK_GAMES.get(settings.game, '')}"), ("under masks", under(settings)),
+            ("a* must reach", words.level(settings)),
+            ("areas searched", ", ".join(f"{100 * area:.3g} %" for area in settings.areas)),
+            ("search", f"{settings.search.name}, seed {settings.seed}"),
+            ("pictures", settings.preprocessing or "tensors, as they were given")]
 
 
 def _tabs(found: Sequence[Section]) -> Markup:
@@ -160,6 +178,8 @@ def _reading(run: Run, found: Sequence[Section], shown: Sequence[Shown]) -> Mark
               "the target."),
              ("Energy", "root mean square over the selected channels at each position of the layer's grid. It shows where they are active, "
               "which is not a proof of which pixels matter."),
+             ("Masks on the picture", "smooth masks of one area; bright is what the network is shown. Choose an area with the slider. They "
+              "show what is enough, found by one search: another place may be enough too."),
              ("Held out", "the joint set was searched without these images; how far it falls behind is what does not carry over.")]
     listed = join(element("div", element("dt", name), element("dd", text)) for name, text in texts)
     title = element("summary", "How to read this, and how to open the file")
@@ -167,6 +187,12 @@ def _reading(run: Run, found: Sequence[Section], shown: Sequence[Shown]) -> Mark
 
 
 def _snippet(run: Run, found: Sequence[Section], shown: Sequence[Shown]) -> Markup:
+    if not found:
+        layer = run.spatial_layers[0]
+        where = "" if layer == ":input" else f"layer={layer!r}, "
+        lines = ["import chanattr as ca", "", f"with ca.open_run({run.path.name!r}) as run:",
+                 f"    found = run.spatial({where}label={run.labels(layer, spatial=True)[0]!r})", "print(found.smallest_area)"]
+        return element("pre", element("code", Markup("\n".join(element("span", line) for line in lines))), tabindex="0")
     section = found[0]
     label = "" if section.first and section.label == "exact" else f", {section.label!r}"
     kind = "per_image" if section.found is not None else "per_class"

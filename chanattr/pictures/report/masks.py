@@ -1,0 +1,158 @@
+"""Masks on the picture on an image's page: the picture seen through each, by a slider over areas, and a table of their scores."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from chanattr.codes import masks_of
+from chanattr.pictures.figures import raster, words
+from chanattr.pictures.report.markup import Markup, element, join
+from chanattr.records import NOT_REACHED, NOT_RUN, SpatialAttribution
+from chanattr.settings import Settings
+
+if TYPE_CHECKING:
+    from chanattr.store import Run
+
+SIDE = 64  # samples of a mask on the page: two a cell of its code
+Part = tuple[float, float, float, float]  # left, top, right, bottom, as shares of a picture
+_SQUASH = re.compile(r"resize (\d+)x\1,? .*?crop (\d+)")
+_KEEP = (re.compile(r"resize (?P<resize>\d+)\b(?!x).*?crop (?P<crop>\d+)"),
+         re.compile(r"crop_size=\[(?P<crop>\d+)\] resize_size=\[(?P<resize>\d+)\]"))
+
+
+class Held(NamedTuple):
+    """Masks under one layer and label, of the images of the page."""
+
+    layer: str
+    label: str
+    found: SpatialAttribution
+
+
+class Line(NamedTuple):
+    """One mask of an image: what its area is called, and its figures."""
+
+    name: str
+    area: float
+    score: float
+    hard: float
+    kept: bool
+    code: np.ndarray
+
+
+def held(run: Run, keys: Sequence[str]) -> list[Held]:
+    """All masks that a run holds of some images."""
+    return [Held(layer, label, run.spatial(list(keys), layer, label)) for layer in run.spatial_layers
+            for label in run.labels(layer, spatial=True)]
+
+
+def badge(found: SpatialAttribution, row: int) -> str:
+    """a* of an image in a few letters."""
+    area = float(found.smallest_area[row])
+    return {float(NOT_RUN): "not run", float(NOT_REACHED): "–"}.get(area, f"{'●' if found.smallest_top1[row] else '○'} {100 * area:.3g} %")
+
+
+def lines_of(found: SpatialAttribution, row: int) -> list[Line]:
+    """The masks of a row by their measured areas, a* among them where there is one."""
+    lines = [Line(f"{100 * area:.3g} %", float(found.true_areas[row, place]), float(found.scores[row, place]),
+                  float(found.level_set_scores[row, place]), bool(found.top1[row, place]), found.codes[row, place])
+             for place, area in enumerate(found.areas.tolist())]
+    if found.smallest_area[row] > 0:
+        lines.append(Line("a*", float(found.smallest_area[row]), float(found.smallest_score[row]), float("nan"),
+                          bool(found.smallest_top1[row]), found.smallest_code[row]))
+    return sorted(lines, key=lambda line: line.area)
+
+
+def seen_part(preprocessing: str, height: int, width: int) -> Part | None:
+    """The part of a picture that a network sees, from the words for its preprocessing; None where they do not tell.
+
+    Example:
+        >>> seen_part("resize 256x256, centre crop 128, RGB", 100, 200)
+        (0.25, 0.25, 0.75, 0.75)
+        >>> seen_part("resize 256 bicubic, centre crop 256", 100, 200)
+        (0.25, 0.0, 0.75, 1.0)
+    """
+    if match := _SQUASH.search(preprocessing):
+        across = down = int(match[2]) / int(match[1])
+    elif match := next((found for kind in _KEEP if (found := kind.search(preprocessing))), None):
+        share = int(match["crop"]) / int(match["resize"])
+        across, down = share * min(1, height / width), share * min(1, width / height)
+    else:
+        return None
+    return ((1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2)
+
+
+def mask_cards(masks: Sequence[Held], row: int, size: tuple[int, int] | None, preprocessing: str, names: Sequence[str]) -> Markup | None:
+    """A card for every layer and label under which an image has masks; None without any.
+
+    Args:
+        masks: of the page's images.
+        row: which of them.
+        size: height and width of its thumbnail; None without one.
+        preprocessing: what the network was given, in words.
+        names: of the classes.
+    """
+    made = [_card(one, row, seen_part(preprocessing, *size) if size else None, names) for one in masks
+            if one.found.smallest_area[row] != NOT_RUN]
+    return join(made) if made else None
+
+
+def _card(one: Held, row: int, part: Part | None, names: Sequence[str]) -> Markup:
+    found, lines = one.found, lines_of(one.found, row)
+    where = "in the picture" if one.layer == ":input" else f"on the grid of {one.layer}"
+    title = f"Where it must be seen, {where}{'' if one.label == 'exact' else f' ({one.label})'}"
+    strip = np.rint(255 * masks_of(np.stack([line.code for line in lines]), (SIDE, SIDE))).astype(np.uint8).reshape(-1, SIDE)
+    start = next((n for n, line in enumerate(lines) if line.name == "a*"), len(lines) - 1)
+    look = element("canvas", width=360, height=max(60, round(360 * found.size[0] / found.size[1])), role="img",
+                   aria_label=f"{found.keys[row]} through the mask of the chosen area")
+    slider = element("label", element("span", "area"), element("input", type="range", min=0, max=len(lines) - 1, value=start, step=1))
+    around = "" if part else " Which part of the picture the network saw cannot be told here: the mask lies over all of it."
+    side = element("div", slider, _table(found, row, lines), element("p", _verdict(found, row, names) + around, class_="note"))
+    caption = element("figcaption", element("b", title), " ", element("span", f"where it is dark: {_dark(found)}"))
+    hidden = element("img", src=raster.data_uri(strip, quality=75), alt="", hidden=True)
+    return element("figure", caption, element("div", look, side, class_="look"), hidden, class_="card masks",
+                   data_part=",".join(f"{edge:.4f}" for edge in part or (0, 0, 1, 1)))
+
+
+def under(settings: Settings) -> str:
+    """What lies under masks, in words."""
+    named = {"blur": "the picture blurred", "fade": "the picture faded to zero", "mean": "its mean colour", "noise": "noise of its colours",
+             "values": "one colour", "images": "another picture"}
+    return named.get(settings.perturbation, settings.perturbation)
+
+
+def _dark(found: SpatialAttribution) -> str:
+    return f"the picture as it is; bright: {under(found.settings)}" if found.settings.game == "delete" else under(found.settings)
+
+
+def _table(found: SpatialAttribution, row: int, lines: Sequence[Line]) -> Markup:
+    heads = element("tr", *[element("th", name, scope="col", title=title) for name, title in (
+        ("area", "as asked; a*: the smallest found that reaches the level"), ("measured", "mean of the mask"),
+        ("score", "of the picture through the mask"), ("hard mask", "score with the mask's highest pixels alone, of the same area"),
+        ("class kept", "whether the network still names the class"))])
+    body = [element("tr", element("th", line.name, scope="row"), _number(f"{100 * line.area:.1f} %"), _number(words.number(line.score)),
+                    _number(words.number(line.hard) if np.isfinite(line.hard) else "–"), element("td", "● yes" if line.kept else "○ no"))
+            for line in lines]
+    kept = "● yes" if found.predictions[row] == found.targets[row] else "○ no"
+    whole = element("tr", element("th", "all", scope="row"), _number("100 %"), _number(words.number(float(found.original[row]))),
+                    _number("–"), element("td", kept))
+    return element("table", element("thead", heads), element("tbody", *body), element("tfoot", whole))
+
+
+def _number(text: str) -> Markup:
+    return element("td", text, class_="number")
+
+
+def _verdict(found: SpatialAttribution, row: int, names: Sequence[str]) -> str:
+    area, target = float(found.smallest_area[row]), words.class_name(int(found.targets[row]), names)
+    if area == NOT_REACHED:
+        return f"No mask that was tried reaches the level for {target}."
+    what = "the picture" if found.layer == ":input" else "the grid"
+    if found.settings.game == "delete":
+        return f"a*: perturbing {100 * area:.1f} % of {what} is enough for {target} to fall to the level."
+    if not area:
+        return f"The picture perturbed everywhere reaches the level for {target}."
+    return f"a*: {100 * area:.1f} % of {what} is enough for {target}."
