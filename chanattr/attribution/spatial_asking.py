@@ -64,7 +64,6 @@ class Asking(NamedTuple):
     original: Float[Tensor, "N"]
     empty: Float[Tensor, "N"]
     level: Float[Tensor, "N"]
-    named: Bool[Tensor, "N"]
 
     @classmethod
     def of(cls, ready: Ready, tail: Tail, stem: Stem, goal: Tensor) -> Asking:
@@ -77,11 +76,10 @@ class Asking(NamedTuple):
                              to_layer=lambda made: made.movedim(1, axis).to(stem.activation.dtype))
         rows = torch.arange(len(goal), device=goal.device)
         ones = torch.ones(len(goal), ready.family.height * ready.family.width, device=goal.device)
-        whole = score.judge(ones, rows)
-        full, none = whole.reward, score.judge(0 * ones, rows).reward
+        full, none = score.judge(ones, rows).reward, score.judge(0 * ones, rows).reward
         if ready.settings.game == "dual":
             full, none = full - none, none - full
-        return cls(ready, score, full, none, level_of(ready.settings.level, full, none), whole.top1 > 0)
+        return cls(ready, score, full, none, level_of(ready.settings.level, full, none))
 
     @property
     def spent(self) -> float:
