@@ -52,7 +52,7 @@ def test_the_figure_of_inversions() -> None:
     assert "cosine 0.90<br>flamingo" in said
     assert "cosine 0.50, in the set 0.80<br>cat&lt;i&gt;" in said
     assert "&lt;b&gt;" in said
-    assert figure.layout.title.subtitle.text == "right class named: whole 1 of 2, a* 1 of 2"
+    assert figure.layout.title.subtitle.text == "right class named · whole: 1 of 2 · a*: 1 of 2"
 
 
 @pytest.mark.parametrize(("made", "titles", "message"), [

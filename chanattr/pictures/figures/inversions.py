@@ -81,10 +81,10 @@ def inversions(made: Sequence[Inversion], titles: Sequence[str] | None = None, *
             below = f"cosine {whole:.2f}{within}<br>{words.safe(words.short(data.named[row][column], 24))}"
             _panel(figure, data.pictures[row, column], (column + 1) * STEP, top, tall, below,
                    theme.INK if data.right[row, column] else theme.MUTED)
-    right = ", ".join(f"{words.safe(words.short(title, 20))} {int(good.sum())} of {len(good)}"
+    right = " · ".join(f"{words.safe(words.short(title, 32))}: {int(good.sum())} of {len(good)}"
                       for title, good in zip(data.titles, data.right.T, strict=True))
     high = HEAD + rows * (tall + BELOW)
-    theme.dress(figure, "What activations look like", f"right class named: {right}", height=90 + int(high * min(230, 960 / columns)))
+    theme.dress(figure, "What activations look like", f"right class named · {right}", height=90 + int(high * min(230, 960 / columns)))
     _frame(figure, columns * STEP - 0.06, high)
     return figure
 
