@@ -17,6 +17,7 @@ from chanattr.network.layers import describe
 from chanattr.network.outputs import device_of as device_of_model
 from chanattr.network.zoo import LoadedModel, load_function, load_model
 from chanattr.runs import RunSummary, attribute
+from chanattr.runs.cluster import cluster_of
 from chanattr.settings import REWARDS, SEARCHES, area_grid, paper_areas
 from chanattr.store import open_run
 
@@ -45,10 +46,37 @@ def question_of(options: dict[str, Any]) -> dict[str, Any]:
     """
     if options["search_"] not in SEARCHES:
         raise InputError(f"--search {options['search_']}; expected {' or '.join(SEARCHES)}; leave it out for exact")
-    same = ("game", "refine", "classes", "label", "seed", "batch_size", "precision", "memory_budget", "certify", "workers", "resume")
+    same = ("game", "refine", "classes", "label", "seed", "batch_size", "precision", "memory_budget", "certify", "resume")
     return {name: options[name] for name in same} | {
-        "targets": targets_of(options["targets"]), "search": SEARCHES[options["search_"]](), "reward": reward_of(options["reward"]),
+        "workers": workers_of(options["workers"]), "shard": shard_of(options["shard"]), "targets": targets_of(options["targets"]),
+        "search": SEARCHES[options["search_"]](), "reward": reward_of(options["reward"]),
         "group": group_of(options["group"]), "fill": fill_of(options["fill"]), "level": level_of(options["level"])}
+
+
+def workers_of(words: str) -> int | str:
+    """A number of processes, or words for Ray.
+
+    Raises:
+        InputError: neither.
+    """
+    if words.isascii() and words.isdigit():
+        return int(words)
+    cluster_of(words)
+    return words
+
+
+def shard_of(words: str | None) -> tuple[int, int] | None:
+    """(i, n) from ``i/n``.
+
+    Raises:
+        InputError: no such words.
+    """
+    if words is None:
+        return None
+    number, _, count = words.partition("/")
+    if not (number.isascii() and number.isdigit() and count.isascii() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise InputError(f"--shard {words}; expected I/N with I from 1 to N, such as 1/8; count from 1")
+    return int(number), int(count)
 
 
 def tell_summary(summary: RunSummary, output: Path) -> None:

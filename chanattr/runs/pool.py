@@ -18,23 +18,27 @@ import torch
 from tqdm.std import tqdm
 
 from chanattr.errors import ChanattrError, ModelError
+from chanattr.runs.cluster import cluster_results
 from chanattr.runs.plan import Plan, Ready, Searched, Task, make_ready, search_shard
 
 GRACE = 5  # seconds that a worker outlives a kill: by then the process that started it has ended it, and its pipes are not torn
 _READY: list[Ready] = []  # one a worker process, set by its initializer
 
 
-def results(ready: Ready, tasks: Iterable[Task], workers: int) -> Generator[tuple[Task, Searched], None, None]:
+def results(ready: Ready, tasks: Iterable[Task], workers: int | str) -> Generator[tuple[Task, Searched], None, None]:
     """Each task with what it gives, one a layer, as they come.
 
     Args:
         ready: this process's own.
         tasks: read as they are needed; with workers at most two a worker are ahead.
-        workers: processes; 0 searches here.
+        workers: processes; 0 searches here; words of `cluster_of` search on Ray.
 
     Raises:
         ModelError: a worker process died.
     """
+    if isinstance(workers, str):
+        yield from cluster_results(ready, tasks, workers)
+        return
     if not workers:
         for task in tasks:
             for searched in search_shard(ready, task):

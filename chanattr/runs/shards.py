@@ -62,6 +62,41 @@ def shards(loader: Iterable[Any], size: int) -> Iterator[Shard]:
         yield join(waiting)
 
 
+class Part:
+    """Every n-th shard of a loader, for one of n processes that share its images."""
+
+    def __init__(self, loader: Iterable[Any], number: int, count: int, size: int) -> None:
+        self._loader, self._number, self._count, self._size = loader, number, count, size
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        for place, shard in enumerate(shards(self._loader, self._size)):
+            if place % self._count == self._number - 1:
+                yield shard.images, shard.labels, shard.keys, shard.sha256, shard.thumbnails
+
+
+def part_of(loader: Iterable[Any], part: tuple[int, int] | None, size: int) -> Iterable[Any]:
+    """Shards `number`, `number` + `count`, ... of a loader, counted from 1; a loader with a method ``part(rows)`` reads only those.
+
+    Args:
+        loader: as for `attribute`.
+        part: (number, count); None is all of it.
+        size: of a shard.
+
+    Raises:
+        InputError: no such part.
+    """
+    if part is None:
+        return loader
+    number, count = part
+    if not 1 <= number <= count:
+        raise InputError(f"shard {number}/{count}; expected a number from 1 to {count}; count from 1")
+    if not hasattr(loader, "part") or not hasattr(loader, "keys"):
+        return Part(loader, number, count, size)
+    rows = [row for row in range(len(loader.keys)) if row // size % count == number - 1]
+    found: Iterable[Any] = loader.part(rows)
+    return found
+
+
 def as_shard(batch: Any) -> Shard:
     """One batch of a loader: ``(images, labels, keys)``, or with file digests and thumbnails as `chanattr.images.Batch` has them.
 

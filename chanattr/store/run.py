@@ -327,6 +327,11 @@ class Run:
             self._write(build_part(self._index.run_id, images=writer.image_rows(self._index, self._known, keys)))
             self._changed.clear()
 
+    @property
+    def index_for_copies(self) -> Index:
+        """Where everything lies, for what copies arrays as they are stored."""
+        return self._index
+
     def write_stored(self, **piece: Any) -> None:
         """Writes arrays as they are stored (the arguments of `build_part`), durably: for what is copied from another file.
 

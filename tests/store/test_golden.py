@@ -17,9 +17,10 @@ from chanattr.store.salvage import repair
 from tests.store.make import images
 
 DATA = Path(__file__).parents[1] / "data"
-# Content digests, as the code that wrote the files stated them.
-FILES = {"run-1.0.h5": "eee64b02cb5d4c86ca960160ad6d64278f447486b53ff9dbe06618ad111ddb3a",  # images, classes, pictures, certificates
-         "early-1.0.h5": "c207e3245d0a5e50d7e4f221564cec42ba04ef8f625115f94e275f01f17cb53d"}  # before there was layout_sha256, key_sha256, or anything of pictures
+# Content digests, as the code that wrote the files stated them. The first has images, classes, pictures and certificates; the second is of
+# before there was layout_sha256, key_sha256, or anything of pictures.
+FILES = {"run-1.0.h5": "eee64b02cb5d4c86ca960160ad6d64278f447486b53ff9dbe06618ad111ddb3a",
+         "early-1.0.h5": "c207e3245d0a5e50d7e4f221564cec42ba04ef8f625115f94e275f01f17cb53d"}
 PART = "000007-33efecab3022d2cb53057676a0991bd15c984515aa01ff6bbba11c071408d526.h5"
 WITH_PART = "f8f78c28146506b8bcb12e6e655667eed9658d177f6654d5a25151761d0ce226"
 
@@ -96,6 +97,7 @@ def test_xarray_reads_a_kept_file(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.skipif(shutil.which("h5dump") is None, reason="needs h5dump (hdf5-tools)")
 def test_h5dump_reads_a_kept_file(name: str) -> None:
-    done = subprocess.run(["h5dump", "-d", "/layers/features.10/exact/score", str(DATA / name)], capture_output=True, text=True, check=False)
+    words = ["h5dump", "-d", "/layers/features.10/exact/score", str(DATA / name)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert 'DATASET "/layers/features.10/exact/score"' in done.stdout

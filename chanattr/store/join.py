@@ -1,0 +1,108 @@
+"""Several run files of one question into one: what each process of an array of jobs searched, and what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chanattr.errors import StoreError
+from chanattr.store.index import Answers, Index
+from chanattr.store.layout import FOLDERS, energy_column
+from chanattr.store.parts import ImageRows
+from chanattr.store.run import Run, open_run
+from chanattr.store.source import BLOCK, block_rows, gather
+from chanattr.store.thumbnails import read_thumbnail
+
+ASKED = ("asked", "asked_spatial")  # attributes that say whether a run came to its end
+MEASURED = "evaluations"  # of the answers that one file has: not true of all together
+
+
+def join_runs(paths: Sequence[Path], output: Path) -> dict[str, Any]:
+    """Writes what several runs hold into one, new or gone on with; gives its summary.
+
+    An image that several have counts once, with the answers of the first; classes are those of the last that has them. What is there
+    already is passed over, so that a call that was stopped may be repeated.
+
+    Raises:
+        StoreError: no runs, the output among them, other settings or questions, or other bytes under the same key.
+    """
+    if not paths or output.resolve() in {path.resolve() for path in paths}:
+        raise StoreError(f"{len(paths)} runs into {output}; expected one run or more, and a file that is none of them; name another output")
+    with open_run(output, "a") as target:
+        for path in paths:
+            with open_run(path) as source:
+                target.set_attributes(**_together(target, source, path))
+                index = source.index_for_copies
+                _copy_images(index, target)
+                for layer, label in index.order:
+                    for kind in FOLDERS:
+                        if (layer, label) in index.answers[kind]:
+                            _copy_answers(index, index.answers[kind][layer, label], target)
+        return target.summary()
+
+
+def _together(target: Run, source: Run, path: Path) -> dict[str, Any]:
+    """The attributes of both; a question came to its end where it did in both.
+
+    Raises:
+        StoreError: they differ.
+    """
+    mine, theirs = target.attributes, source.attributes
+    for name in mine.keys() & theirs.keys() - {*ASKED, MEASURED}:
+        if mine[name] != theirs[name]:
+            raise StoreError(f"{path} has {name}={str(theirs[name])[:100]!r}, the runs before it {str(mine[name])[:100]!r}; expected runs "
+                             "of one model, made alike; merge those that are")
+    both = {name: value for name, value in {**theirs, **mine}.items() if name not in (*ASKED, MEASURED)}
+    for name in ASKED:
+        asked = mine.get(name, {})
+        for layer, labels in theirs.get(name, {}).items():
+            for label, said in labels.items():
+                held = asked.setdefault(layer, {}).setdefault(label, said)
+                if held.get("targets") != said.get("targets"):
+                    raise StoreError(f"{path} was asked at {layer} under the label {label!r} with targets {said.get('targets')!r}, the "
+                                     f"runs before it with {held.get('targets')!r}; expected one question a label; merge those that are "
+                                     "alike")
+                asked[layer][label] = {**held, "finished": bool(held.get("finished")) and bool(said.get("finished"))}
+        if asked:
+            both[name] = asked
+    return both
+
+
+def _rows_of(index: Index, rows: np.ndarray, thumbnails: bool) -> ImageRows:
+    keys = [index.keys[row] for row in rows]
+    pictures = {new: read_thumbnail(index, key) for new, key in enumerate(keys) if thumbnails and key in index.thumbnails}
+    sha256 = np.frombuffer(b"".join(index.sha256[row] for row in rows), np.uint8).reshape(len(keys), 32)
+    return ImageRows(keys=keys, sha256=sha256, label=np.array([index.label[row] for row in rows], "<i4"), thumbnails=pictures)
+
+
+def _copy_images(index: Index, target: Run) -> None:
+    """The image table, as far as the target has not all of it."""
+    table = target.images()
+    known = dict(zip(table.keys, zip(map(bytes, table.sha256), table.label.tolist(), strict=True), strict=True))
+    new = np.array([row for row, key in enumerate(index.keys) if known.get(key) != (index.sha256[row], index.label[row])], np.int64)
+    for start in range(0, len(new), BLOCK):
+        target.write_stored(images=_rows_of(index, new[start:start + BLOCK], thumbnails=True))
+
+
+def _copy_answers(index: Index, answers: Answers, target: Run) -> None:
+    head = answers.head
+    rows = answers.rows()
+    if head.rows == "image":
+        spatial = head.path.startswith("spatial/")
+        done = target.finished(head.layer, head.label, spatial=spatial)
+        rows = np.array([row for row in rows if index.keys[row] not in done], np.int64)
+    step = block_rows(head.columns, head)
+    kept = set(answers.energy_rows().tolist())
+    for start in range(0, len(rows), step):
+        block = rows[start:start + step]
+        found = gather(head, answers.pieces, head.columns, block)
+        data = {column: found[column.name] for column in head.columns}
+        if head.rows == "class":
+            target.write_stored(head=head, data=data, rows=block.tolist())
+            continue
+        places = np.array([place for place, row in enumerate(block) if int(row) in kept], "<i4")
+        energy = (places, gather(head, answers.energy, [energy_column()], block[places])["energy_by_area"]) if len(places) else None
+        target.write_stored(images=_rows_of(index, block, thumbnails=False), head=head, data=data, energy=energy)
