@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import click
 import torch
 
 from chanattr.attribution.question import family_of
+from chanattr.cli.command import EXIT_SOME_BAD
+from chanattr.cli.logs import is_json, log_json, progress_lines, say, write_summary
 from chanattr.errors import InputError
 from chanattr.images import ImageLoader, image_loader
 from chanattr.network.layers import describe
@@ -24,6 +27,8 @@ from chanattr.store import open_run
 
 def run_attribute(options: dict[str, Any]) -> int:
     """Runs the command; gives the number of images that could not be used."""
+    if options["log_format"] == "json":
+        log_json(click.get_current_context())
     question = question_of(options)
     loaded = load_model(options["model"], weights=options["weights"], device=device_of(options["device"]))
     loader = image_loader(list(options["images"]), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids,
@@ -33,9 +38,24 @@ def run_attribute(options: dict[str, Any]) -> int:
     output: Path = options["output"]
     with open_run(output, "a") as run:
         summary = attribute(run, loaded.module, loader, layers, areas=areas, channel_axis=axis, score=loaded.score, name=loaded.name,
-                            preprocessing=loaded.preprocessing, class_names=loaded.class_names, **question)
-    tell_summary(summary, output)
+                            preprocessing=loaded.preprocessing, class_names=loaded.class_names, progress=progress_lines(), **question)
+        complete = bool(run.summary()["complete"])
+    about = summary_of(loader, summary, output, complete)
+    if is_json():
+        click.echo(json.dumps({"event": "summary", **about}))
+    else:
+        tell_summary(summary, output)
+    if options["summary"]:
+        write_summary(options["summary"], about)
     return tell_bad(loader, summary)
+
+
+def summary_of(loader: ImageLoader, summary: RunSummary, output: Path, complete: bool) -> dict[str, Any]:
+    """What one call did, in JSON types."""
+    bad = [{"image": name, "reason": reason} for name, reason in [*loader.bad, *summary.bad]]
+    return {"output": str(output), "searched": summary.images, "skipped": summary.skipped, "classes": dict(summary.classes),
+            "engines": dict(summary.engines), "seconds": round(summary.seconds, 3), "bad": bad, "complete": complete,
+            "exit_code": EXIT_SOME_BAD if bad else 0}
 
 
 def question_of(options: dict[str, Any]) -> dict[str, Any]:
@@ -90,10 +110,10 @@ def tell_summary(summary: RunSummary, output: Path) -> None:
 def tell_bad(loader: ImageLoader, summary: RunSummary) -> int:
     """Names the images that could not be read, or have no finite scores; gives their number."""
     for name, reason in [*loader.bad, *summary.bad]:
-        click.echo(f"skipped {name}: {reason}", err=True)
+        say(f"skipped {name}: {reason}", "skipped", image=name, reason=reason)
     for bad, what in ((loader.bad, "be read"), (summary.bad, "be searched")):
         if bad:
-            click.echo(f"{len(bad)} image(s) could not {what} and are not in the file", err=True)
+            say(f"{len(bad)} image(s) could not {what} and are not in the file", "bad", count=len(bad))
     return len(loader.bad) + len(summary.bad)
 
 
@@ -143,7 +163,7 @@ def layer_areas(words: str, loaded: LoadedModel, loader: ImageLoader, layer: str
         raise InputError(f"--areas {words} for {layer}, which has {channels} {unit}; expected whole numbers from 1 to {channels}; "
                          "leave it out for a grid over all of them")
     if len(fitting) < len(counts):
-        click.echo(f"{layer} has {channels} {unit}: areas over that are dropped", err=True)
+        say(f"{layer} has {channels} {unit}: areas over that are dropped")
     return fitting
 
 

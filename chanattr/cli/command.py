@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ from chanattr.errors import ChanattrError
 
 EXIT_SOME_BAD, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130  # and 128 + its number for another signal
 KEEPING = ("attribute", "demo", "spatial")  # commands whose finished work is kept
+DEADLINE = 4.5  # seconds after SIGTERM: whoever sends it to a service kills it soon after, and all that was finished is durable by then
 DEBUG = "chanattr.debug"  # in the context's meta, which a group shares with its commands
 
 
@@ -61,13 +63,13 @@ class Group(click.Group):
                 _interrupted(ctx, heard)
             if ctx.meta.get(DEBUG) and not isinstance(error, click.ClickException):
                 raise
-            _say(f"error: {' '.join(_message(error).split())}")
+            _say(f"error: {' '.join(_message(error).split())}", "error")
             ctx.exit(EXIT_ERROR)
 
 
 def _interrupted(ctx: click.Context, heard: list[int]) -> NoReturn:
     saved = "; finished work is saved. The same command goes on where this one stopped." if ctx.invoked_subcommand in KEEPING else ""
-    _say(f"\ninterrupted{saved}")
+    _say(f"\ninterrupted{saved}", "interrupted")
     ctx.exit(128 + heard[-1] if heard else EXIT_INTERRUPTED)
 
 
@@ -110,8 +112,10 @@ def _usage(error: click.UsageError) -> str:
     return f"{came}; expected words as '{command} --help' lists them; look there"
 
 
-def _say(line: str) -> None:
-    click.echo(line, err=True)
+def _say(line: str, event: str = "log") -> None:
+    from chanattr.cli.logs import say
+
+    say(line, event, logging.ERROR)
 
 
 @contextmanager
@@ -129,6 +133,7 @@ def _listening(heard: list[int]) -> Iterator[None]:
             report(lost)
 
     main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
+    stop = _deadline() if main and os.name == "posix" else None
     before = {number: signal.getsignal(number) for number in ((signal.SIGINT, signal.SIGTERM) if main else ())}
     report, sys.unraisablehook = sys.unraisablehook, again
     try:
@@ -137,6 +142,38 @@ def _listening(heard: list[int]) -> Iterator[None]:
                 signal.signal(number, end)
         yield
     finally:
+        if stop is not None:
+            stop()
         sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _deadline() -> Callable[[], None]:
+    """Ends the process `DEADLINE` seconds after SIGTERM, whatever it is in; gives a function that calls this off.
+
+    A Python handler must wait until the code at hand returns to Python, which a search on a large batch, a merge of a large file or a
+    reader that hangs may not do in time. It ends as by a kill -9, after which every finished shard is there.
+    """
+    hears, told = socket.socketpair()
+    told.setblocking(False)
+    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    over = threading.Event()
+
+    def watch() -> None:
+        while sent := hears.recv(1):
+            if sent[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN and not over.wait(DEADLINE):
+                os.write(2, b"\ninterrupted; finished work is saved. The same command goes on where this one stopped.\n")
+                os._exit(128 + signal.SIGTERM)
+
+    thread = threading.Thread(target=watch, name="chanattr-deadline", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        over.set()
+        signal.set_wakeup_fd(before)
+        told.close()
+        thread.join()
+        hears.close()
+
+    return stop

@@ -113,6 +113,8 @@ def layers(**options: Any) -> None:
 @click.option("--shard", metavar="I/N", help="Only every N-th shard, counted from 1, for N jobs with a file each; then 'chanattr merge'.")
 @click.option("--readers", type=COUNT, help="Processes that read pictures. [default: none on a CPU, else up to 8]")
 @click.option("--resume/--no-resume", default=True, help="Go on where the file stops, or refuse a file that has answers.")
+@click.option("--log-format", default="text", show_default=True, type=click.Choice(["text", "json"]), help="Words, or JSON lines.")
+@click.option("--summary", type=click.Path(path_type=Path), help="A JSON file of what was done. [default: none]")
 def attribute(**options: Any) -> None:
     """Find the channels that each of IMAGES, and each class, needs at some layers of MODEL.
 
