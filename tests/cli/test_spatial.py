@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +141,27 @@ def test_another_question_names_the_field(studio: Studio, tmp_path: Path) -> Non
     assert (result.exit_code, "perturbation='blur', but perturbation='fade' is asked" in result.stderr) == (2, True)
     result = call(*words, "--no-resume")
     assert (result.exit_code, "already has answers at :input" in result.stderr) == (2, True)
+
+
+def test_interruption_keeps_finished_work_and_says_how_to_go_on(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = importlib.import_module("chanattr.runs.spatial")
+    real = room._results
+
+    def interrupted(*given: object) -> Iterator[object]:
+        for item in real(*given):
+            yield item
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(room, "_results", interrupted)
+    (tmp_path / "more").mkdir()
+    words = ("spatial", studio.model, make_studio(tmp_path / "more", per_class=5).images, "-o", tmp_path / "r.h5", *QUICK)
+    result = call(*words)
+    assert result.exit_code == 130
+    assert "finished work is saved. The same command goes on" in result.stderr
+    with ca.open_run(tmp_path / "r.h5") as run:
+        assert len(run.finished(":input", spatial=True)) == 16
+    monkeypatch.setattr(room, "_results", real)
+    assert "4 images searched, 16 were there already" in ran(*words)
 
 
 def test_beside_channels_show_has_both(studio: Studio, tmp_path: Path) -> None:
