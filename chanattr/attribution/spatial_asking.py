@@ -19,7 +19,7 @@ from chanattr.search.exact import FORWARDS
 from chanattr.search.objective import Reward, Score, Scored, images_per_evaluation, level_of, play, reached
 from chanattr.search.penalty import penalised
 from chanattr.search.pictures import Pictures, through
-from chanattr.settings import ExactSearch, Search, Settings
+from chanattr.settings import ExactSearch, Settings
 
 NEAR, NEAR_SHARE = 0.005, 0.05  # a* is refined until its bracket is no wider than this share of the picture, or of itself
 SHIFTS = 8  # views by jitter, taken in turn
@@ -149,30 +149,25 @@ class Asking(NamedTuple):
     def _refined(self, found: Smallest, grid: Tensor, spent: Tensor) -> tuple[Smallest, Tensor]:
         """a* bisected between the smallest reaching area and the largest of the grid below it, each step warm from what reaches.
 
-        The whole picture, where it reaches, is the upper end if no area of the grid does.
+        Where no area of the grid does, the upper end is everything: the whole picture reaches, though no mask of the family is quite that
+        (it falls off towards a border), so that only an area below it can be the answer.
         """
-        high, codes = found.area.clone(), found.codes.clone()
-        everything = torch.ones_like(codes)
-        whole = self.figures(everything, torch.arange(len(codes), device=grid.device))
-        rescued = (high == NOT_REACHED) & self.reaches(whole.score, whole.top1, torch.arange(len(codes), device=grid.device))
-        high, codes = torch.where(rescued, 1.0, high), torch.where(rescued[:, None], everything, codes)
+        search = self.ready.settings.search
+        search = search if isinstance(search, ExactSearch) else self.ready.family.resolve(ExactSearch())
+        asking = self._replace(ready=self.ready._replace(settings=dataclasses.replace(self.ready.settings, search=search)))
+        lost = found.area == NOT_REACHED
+        high, codes = torch.where(lost, 1.0, found.area), torch.where(lost[:, None], 1.0, found.codes)
         low = torch.where(grid[None] < high[:, None], grid[None], 0).amax(1)
-        search = self.ready.family.resolve(ExactSearch()) if not isinstance(self.ready.settings.search, ExactSearch) \
-            else self.ready.settings.search
         while len(rows := torch.nonzero((high > 0) & (high - low > (NEAR_SHARE * high).clamp(min=NEAR)))[:, 0]):
             middle = (low[rows] + high[rows]) / 2
-            asking = self._replace(ready=self.ready._replace(settings=_with_search(self.ready.settings, search)))
             tried = asking.search(middle, rows, Start(codes[rows], high[rows], WARM))
             final = self.figures(tried, rows)
             good = self.reaches(final.score, final.top1, rows)
             codes[rows] = torch.where(good[:, None], tried, codes[rows])
             high[rows], low[rows] = torch.where(good, middle, high[rows]), torch.where(good, low[rows], middle)
             spent[rows.cpu()] += images_per_evaluation(self.ready.settings.game) * float(search.refine_steps)
-        return Smallest(high, codes), spent
-
-
-def _with_search(settings: Settings, search: Search) -> Settings:
-    return dataclasses.replace(settings, search=search)
+        never = lost & (high == 1)
+        return Smallest(torch.where(never, float(NOT_REACHED), high), torch.where(never[:, None], 0.0, codes)), spent
 
 
 def _both(first: View | None, second: View) -> View:
