@@ -341,3 +341,17 @@ def merge(runs: tuple[Path, ...], output: Path) -> None:
 
     told = join_runs(runs, output)
     click.echo(f"wrote {output}: {count(told['images'], 'image')} of {count(len(runs), 'run')}")
+
+
+@main.command(short_help="Write a run for other programs.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--format", "form", default="netcdf", show_default=True, help="netcdf, zarr, csv or parquet (the latter two: tables).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: beside the run file, named after the format]")
+def export(run: Path, form: str, output: Path | None) -> None:
+    """Write a run in another form: arrays with plain masks (netcdf, zarr), or flat tables with sets as channel numbers (csv, parquet)."""
+    from chanattr.store import open_run
+    from chanattr.store.export import export_run
+
+    with open_run(run) as opened:
+        for path in export_run(opened, output or run.with_suffix({"netcdf": ".nc"}.get(form, f".{form}")), form):
+            click.echo(f"wrote {path}")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,11 @@ from chanattr.store import check
 from chanattr.store.digest import content_sha256
 from chanattr.store.index import Answers, Index, load
 from chanattr.store.layout import ENTRY, FOLDERS, FORMAT, FORMAT_VERSION, TEXT, Column, ImageTable, energy_column
+from chanattr.store.netcdf import create_dataset, fill, hdf5, marker, scale
 from chanattr.store.parts import Place, cannot_write, put_head, sync_folder
 from chanattr.store.reader import is_complete
 from chanattr.store.source import BLOCK, block_rows, gather
 from chanattr.store.thumbnails import read_thumbnail
-
-CHUNK_BYTES = 2**20
-_FILTERS: dict[str, Any] = {"compression": "gzip", "compression_opts": 4, "fletcher32": True}
 
 
 def merge(place: Place, index: Index, table: ImageTable) -> None:
@@ -62,45 +58,8 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-class _Disk(io.FileIO):
-    """A file whose refused writes are remembered, not raised: HDF5 cannot close a file after one, and crashes later.
-
-    Attributes:
-        refused: the first error.
-    """
-
-    refused: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        """Writes all of it, or takes note of why not."""
-        if self.refused is None:
-            try:
-                left = memoryview(data).cast("B")
-                while len(left):
-                    left = left[super().write(left) or 0:]
-            except OSError as error:
-                self.refused = error
-        return memoryview(data).nbytes
-
-    def check(self) -> None:
-        """Raises what a write was refused with."""
-        if self.refused is not None:
-            raise self.refused
-
-
-@contextmanager
-def _hdf5(path: Path, mode: str) -> Iterator[tuple[h5py.File, _Disk]]:
-    """A new ("w") or existing ("r+") HDF5 file that can be closed on a full disk too; its errors come at the end, or from `check`."""
-    with _Disk(path, "w+" if mode == "w" else "r+") as disk:
-        try:
-            with h5py.File(disk, mode) as root:
-                yield root, disk
-        finally:
-            disk.check()
-
-
 def _write(path: Path, index: Index, table: ImageTable) -> None:
-    with _hdf5(path, "w") as (root, disk):
+    with hdf5(path, "w") as (root, disk):
         root.attrs.update(_about(index))
         _put_images(root, index, table)
         for name in index.order:
@@ -125,7 +84,7 @@ def _seal(path: Path) -> None:
         content = content_sha256(index)
     finally:
         index.close()
-    with _hdf5(path, "r+") as (root, _):
+    with hdf5(path, "r+") as (root, _):
         found = check.walk(root, path)
         root.attrs["content_sha256"] = content
         if layout := check.layout_sha256(found):
@@ -139,12 +98,12 @@ def _put_images(root: h5py.File, index: Index, table: ImageTable) -> None:
     if count:
         keys[...] = np.array(table.keys, dtype=object)
     keys.make_scale("image")
-    _marker(root, "hash", 32)
-    _fill(root, "sha256", table.sha256, ("image", "hash"))
-    _marker(root, "beginning", check.KEY_BYTES)
-    _fill(root, "key_sha256", check.key_digests(table.keys), ("image", "beginning"))
+    marker(root, "hash", 32)
+    fill(root, "sha256", table.sha256, ("image", "hash"))
+    marker(root, "beginning", check.KEY_BYTES)
+    fill(root, "key_sha256", check.key_digests(table.keys), ("image", "beginning"))
     for name in ("label", "target", "prediction", "probability"):
-        _fill(root, name, getattr(table, name), ("image",))
+        fill(root, name, getattr(table, name), ("image",))
     if index.thumbnails:
         _put_thumbnails(root.create_group("images"), index)
 
@@ -153,13 +112,13 @@ def _put_thumbnails(group: h5py.Group, index: Index) -> None:
     """Each in the upper left corner of an array large enough for all, one chunk a picture."""
     keys = sorted(index.thumbnails, key=lambda key: index.row[key])
     sizes = np.array([read_thumbnail(index, key).shape[:2] for key in keys], "<i4")
-    _scale(group, "row", np.array([index.row[key] for key in keys], "<i4"))
+    scale(group, "row", np.array([index.row[key] for key in keys], "<i4"))
     for name, length in (("y", sizes[:, 0].max()), ("x", sizes[:, 1].max()), ("rgb", 3)):
-        _marker(group, name, int(length))
+        marker(group, name, int(length))
     for name, values in (("height", sizes[:, 0]), ("width", sizes[:, 1])):
-        _fill(group, name, values, ("row",))
+        fill(group, name, values, ("row",))
     shape = (len(keys), *sizes.max(0).tolist(), 3)
-    pictures = _create(group, "thumbnail", shape, "|u1", ("row", "y", "x", "rgb"), most=1)
+    pictures = create_dataset(group, "thumbnail", shape, "|u1", ("row", "y", "x", "rgb"), most=1)
     for place, key in enumerate(keys):
         padded = np.zeros(shape[1:], np.uint8)
         padded[:sizes[place, 0], :sizes[place, 1]] = read_thumbnail(index, key)
@@ -170,21 +129,21 @@ def _put_answers(root: h5py.File, answers: Answers, images: int) -> None:
     """One group: scales first, then every column in blocks of rows, so that memory does not grow with the run."""
     head = answers.head
     group = put_head(root, head)
-    _scale(group, "area", head.areas)
+    scale(group, "area", head.areas)
     if len(head.fill_values):
         for name, count in {"channel": len(head.fill_values), head.entry: head.entries}.items():
-            _scale(group, name, np.arange(count, dtype="<i4"))
-        _fill(group, "fill_values", head.fill_values, ("channel",))
+            scale(group, name, np.arange(count, dtype="<i4"))
+        fill(group, "fill_values", head.fill_values, ("channel",))
     if head.entry == "group":
-        _fill(group, "groups", head.groups, ("channel",))
+        fill(group, "groups", head.groups, ("channel",))
     for name in sorted({dim for column in head.columns for dim in column.dims} - {"area", "channel", ENTRY}):
-        _marker(group, name, head.sizes[name])
+        marker(group, name, head.sizes[name])
     rows = np.arange(images) if head.rows == "image" else answers.rows()
     if head.rows == "class":
-        _scale(group, "class", rows.astype("<i4"))
+        scale(group, "class", rows.astype("<i4"))
     _put_columns(group, answers, answers.pieces, head.columns, rows, head.rows)
     if len(kept := answers.energy_rows()):
-        _scale(group, "energy_row", kept.astype("<i4"))
+        scale(group, "energy_row", kept.astype("<i4"))
         _put_columns(group, answers, answers.energy, (energy_column(),), kept, "energy_row")
 
 
@@ -194,7 +153,7 @@ def _put_columns(group: h5py.Group, answers: Answers, pieces: Sequence[Any], wan
     for column in wanted:
         dtype = h5py.string_dtype() if column.dtype == TEXT else column.dtype
         most = 64 if column.packed or len(column.dims) > 1 else BLOCK
-        made[column.name] = _create(group, column.name, head.shape(column, len(rows)), dtype, (axis, *head.dims(column)), most=most)
+        made[column.name] = create_dataset(group, column.name, head.shape(column, len(rows)), dtype, (axis, *head.dims(column)), most=most)
         made[column.name].attrs.update(_meaning(column, head.entries))
     step = block_rows(wanted, head)
     for start in range(0, len(rows), step):
@@ -215,41 +174,3 @@ def _meaning(column: Column, entries: int) -> Mapping[str, Any]:
     if column.field == "smallest_area":
         meaning["flag"] = f"-1 level not reached, 0 the empty set reaches, {NOT_RUN} not run"
     return meaning
-
-
-def _create(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, dims: tuple[str, ...], most: int = BLOCK) -> h5py.Dataset:
-    """A dataset with its dimensions named; in checksummed chunks unless there is nothing to hold."""
-    text = h5py.check_string_dtype(dtype) is not None if isinstance(dtype, np.dtype) else False
-    rest = int(np.prod(shape[1:])) * (16 if text else np.dtype(dtype).itemsize)
-    how: dict[str, Any] = {}
-    if rest and shape[0]:
-        rows = max(1, min(most, CHUNK_BYTES // rest, 1 << (shape[0] - 1).bit_length()))
-        how = {"chunks": (1 << (rows.bit_length() - 1), *shape[1:])}
-        how["maxshape"] = (None if dims[0] == "image" else max(shape[0], how["chunks"][0]), *shape[1:])
-        how |= {} if text else {**_FILTERS, "shuffle": np.dtype(dtype).itemsize != 1}
-    made = group.create_dataset(name, shape, dtype, **how)
-    _attach(made, dims)
-    return made
-
-
-def _fill(group: h5py.Group, name: str, values: np.ndarray, dims: tuple[str, ...]) -> None:
-    made = _create(group, name, values.shape, values.dtype, dims)
-    if values.size:
-        made[...] = values
-    if values.dtype.kind == "f":
-        made.attrs["_FillValue"] = np.array(np.nan, values.dtype)[()]
-
-
-def _scale(group: h5py.Group, name: str, values: np.ndarray) -> None:
-    how = {"chunks": values.shape, "fletcher32": True} if values.size else {}
-    group.create_dataset(name, data=values, **how).make_scale(name)
-
-
-def _marker(group: h5py.Group, name: str, length: int) -> None:
-    """A dimension without coordinate, in netCDF's words."""
-    group.create_dataset(name, (length,), ">f4").make_scale(f"This is a netCDF dimension but not a netCDF variable.{length:10d}")
-
-
-def _attach(made: h5py.Dataset, dims: tuple[str, ...]) -> None:
-    for axis, name in enumerate(dims):
-        made.dims[axis].attach_scale(made.file["image"] if name == "image" else made.parent[name])

@@ -1,0 +1,98 @@
+"""netCDF's words in plain h5py: dimensions named, data in checksummed chunks; and a file that a full disk cannot crash."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from chanattr.store.source import BLOCK
+
+CHUNK_BYTES = 2**20
+_FILTERS: dict[str, Any] = {"compression": "gzip", "compression_opts": 4, "fletcher32": True}
+
+
+class Disk(io.FileIO):
+    """A file whose refused writes are remembered, not raised: HDF5 cannot close a file after one, and crashes later.
+
+    Attributes:
+        refused: the first error.
+    """
+
+    refused: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Writes all of it, or takes note of why not."""
+        if self.refused is None:
+            try:
+                left = memoryview(data).cast("B")
+                while len(left):
+                    left = left[super().write(left) or 0:]
+            except OSError as error:
+                self.refused = error
+        return memoryview(data).nbytes
+
+    def check(self) -> None:
+        """Raises what a write was refused with."""
+        if self.refused is not None:
+            raise self.refused
+
+
+@contextmanager
+def hdf5(path: Path, mode: str) -> Iterator[tuple[h5py.File, Disk]]:
+    """A new ("w") or existing ("r+") HDF5 file that can be closed on a full disk too; its errors come at the end, or from `check`."""
+    with Disk(path, "w+" if mode == "w" else "r+") as disk:
+        try:
+            with h5py.File(disk, mode) as root:
+                yield root, disk
+        finally:
+            disk.check()
+
+
+def create_dataset(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, dims: tuple[str, ...], *,
+                   most: int = BLOCK) -> h5py.Dataset:
+    """A dataset with its dimensions named; in checksummed chunks unless there is nothing to hold."""
+    text = h5py.check_string_dtype(dtype) is not None if isinstance(dtype, np.dtype) else False
+    rest = int(np.prod(shape[1:])) * (16 if text else np.dtype(dtype).itemsize)
+    how: dict[str, Any] = {}
+    if rest and shape[0]:
+        rows = max(1, min(most, CHUNK_BYTES // rest, 1 << (shape[0] - 1).bit_length()))
+        how = {"chunks": (1 << (rows.bit_length() - 1), *shape[1:])}
+        how["maxshape"] = (None if dims[0] == "image" else max(shape[0], how["chunks"][0]), *shape[1:])
+        how |= {} if text else {**_FILTERS, "shuffle": np.dtype(dtype).itemsize != 1}
+    made = group.create_dataset(name, shape, dtype, **how)
+    attach(made, dims)
+    return made
+
+
+def fill(group: h5py.Group, name: str, values: np.ndarray, dims: tuple[str, ...]) -> None:
+    """A dataset with its values; NaN is what is missing."""
+    made = create_dataset(group, name, values.shape, values.dtype, dims)
+    if values.size:
+        made[...] = values
+    if values.dtype.kind == "f":
+        made.attrs["_FillValue"] = np.array(np.nan, values.dtype)[()]
+
+
+def scale(group: h5py.Group, name: str, values: np.ndarray) -> None:
+    """A dimension with its coordinate; texts have no checksum."""
+    how: dict[str, Any] = {"dtype": h5py.string_dtype()} if values.dtype == object else {}
+    if values.size and not how:
+        how = {"chunks": values.shape, "fletcher32": True}
+    group.create_dataset(name, data=values, **how).make_scale(name)
+
+
+def marker(group: h5py.Group, name: str, length: int) -> None:
+    """A dimension without coordinate, in netCDF's words."""
+    group.create_dataset(name, (length,), ">f4").make_scale(f"This is a netCDF dimension but not a netCDF variable.{length:10d}")
+
+
+def attach(made: h5py.Dataset, dims: tuple[str, ...]) -> None:
+    """Names the dimensions of a dataset: those of its group, images by the root."""
+    for axis, name in enumerate(dims):
+        made.dims[axis].attach_scale(made.file["image"] if name == "image" else made.parent[name])
