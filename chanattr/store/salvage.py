@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +18,8 @@ from chanattr.records import NOT_RUN, ClassAttribution, SpatialAttribution
 from chanattr.store import check
 from chanattr.store.index import by_group, check_column, check_columns, check_format, read_head
 from chanattr.store.layout import FOLDERS, TEXT, Column, Head, area_type, decode, energy_column
-from chanattr.store.parts import ImageRows, Place, list_parts
-from chanattr.store.run import Run, open_run
+from chanattr.store.parts import ImageRows, PartGone, Place, list_parts
+from chanattr.store.run import TRIES, Run, open_run
 from chanattr.store.source import BLOCK, Items, Source, block_rows, read_array, read_rows
 
 ASKED = ("asked", "asked_spatial")  # attributes that say whether a run came to its end
@@ -76,12 +77,21 @@ def survey(path: Path) -> Survey:
     Raises:
         StoreError: nothing there, or no run of chanattr.
     """
+    for _ in range(TRIES):
+        with contextlib.suppress(PartGone):  # by a merge of whoever writes it: looked at again
+            return _survey(path)
+    raise StoreError(f"{path} is merged again and again while it is read; expected it to be still for a second; try again")
+
+
+def _survey(path: Path) -> Survey:
     work = _through(path, _Work())
     content = ""
     if not work.faults:
         try:
             with open_run(path) as run:
                 content = run.check()
+        except PartGone:
+            raise
         except StoreError as error:
             work.faults.append(str(error))
     return Survey(faults=tuple(work.faults), images=len(work.images), kept=dict(work.kept), content_sha256=content)
@@ -122,6 +132,8 @@ def _through(path: Path, work: _Work) -> _Work:
             with source.open() as root:
                 settings = str(root.attrs.get("settings", settings))
                 _source(root, source, work, whole=True)
+        except PartGone:
+            raise
         except StoreError as error:
             work.faults.append(str(error))
     _settings(settings, work)

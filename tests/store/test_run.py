@@ -562,6 +562,19 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(path: Path, monkeypatch
         open_run(path, "a")
 
 
+def test_a_file_system_without_locks_is_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_all(path, count=2)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("chanattr.store.lock.fcntl.flock", refuse)
+    with pytest.raises(StoreError, match=r"run.h5.lock cannot be locked \(No locks available\); expected a file system with locks; put"):
+        open_run(path, "a")
+    with open_run(path) as run:  # reading needs none
+        assert run.check()
+
+
 def test_reading_changes_nothing(path: Path) -> None:
     run = open_run(path, "a")
     run.write(images(0, 2))

@@ -16,6 +16,7 @@ from chanattr.errors import StoreError
 from chanattr.records import ClassAttribution
 from chanattr.store import open_run
 from chanattr.store.salvage import repair, survey
+from chanattr.store.source import Source
 from tests.store.make import AREAS, CHANNELS, classes, images, table
 
 LAYER = "features.10"
@@ -187,6 +188,23 @@ def test_a_damaged_part_costs_itself(path: Path) -> None:
     assert repair(path, path.with_name("new.h5")).kept[GROUP] == COUNT + 2
     with open_run(path.with_name("new.h5")) as new:
         assert equal(new.per_image(LAYER)[[-2, -1]], images(COUNT + 2, COUNT + 4))
+
+
+def test_a_merge_meanwhile_is_no_fault(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = open_run(path, "a")
+    run.write(images(COUNT, COUNT + 2))
+    plain = Source.open
+    waiting = [run]
+
+    def merged_first(self: Source) -> Any:
+        if self.part is not None and waiting:
+            waiting.pop().close()
+        return plain(self)
+
+    monkeypatch.setattr(Source, "open", merged_first)
+    found = survey(path)
+    assert found.faults == ()
+    assert found.kept[GROUP] == COUNT + 2
 
 
 def test_hostile_objects_are_passed_over_unread(path: Path) -> None:
