@@ -152,7 +152,7 @@ def default_batch_size(model: nn.Module) -> int:
 def planned(asked: Asked, family: Channels | Groups, images: int) -> int:
     """Evaluations of all images, roughly: of the search's steps at every area, without refinements."""
     search: Search = family.resolve(asked.search if asked.search is not None else ExactSearch())
-    steps = search.relaxed_steps + search.binary_steps if isinstance(search, ExactSearch) else search.steps
+    steps = search.starts * (search.relaxed_steps + search.binary_steps) if isinstance(search, ExactSearch) else search.steps
     return images * max(1, len(check_areas(asked.areas, family.size, family.unit))) * int(steps)
 
 

@@ -23,6 +23,7 @@ from chanattr.settings import ExactSearch, Settings
 
 NEAR, NEAR_SHARE = 0.005, 0.05  # a* is refined until its bracket is no wider than this share of the picture, or of itself
 SHIFTS = 8  # views by jitter, taken in turn
+COARSER = 1.5  # smoothing of the next start, where there are several
 WARM = 0.5  # of the schedule is passed over by a warm start
 
 
@@ -85,7 +86,9 @@ class Asking(NamedTuple):
     def spent(self) -> float:
         """Evaluations of one mask on the grid."""
         search = self.ready.settings.search
-        steps = search.relaxed_steps + search.binary_steps / FORWARDS if isinstance(search, ExactSearch) else search.steps
+        steps = search.starts * search.relaxed_steps + search.binary_steps / FORWARDS if isinstance(search, ExactSearch) else search.steps
+        if isinstance(search, ExactSearch) and search.starts > 1:
+            steps += search.starts * (1 + self.ready.settings.flip) / FORWARDS
         return float(images_per_evaluation(self.ready.settings.game) * steps)
 
     def views(self) -> list[Score]:
@@ -106,9 +109,19 @@ class Asking(NamedTuple):
         family, search = self.ready.family, self.ready.settings.search
         if not isinstance(search, ExactSearch):
             return family.finish(penalised(self.views(), family, areas, rows, search))
-        steps = search.relaxed_steps if start is None else search.refine_steps
-        values, _ = ascend(self.views(), family, areas, rows, search, steps=steps, start=start)
-        return family.finish(values, areas)
+        if start is not None:
+            return family.finish(ascend(self.views(), family, areas, rows, search, steps=search.refine_steps, start=start)[0], areas)
+        coarser = [dataclasses.replace(search, smoothing=search.smoothing * COARSER**number) for number in range(search.starts)]
+        ends = [ascend(self.views(), family, areas, rows, one, steps=one.relaxed_steps)[0] for one in coarser]
+        tried = torch.stack([family.finish(values, areas) for values in ends])
+        return tried[0] if search.starts == 1 else tried[self._best(tried, rows), torch.arange(len(rows), device=rows.device)]
+
+    def _best(self, tried: Float[Tensor, "S P 1024"], rows: Int[Tensor, "P"]) -> Int[Tensor, "P"]:
+        """Which of several starts scores best for each pair, over the views."""
+        masks = [self.ready.family.masks(codes) for codes in tried]
+        seen = [self.score, self.score.seen(flipped)] if self.ready.settings.flip else [self.score]
+        scores = torch.stack([torch.stack([self.judge(score, one, rows)[0] for score in seen]).mean(0) for one in masks])
+        return (-scores if self.ready.settings.game == "delete" else scores).argmax(0)
 
     def figures(self, codes: Float[Tensor, "P 1024"], rows: Int[Tensor, "P"]) -> Figures:
         """What is reported of codes, in float32 by the definition."""

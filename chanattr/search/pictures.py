@@ -22,7 +22,7 @@ TRIES, LAST_TRIES, CORRECTIONS = 8, 16, 3  # of the shift that gives the area: i
 LEVELS = 255  # steps of a stored code
 AT_ONCE = 16  # masks made together at full sampling
 PICTURE_EXACT = ExactSearch(relaxed_steps=80, binary_steps=1, anneal=0.5, relaxed_rate=0.01, momentum=0.9, memory=0.0, exchange=0.0,
-                            exploration=0.0, refine_steps=10, smoothing=4.0)
+                            exploration=0.0, refine_steps=10, smoothing=4.0, starts=1)
 PICTURE_PENALTY = PenaltySearch(steps=800, learning_rate=0.01, penalty=300.0, ramp=0, momentum=0.9, dampening=0.9, start=1.0,
                                 reduction="mean", growth=1.0035)
 

@@ -152,6 +152,11 @@ def add(index: Index, source: Source, *, sealed: bool = True) -> None:
 
 
 def check_format(about: Mapping[str, Any], source: Source) -> None:
+    """Refuses what is no run, or one of a format that this version does not read.
+
+    Raises:
+        StoreError: so.
+    """
     expected = FORMAT if source.part is None else PART_FORMAT
     if about.get("format") != expected:
         raise StoreError(f"{source.path} is an HDF5 file, but not a run of chanattr (format {about.get('format')!r}); expected "
@@ -275,11 +280,21 @@ def _short(value: Any) -> str:
 
 
 def check_columns(head: Head, group: Items, rows: int) -> None:
+    """Refuses answers whose arrays are not what their question says.
+
+    Raises:
+        ValueError: so.
+    """
     for column in head.columns:
         check_column(head, group, column, rows)
 
 
 def check_column(head: Head, group: Items, column: Column, rows: int) -> None:
+    """Refuses an array of another type or shape than its question says.
+
+    Raises:
+        ValueError: so.
+    """
     item = group[column.name]
     right = h5py.check_string_dtype(item.dtype) is not None if column.dtype == TEXT else item.dtype.str == column.dtype
     if not right or item.shape != head.shape(column, rows):

@@ -226,6 +226,19 @@ def test_the_papers_search_is_beside_ours(bright: Tensor) -> None:
     assert found.evaluations.tolist() == [40, 40]
 
 
+@pytest.mark.parametrize("game", ["preserve", "delete"])
+def test_of_several_starts_the_best_is_kept(game: str, bright: Tensor) -> None:
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Conv2d(3, 8, 7, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 81, 4))
+    asked = {"targets": [1, 2], "areas": (0.05, 0.15), "refine": False, "game": game}
+    searches = [ca.ExactSearch(relaxed_steps=12, smoothing=4.0), ca.ExactSearch(relaxed_steps=12, smoothing=6.0)]
+    apart = np.stack([ca.spatial(net, bright, **asked, search=search).view_scores for search in searches])
+    both = ca.spatial(net, bright, **asked, search=ca.ExactSearch(relaxed_steps=12, starts=2))
+    assert not np.allclose(apart[0], apart[1])
+    assert both.view_scores == pytest.approx(apart.min(0) if game == "delete" else apart.max(0), abs=1e-5)
+    assert both.evaluations.tolist() == pytest.approx([2 * (24 + 5 / 3)] * 2)
+
+
 def test_a_reward_of_ones_own(bright: Tensor) -> None:
     net = Sees(region_of(8, 36))
     named = ca.spatial(net, bright, targets=[1, 1], areas=(0.1,), search=DRAFT, reward="contrastive")

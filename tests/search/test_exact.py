@@ -353,3 +353,15 @@ def test_what_the_definition_does_not_confirm_is_searched_on() -> None:
     found = search_until(score, [4], [1], nothing)
     assert torch.equal(found.masks, whole.masks)
     assert len(score.calls) == 14
+
+
+def test_of_several_starts_the_best_is_kept_and_all_are_paid_for() -> None:
+    score, family, areas, rows = Rows(channels=80), Uncounted(80), torch.tensor([9, 15, 30]), torch.arange(3)
+    settings = ExactSearch(relaxed_steps=1, binary_steps=6, exploration=1.0, exchange=0.3)
+    apart = [exact(score, family, areas, rows, settings, seed=seed) for seed in (4, 5, 6)]
+    both = exact(score, family, areas, rows, dataclasses.replace(settings, starts=3), seed=4)
+    rewards = torch.stack([one.rewards for one in apart])
+    assert rewards.std(0).max() > 0  # the starts differ
+    assert torch.equal(both.rewards, rewards.amax(0))
+    assert torch.allclose(score.value(both.masks.float(), rows), both.rewards, atol=1e-6)
+    assert torch.equal(both.evaluations, sum(one.evaluations for one in apart))
