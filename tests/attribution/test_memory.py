@@ -47,6 +47,9 @@ class Small:
             raise torch.OutOfMemoryError(f"out of memory: {len(rows)} do not fit")
         return self.inner.logits(stem, masks, rows, fill)
 
+    def logits_from(self, stem: Stem, activation: Tensor, rows: Tensor) -> Tensor:
+        return self.inner.logits_from(stem, activation, rows)
+
 
 def answered(room: int, batch_size: int = 32) -> tuple[ImageAttribution, list[int]]:
     model, x = seeded(Plain), images(5)
