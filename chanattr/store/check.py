@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,28 @@ LAYOUTS = {h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED}
 LIBRARY = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "DIMENSION_LABELS", "_Netcdf4Dimid", "_Netcdf4Coordinates",
            "_NCProperties", "_nc3_strict"}
 READING = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError, EOFError, SystemError)
+
+
+def check_heaps(data: bytes | mmap.mmap, path: Path) -> None:
+    """Refuses collections of texts in which HDF5 would go round for ever: an object of no size, or one that ends outside.
+
+    Source: HDF5 File Format Specification, III.E, "Disk Format: Level 1E - Global Heap".
+
+    Raises:
+        StoreError: there is one.
+    """
+    place = -1
+    while (place := data.find(b"GCOL\1\0\0\0", place + 1)) >= 0:
+        size = int.from_bytes(data[place + 8:place + 16], "little")
+        if not 16 < size <= len(data) - place:
+            continue  # by chance in other data; HDF5 itself refuses a heap that is larger than the file
+        at, end = place + 16, place + size
+        while at + 16 <= end:
+            number, length = int.from_bytes(data[at:at + 2], "little"), int.from_bytes(data[at + 8:at + 16], "little")
+            step = 16 + -(-length // 8) * 8 if number else length
+            if step < 16 or at + step > end:
+                raise refusal(path, f"a heap of texts at byte {place} is damaged")
+            at += step
 
 
 @contextmanager
@@ -143,9 +166,11 @@ def _check_dataset(item: h5py.Dataset, where: str) -> None:
     made = item.id.get_create_plist()
     if made.get_layout() not in LAYOUTS or made.get_external_count():
         raise Odd(f"{where} keeps its data in another file")
-    filters = {made.get_filter(i)[0] for i in range(made.get_nfilters())}
-    if not filters <= FILTERS:
+    filters = {code: values for code, _, values, _ in map(made.get_filter, range(made.get_nfilters()))}
+    if not filters.keys() <= FILTERS:
         raise Odd(f"{where} uses the filters {sorted(filters)}")
+    if filters.get(h5py.h5z.FILTER_SHUFFLE, (item.dtype.itemsize,)) != (item.dtype.itemsize,):
+        raise Odd(f"{where} is shuffled by {filters[h5py.h5z.FILTER_SHUFFLE]} bytes")
     if item.shape is None or not _plain(item.dtype):
         raise Odd(f"{where} has the type {item.dtype}")
     if item.chunks and np.prod(item.chunks, dtype=float) * item.dtype.itemsize > MAX_CHUNK:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,8 +33,10 @@ class Source:
         if part is None:
             with check.readable(path):
                 # With HDF5's default locking: another choice fails where this process has the file open by other means.
-                self._file = h5py.File(path, "r")
                 self.size = path.stat().st_size
+                with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                    check.check_heaps(data, path)
+                self._file = h5py.File(path, "r")
 
     @contextmanager
     def open(self) -> Iterator[h5py.File]:
@@ -44,6 +47,7 @@ class Source:
             else:
                 data = read_part(self.part)
                 self.size = len(data)
+                check.check_heaps(data, self.path)
                 with opened(data) as root:
                     yield root
 

@@ -287,6 +287,27 @@ def test_a_million_empty_keys_are_not_all_read(path: Path) -> None:
         open_run(path)
 
 
+def test_a_heap_that_hdf5_would_read_for_ever_is_refused(path: Path, whole: bytes) -> None:
+    """An object of no size: HDF5 looks for the next one in the same place again."""
+    at = whole.index(b"GCOL") + 16
+    last = at
+    while int.from_bytes(whole[last:last + 2], "little"):
+        last += 16 + -(-int.from_bytes(whole[last + 8:last + 16], "little") // 8) * 8
+    for place, words in ((last + 8, bytes(8)), (at + 8, b"\xff" * 8), (at, bytes(16))):
+        path.write_bytes(whole[:place] + words + whole[place + len(words):])
+        with pytest.raises(StoreError, match=r"a heap of texts at byte \d+ is damaged"):
+            open_run(path)
+
+
+def test_a_filter_with_another_parameter_is_refused(path: Path, whole: bytes) -> None:
+    """It would put the bytes of numbers together otherwise, behind every checksum."""
+    shuffled = b"shuffle\0\4\0\0\0"
+    assert shuffled in whole
+    path.write_bytes(whole.replace(shuffled, b"shuffle\0\2\0\0\0", 1))
+    with pytest.raises(StoreError, match=r"is shuffled by \(2,\) bytes"):
+        open_run(path)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_what_is_no_plain_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "run.h5"
