@@ -49,7 +49,7 @@ TABLE: dict[str, tuple[Row, str]] = {
     "a device without numbers": (lambda s, t: attribute(s, "-o", t / "r.h5", "--device", "meta"), "--device meta cannot be used"),
     "a negative batch size": (lambda s, t: attribute(s, "-o", t / "r.h5", "--batch-size", "-1"), "'--batch-size': -1 is not in the range"),
     "batch size 0": (lambda s, t: attribute(s, "-o", t / "r.h5", "--batch-size", "0"), "'--batch-size': 0 is not in the range"),
-    "negative workers": (lambda s, t: attribute(s, "-o", t / "r.h5", "--workers", "-1"), "'--workers': -1 is not in the range"),
+    "negative workers": (lambda s, t: attribute(s, "-o", t / "r.h5", "--workers", "-1"), "workers='-1'; expected a whole number of processes from 0"),
     "a seed that is no number": (lambda s, t: attribute(s, "-o", t / "r.h5", "--seed", "x"),
                                  "'--seed': 'x' is not a valid integer; expected words as '.*attribute --help' lists them; look there"),
     "a class folder past the classes": (lambda s, t: _numbered(s, t), "has the class 150, but the model has 4 classes; expected 0 to 3"),
