@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import re
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,7 @@ LAYOUTS = {h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED}
 # Written by the libraries for their own use: references between datasets, never read here.
 LIBRARY = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "DIMENSION_LABELS", "_Netcdf4Dimid", "_Netcdf4Coordinates",
            "_NCProperties", "_nc3_strict"}
+_HEAP_OBJECT = struct.Struct("<H6xQ")  # number and size
 READING = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError, EOFError, SystemError)
 
 
@@ -40,15 +43,15 @@ def check_heaps(data: bytes | mmap.mmap, path: Path) -> None:
     Raises:
         StoreError: there is one.
     """
-    place = -1
-    while (place := data.find(b"GCOL\1\0\0\0", place + 1)) >= 0:
+    for found in re.finditer(rb"GCOL\x01\0\0\0", data):
+        place = found.start()
         size = int.from_bytes(data[place + 8:place + 16], "little")
         if not 16 < size <= len(data) - place:
             continue  # by chance in other data; HDF5 itself refuses a heap that is larger than the file
         at, end = place + 16, place + size
         while at + 16 <= end:
-            number, length = int.from_bytes(data[at:at + 2], "little"), int.from_bytes(data[at + 8:at + 16], "little")
-            step = 16 + -(-length // 8) * 8 if number else length
+            number, length = _HEAP_OBJECT.unpack_from(data, at)
+            step = 16 + (length + 7 & -8) if number else length
             if step < 16 or at + step > end:
                 raise refusal(path, f"a heap of texts at byte {place} is damaged")
             at += step

@@ -197,7 +197,13 @@ def _add_images(index: Index, source: Source, groups: Mapping[str, Items]) -> np
     if len(set(keys)) < len(keys):
         raise ValueError("a key is there twice")
     sha256, label = read_array(root, "sha256", "|u1", (len(keys), 32)), read_array(root, "label", "<i4", (len(keys),))
-    rows = [index.add_image(key, bytes(digest), int(number)) for key, digest, number in zip(keys, sha256, label, strict=True)]
+    if index.keys:
+        rows = [index.add_image(key, bytes(digest), int(number)) for key, digest, number in zip(keys, sha256, label, strict=True)]
+    else:  # as of a large file: all at once
+        data = sha256.tobytes()
+        rows = list(range(len(keys)))
+        index.keys, index.sha256, index.label = keys, [data[32 * row:32 * row + 32] for row in rows], label.tolist()
+        index.row = dict(zip(keys, rows, strict=True))
     if "/images" in groups:
         kept = read_places(groups["/images"]["row"], len(keys))
         index.thumbnails.update({keys[row]: (source, place) for place, row in enumerate(kept)})
