@@ -12,7 +12,7 @@ from chanattr.images import ImageLoader, image_loader
 from chanattr.network.zoo import LoadedModel, load_model
 from chanattr.pictures.pixels import Pixels, pixels_of
 from chanattr.pictures.settings import PictureSettings
-from chanattr.store import Run
+from chanattr.store import Run, open_run
 
 SETTINGS = ("steps", "parametrisation", "seed")
 
@@ -40,6 +40,12 @@ def ready(run: Run, options: dict[str, Any]) -> Ready:
         return Ready(loaded, None, pixels_of(loaded.preprocess))
     loader = image_loader(list(images), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids)
     return Ready(loaded, loader, pixels_of(loaded.preprocess))
+
+
+def opened(file: Path, store: bool) -> Run:
+    """A run that is there, open to keep what is made, or to read alone."""
+    open_run(file).close()  # else one would be made
+    return open_run(file, "a" if store else "r")
 
 
 def settings_of(options: dict[str, Any], **more: Any) -> PictureSettings:

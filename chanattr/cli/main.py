@@ -34,6 +34,7 @@ def picture_options(command: Any) -> Any:
             click.option("--parametrisation", help="fourier, pixel, or magnitude (MaCo). [default: fourier]"),
             click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random choice."),
             click.option("--channel-axis", "axis", type=int, help="As given to attribute."),
+            click.option("--store/--no-store", default=True, show_default=True, help="Keep what is made in RUN; what is there is read."),
             click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
             click.option("--json", "as_json", is_flag=True, help="For programs."))):
         command = option(command)

@@ -11,6 +11,7 @@ import numpy as np
 from chanattr.records import ClassAttribution, ImageAttribution
 
 TERMINAL = 80  # columns: what most terminals have
+PICTURES = {"channels": "of channels", "examples": "with dataset examples", "inversions": "inversions"}
 TOP = 5  # channels shown of a class
 
 
@@ -84,6 +85,8 @@ def run_text(run: Any) -> str:
             if run.has_classes(layer, label):
                 lines.append(class_table(found, run.per_class(layer, label), labels))
                 tables = True
+    for layer, kinds in summary["pictures"].items():
+        lines += ["", f"{layer}: pictures kept: " + ", ".join(f"{number} {PICTURES[kind]}" for kind, number in sorted(kinds.items()))]
     return "\n".join([*lines, "", legend()] if tables else lines)
 
 

@@ -9,18 +9,17 @@ from typing import Any
 
 import click
 
-from chanattr.cli.made import class_of, file_of, named, ready, reward_again, settings_of
+from chanattr.cli.made import class_of, file_of, named, opened, ready, reward_again, settings_of
 from chanattr.cli.text import table
 from chanattr.pictures.records import NONE, ChannelImages, Examples
 from chanattr.pictures.sheet import SheetRow, contact_sheet, save_png
 from chanattr.runs.pictures import Channels, visualise_run
-from chanattr.store import open_run
 
 
 def run_visualise(file: Path, options: dict[str, Any]) -> None:
     """Makes, writes and prints."""
     settings = settings_of(options, diversity=options["diversity"])
-    with open_run(file) as run:
+    with opened(file, options["store"]) as run:
         have = ready(run, options)
         names = have.loaded.class_names
         target, against = (None if words is None else class_of(words, names) for words in (options["target"], options["against"]))

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from chanattr.errors import InputError
 from chanattr.network.outputs import device_of
 from chanattr.network.weights import model_sha256
-from chanattr.pictures.channels import class_weights, visualise
-from chanattr.pictures.examples import examples
-from chanattr.pictures.inversion import invert
+from chanattr.pictures.channels import class_weights
 from chanattr.pictures.pixels import Pixels
 from chanattr.pictures.records import ChannelImages, Examples, Inversion
 from chanattr.pictures.settings import PictureSettings
 from chanattr.progress import Progress
 from chanattr.records import ImageAttribution
+from chanattr.runs.making import Maker
 from chanattr.runs.shards import as_shard
 from chanattr.search.objective import Reward
 from chanattr.settings import STEPS, check_number
@@ -47,10 +46,12 @@ def invert_run(run: Run, model: nn.Module, loader: Iterable[Any], *, pixels: Pix
                progress: Progress = True) -> dict[str, Inverted]:
     """Inversions of the whole and of the masked activation of some images of a run, by layer.
 
+    What the run file has of them is read from it; what is missing is made, and written into it where it is open for writing.
+
     Args:
-        run: open; only read.
+        run: open; "a" keeps what is made, "r" does not.
         model: that the answers are of.
-        loader: of the pictures, as for `attribute`.
+        loader: of the pictures, as for `attribute`; gone through only where an inversion is missing.
         pixels: what the model's preprocessing does.
         layers: of the run; None is all that have answers under the label.
         label: under which the answers lie.
@@ -64,16 +65,22 @@ def invert_run(run: Run, model: nn.Module, loader: Iterable[Any], *, pixels: Pix
         StoreError: no such answers.
     """
     names = list(layers) if layers is not None else [layer for layer in run.layers if label in run.labels(layer)]
-    check_run_model(run, model)
+    maker = Maker(run, model, check_run_model(run, model), pixels, score, channel_axis, progress)
     chosen = choose_keys(run, names, label, keys, limit)
-    images = images_of(loader, chosen).to(device_of(model))
+    read: dict[str, Tensor] = {}
+
+    def images(some: Sequence[str]) -> Tensor:
+        if not read:
+            read.update(zip(chosen, images_of(loader, chosen).to(device_of(model)), strict=True))
+        return torch.stack([read[key] for key in some])
+
     made = {}
     for name in names:
         found = run.per_image(name, label, rows=chosen)
-        masks = np.stack([found.channel_mask(row, area) for row in range(len(found))])
-        options: dict[str, Any] = {"pixels": pixels, "targets": found.targets.tolist(), "keys": chosen, "settings": settings,
-                                   "score": score, "channel_axis": channel_axis, "progress": progress}
-        made[name] = Inverted(invert(model, images, name, **options), invert(model, images, name, mask=masks, **options))
+        masks = np.stack([found.channel_mask(row, area) for row in range(len(found))]).astype(np.float32)
+        whole, masked = (maker.inversions(name, chosen, kept, found.targets.tolist(), settings, images)
+                         for kept in (np.ones_like(masks), masks))
+        made[name] = Inverted(whole, masked)
     return made
 
 
@@ -83,8 +90,10 @@ def visualise_run(run: Run, model: nn.Module, loader: Iterable[Any] | None, *, p
                   score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, progress: Progress = True) -> Channels:
     """Pictures of channels of a run's layer: those given, a class's, or those that most a* sets have; and their examples.
 
+    What the run file has of them is read from it; what is missing is made, and written into it where it is open for writing.
+
     Args:
-        run: open; only read.
+        run: open; "a" keeps what is made, "r" does not.
         model: that the answers are of.
         loader: of the pictures, as for `attribute`; None gives no examples.
         pixels: what the model's preprocessing does.
@@ -103,7 +112,7 @@ def visualise_run(run: Run, model: nn.Module, loader: Iterable[Any] | None, *, p
         InputError: another model, no such channels or class, or none of the run's images in the loader.
         StoreError: no such answers.
     """
-    check_run_model(run, model)
+    maker = Maker(run, model, check_run_model(run, model), pixels, score, channel_axis, progress)
     for name, number in {"top": top, "shown": shown}.items():
         check_number(f"{name}={number!r}", number, STEPS)
     if against is not None and target is None:
@@ -112,38 +121,56 @@ def visualise_run(run: Run, model: nn.Module, loader: Iterable[Any] | None, *, p
     found = run.per_image(layer, label)
     rates = found.smallest_mask[:, found.groups].sum(0) if weights is None else weights[0]
     numbers = list(channels) or np.argsort(-rates, kind="stable")[:top].tolist()
-    options: dict[str, Any] = {"pixels": pixels, "count": count, "settings": settings, "score": score, "channel_axis": channel_axis,
-                               "progress": progress}
-    names = [f"class {target}" + (f" less class {against}" if against is not None else "")]
-    whole = None if weights is None else visualise(model, layer, weights, names=names, **options)
-    single = visualise(model, layer, numbers, **options)
-    if loader is None:
-        return Channels(whole, single, ())
-    return Channels(whole, single, _examples(model, loader, found, layer, numbers, pixels=pixels, count=shown, reward=reward, score=score,
-                                             channel_axis=channel_axis, progress=progress))
+    whole = None
+    if weights is not None:
+        name = f"class {target}" + (f" less class {against}" if against is not None else "")
+        whole = maker.channels(layer, [name], weights, count, settings)
+    if not all(0 <= number < len(found.groups) for number in numbers):
+        raise InputError(f"channels {str(numbers)[:80]} at {layer!r}; expected channel numbers from 0 to {len(found.groups) - 1}; "
+                         "'chanattr show' lists those of a* sets")
+    single = maker.channels(layer, [f"channel {number}" for number in numbers], np.eye(len(found.groups), dtype=np.float32)[numbers], count,
+                            settings)
+    return Channels(whole, single, () if loader is None else _examples(maker, loader, found, numbers, shown, reward))
 
 
-def _examples(model: nn.Module, loader: Iterable[Any], found: ImageAttribution, layer: str, numbers: list[int], *,
-              reward: Reward | None, **options: Any) -> tuple[Examples, ...]:
-    """Images that drive the channels, and those that need them."""
+def _examples(maker: Maker, loader: Iterable[Any], found: ImageAttribution, numbers: list[int], count: int,
+              reward: Reward | None) -> tuple[Examples, ...]:
+    """Images that drive the channels, and those that need them; of a loader that lists its keys only these, where nothing is missing."""
     rows = {key: row for row, key in enumerate(found.keys) if found.smallest_area[row] >= -1}
-    images, keys = _read(loader, rows)
-    images = images.to(device_of(model))
+    listed = getattr(loader, "keys", None)
+    known = None if not isinstance(listed, tuple) or getattr(loader, "bad", None) else listed
+    read: list[tuple[Tensor, list[str]]] = []
+
+    def images(keys: Sequence[str]) -> Tensor:
+        if not read:
+            read.append(_read(loader, dict.fromkeys(keys, 0)))
+            if list(keys) != read[0][1]:
+                gone = sorted(set(keys) - set(read[0][1]))
+                raise InputError(f"picture {(gone or list(keys))[0]!r} of the run cannot be read any more, or comes twice; expected every "
+                                 "picture that the loader lists; mend it, or take it out of the folder")
+        return read[0][0].to(device_of(maker.model))
+
+    keys = [key for key in known if key in rows] if known is not None else []
+    if not keys:
+        read.append(_read(loader, rows))
+        keys = read[0][1]
     own = found[[rows[key] for key in keys]]
-    return (examples(model, images, layer, numbers, keys=keys, **options),
-            examples(model, images, layer, numbers, kind="needed", found=own, reward=reward, **options))
+    return (maker.examples(found.layer, numbers, "driven", count, own, images),
+            maker.examples(found.layer, numbers, "needed", count, own, images, reward=reward))
 
 
-def check_run_model(run: Run, model: nn.Module) -> None:
-    """Refuses a model that the run's answers are not of.
+def check_run_model(run: Run, model: nn.Module) -> str:
+    """The digest of the model's weights; refuses one that the run's answers are not of.
 
     Raises:
         InputError: so.
     """
     known = run.attributes.get("model_sha256")
-    if known and known != model_sha256(model):
+    digest = model_sha256(model)
+    if known and known != digest:
         raise InputError(f"the answers in {run.path} are of another model ({run.attributes.get('model') or 'without a name'}) than the one "
                          "given; expected the same weights; pass the model and the weights that the run was made with")
+    return digest
 
 
 def choose_keys(run: Run, layers: Sequence[str], label: str, keys: Sequence[str] | None, limit: int) -> list[str]:

@@ -23,7 +23,7 @@ MAX_RATIO = 2000  # deflate cannot pack more than 1032 to 1, so an honest file s
 MAX_OPENED = 64 * 2**20  # and the size of the file: what is read whole on opening, so that a small file cannot fill the memory
 MAX_ARRAY = 2**16  # bytes of an attribute that is no single text
 # Datasets that are read whole; all others are read in blocks of rows.
-OPENED = {"image", "sha256", "label", "row", "area", "fill_values", "groups", "class", "smallest_area", "energy_row"}
+OPENED = {"image", "sha256", "label", "row", "area", "fill_values", "groups", "class", "smallest_area", "energy_row", "id"}
 KEY_BYTES = 8  # of a key's sha256 that a file keeps, so that a damaged key is told from the whole ones
 SLACK = 2**16  # what a small dataset may declare without having stored it: markers of dimensions hold no data
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}

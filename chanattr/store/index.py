@@ -29,6 +29,7 @@ from chanattr.store.layout import (
     energy_column,
 )
 from chanattr.store.parts import PartName
+from chanattr.store.picture_rows import Shelf, add_pictures, is_pictures
 from chanattr.store.source import Items, Piece, Source, gather, read_array, read_places
 
 Name = tuple[str, str]  # layer, label
@@ -68,6 +69,7 @@ class Index:
         row: of a key.
         thumbnails: source and place by key.
         answers: by record type, layer and label.
+        pictures: that were made, by the path of their group.
         order: layers and labels in the order of first writing.
         merged: number of the last part that the file holds; `last`: of the last part there is.
         content_sha256: as the file states it.
@@ -81,6 +83,7 @@ class Index:
     row: dict[str, int] = field(default_factory=dict)
     thumbnails: dict[str, tuple[Source, int]] = field(default_factory=dict)
     answers: dict[type, dict[Name, Answers]] = field(default_factory=lambda: {kind: {} for kind in FOLDERS})
+    pictures: Shelf = field(default_factory=dict)
     order: list[Name] = field(default_factory=list)
     file: Source | None = None
     merged: int = 0
@@ -147,6 +150,8 @@ def add(index: Index, source: Source, *, sealed: bool = True) -> None:
                  if where.startswith(f"/{folder}/") and where.count("/") == 3]
         for head in _in_order(about, heads):
             _add_answers(index, source, head, groups[f"/{head.path}"], rows)
+        for where in filter(is_pictures, groups):
+            add_pictures(index.pictures, source, where, found[where], groups[where])
     if source.part is not None:
         index.last = max(index.last, source.part.number)
 

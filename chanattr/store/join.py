@@ -12,11 +12,13 @@ from chanattr.errors import StoreError
 from chanattr.store.index import Answers, Index
 from chanattr.store.layout import FOLDERS, energy_column
 from chanattr.store.parts import ImageRows
+from chanattr.store.picture_rows import missing_from, read_stored
 from chanattr.store.run import Run, open_run
 from chanattr.store.source import BLOCK, block_rows, gather
 from chanattr.store.thumbnails import read_thumbnail
 
 ASKED = ("asked", "asked_spatial")  # attributes that say whether a run came to its end
+PICTURES = 64  # a part
 MEASURED = "evaluations"  # of the answers that one file has: not true of all together
 
 
@@ -41,6 +43,7 @@ def join_runs(paths: Sequence[Path], output: Path) -> dict[str, Any]:
                     for kind in FOLDERS:
                         if (layer, label) in index.answers[kind]:
                             _copy_answers(index, index.answers[kind][layer, label], target)
+                _copy_pictures(index, target)
         return target.summary()
 
 
@@ -106,3 +109,11 @@ def _copy_answers(index: Index, answers: Answers, target: Run) -> None:
         places = np.array([place for place, row in enumerate(block) if int(row) in kept], "<i4")
         energy = (places, gather(head, answers.energy, [energy_column()], block[places])["energy_by_area"]) if len(places) else None
         target.write_stored(images=_rows_of(index, block, thumbnails=False), head=head, data=data, energy=energy)
+
+
+def _copy_pictures(index: Index, target: Run) -> None:
+    """Pictures that the target has not."""
+    for where, pictures in index.pictures.items():
+        new = missing_from(target.index_for_copies.pictures, where, pictures)
+        for start in range(0, len(new), PICTURES):
+            target.write_stored(pictures=(pictures.head, read_stored(pictures, new[start:start + PICTURES])))

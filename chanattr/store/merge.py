@@ -21,6 +21,7 @@ from chanattr.store.index import Answers, Index, load
 from chanattr.store.layout import ENTRY, FOLDERS, FORMAT, FORMAT_VERSION, TEXT, Column, ImageTable, energy_column
 from chanattr.store.netcdf import create_dataset, fill, hdf5, marker, scale
 from chanattr.store.parts import Place, cannot_write, put_head, sync_folder
+from chanattr.store.picture_rows import merge_pictures
 from chanattr.store.reader import is_complete
 from chanattr.store.source import BLOCK, block_rows, gather
 from chanattr.store.thumbnails import read_thumbnail
@@ -67,6 +68,9 @@ def _write(path: Path, index: Index, table: ImageTable) -> None:
                 if name in index.answers[kind]:
                     disk.check()
                     _put_answers(root, index.answers[kind][name], len(index.keys))
+        for where in sorted(index.pictures):
+            disk.check()
+            merge_pictures(root, index.pictures[where])
 
 
 def _about(index: Index) -> dict[str, Any]:

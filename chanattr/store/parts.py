@@ -18,6 +18,7 @@ import numpy as np
 
 from chanattr.errors import StoreError
 from chanattr.store.layout import FORMAT_VERSION, PART_FORMAT, TEXT, Column, Head
+from chanattr.store.picture_layout import PictureHead
 
 WRITING = ".writing"
 MAX_PART = 2**30  # bytes: a part is read whole
@@ -183,7 +184,8 @@ def remove_parts(place: Place, through: int) -> None:
 
 def build_part(run_id: str, *, settings: str = "", images: ImageRows | None = None, head: Head | None = None,
                rows: Sequence[int] | None = None, data: Mapping[Column, np.ndarray] | None = None,
-               energy: tuple[np.ndarray, np.ndarray] | None = None) -> bytes:
+               energy: tuple[np.ndarray, np.ndarray] | None = None,
+               pictures: tuple[PictureHead, Mapping[str, np.ndarray]] | None = None) -> bytes:
     """The bytes of a part: the run file's names, but contiguous, without filters, scales and empty rows.
 
     Args:
@@ -194,6 +196,7 @@ def build_part(run_id: str, *, settings: str = "", images: ImageRows | None = No
         rows: the classes that the answers' rows are; None for images, where they are the rows of `images`.
         data: the answers' columns.
         energy: rows that keep the energy at every area, i4 [E], and that energy, f2 [E, A, h, w].
+        pictures: some that were made, columns by dataset name.
     """
     with h5py.File("part", "w", driver="core", backing_store=False) as root:
         root.attrs.update({"format": PART_FORMAT, "format_version": FORMAT_VERSION, "run_id": run_id})
@@ -214,6 +217,12 @@ def build_part(run_id: str, *, settings: str = "", images: ImageRows | None = No
                 group["class"] = np.asarray(rows, "<i4")
             if energy is not None:
                 group["energy_row"], group["energy_by_area"] = energy
+        if pictures is not None:
+            made, columns = pictures
+            group = root.create_group(made.path)
+            group.attrs.update(made.attributes)
+            for name, values in columns.items():
+                _put(group, name, values, TEXT if values.dtype == object else "")
         root.flush()
         return bytes(root.id.get_file_image())
 

@@ -13,6 +13,7 @@ from chanattr.records import ClassAttribution, ImageAttribution, SpatialAttribut
 from chanattr.store.digest import content_sha256
 from chanattr.store.index import Answers, Index, gather_energy
 from chanattr.store.layout import FORMAT_VERSION, Column, ImageTable, columns, decode
+from chanattr.store.picture_rows import counted, verify_pictures
 from chanattr.store.source import gather
 from chanattr.store.thumbnails import read_thumbnail
 
@@ -143,7 +144,7 @@ def summary_of(index: Index, path: str) -> dict[str, Any]:
         if has_channels(index, (layer, label)):
             layers.setdefault(layer, {})[label] = _about(index, layer, label)
     return {"path": path, "format_version": FORMAT_VERSION, "complete": is_complete(index), "images": len(index.keys),
-            "attributes": dict(index.attributes), "layers": layers, "spatial": spatial}
+            "attributes": dict(index.attributes), "layers": layers, "spatial": spatial, "pictures": counted(index.pictures)}
 
 
 def has_channels(index: Index, name: tuple[str, str]) -> bool:
@@ -202,6 +203,7 @@ def verify(whole: Index, alone: Index) -> str:
                     raise _changed(alone.file.path, f"/{name} differs from the layers'")
     for key in whole.thumbnails:
         read_thumbnail(whole, key)
+    verify_pictures(whole.pictures)
     return content_sha256(whole)
 
 

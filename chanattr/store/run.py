@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,18 +14,22 @@ from typing import Any
 import numpy as np
 
 from chanattr.errors import StoreError
+from chanattr.pictures.records import ChannelImages, Examples, Inversion
 from chanattr.records import ClassAttribution, ImageAttribution, SpatialAttribution
 from chanattr.store import lock, reader, writer
 from chanattr.store.digest import content_sha256
 from chanattr.store.index import Index, add, load
 from chanattr.store.layout import Answer, ImageTable
+from chanattr.store.loading import TRIES as TRIES
+from chanattr.store.loading import check_path, load_place
 from chanattr.store.merge import merge
-from chanattr.store.parts import PartGone, Place, build_part, list_parts, remove_parts, write_part
+from chanattr.store.parts import Place, build_part, remove_parts, write_part
+from chanattr.store.picture_layout import Made
+from chanattr.store.picture_rows import picture_piece, records
 from chanattr.store.reader import Keys
 from chanattr.store.source import Source
 from chanattr.store.thumbnails import read_thumbnail
 
-TRIES = 5  # a reader whose parts are merged away under it looks again
 _log = logging.getLogger(__name__)
 
 
@@ -66,10 +69,10 @@ class Run:
         self._changed: dict[str, None] = {}  # keys whose row of the image table is not durable yet, in order
         self._open: Index | None = None
         self._torn = False  # a part is being written, and the index may know half of it
-        _check_path(self._place, mode)
+        check_path(self._place, mode)
         self._lock = lock.take(self._place.lock) if mode == "a" else -1
         try:
-            self._open = _load(self._place)
+            self._open = load_place(self._place)
             if mode == "a":
                 remove_parts(self._place, self._open.merged)
                 self._open.run_id = self._open.run_id or secrets.token_hex(8)
@@ -114,7 +117,7 @@ class Run:
     def _mend(self) -> None:
         """Reads the index again where an interruption fell between a part and its place in the index: a merge would lose it."""
         if self._torn and self._open is not None:
-            fresh = _load(self._place)
+            fresh = load_place(self._place)
             fresh.run_id, fresh.last = self._open.run_id, max(fresh.last, self._open.last)
             self._open.close()
             self._open, self._torn = fresh, False
@@ -218,6 +221,34 @@ class Run:
         """
         return reader.class_record(self._index, layer, label)
 
+    def inversions(self, layer: str, keys: Sequence[str] | None = None) -> tuple[Inversion, ...]:
+        """The inversions at a layer, whole and masked: a record for each way (settings, model, pixels) that some were made.
+
+        `keys` are of the images; None is all.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        return records(self._index.pictures, Inversion, layer, ("key", keys), self.keys)
+
+    def channel_pictures(self, layer: str, names: Sequence[str] | None = None) -> tuple[ChannelImages, ...]:
+        """The pictures of channels at a layer: a record for each way that some were made.
+
+        `names` are of the rows, such as "channel 12" or "class 3"; None is all.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        return records(self._index.pictures, ChannelImages, layer, ("name", names), self.keys)
+
+    def examples(self, layer: str, channels: Sequence[int] | None = None) -> tuple[Examples, ...]:
+        """The dataset examples of channels at a layer: a record for each kind and set of images; `rows` count the run's `keys`.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        return records(self._index.pictures, Examples, layer, ("channel", channels), self.keys)
+
     def images(self) -> ImageTable:
         """The images without thumbnails; target, prediction and probability come from the first layer and label by name."""
         return reader.image_table(self._index)
@@ -279,6 +310,22 @@ class Run:
         self._write_changed()
         if data is not None:
             self._write(data)
+
+    def write_pictures(self, record: Made, made_with: Mapping[str, Any]) -> None:
+        """Writes pictures that were made; durable when this returns. Those that are there already are passed over.
+
+        Args:
+            record: inversions, pictures of channels, or examples.
+            made_with: what else they hang on than their settings, in JSON types: ``model_sha256`` of the weights, and whatever tells
+                them from others.
+
+        Raises:
+            StoreError: made by another model than that of the answers, or the disk is full.
+        """
+        index = self._writable()
+        writer.check_model(index, str(made_with.get("model_sha256") or ""))
+        if (piece := picture_piece(index.pictures, record, made_with)) is not None:
+            self.write_stored(pictures=piece)
 
     def register(self, keys: Sequence[str], sha256: np.ndarray, labels: np.ndarray) -> None:
         """Takes note of images before they are searched: digests u1 [N, 32] (zeros unknown) and labels [N] (-1 unknown).
@@ -347,38 +394,3 @@ class Run:
         part = write_part(self._place, index.last, data)
         add(index, Source(part.path, part))
         self._torn = False
-
-
-def _check_path(place: Place, mode: str) -> None:
-    """Refuses what cannot be a run before anything is touched."""
-    if place.file.is_dir():
-        raise StoreError(f"{place.file} is a folder; expected a run file; add a file name such as run.h5")
-    if place.file.exists() and not place.file.is_file():
-        raise StoreError(f"{place.file} is no plain file; expected a run file, which can be read in any order; pass the path of one")
-    if not place.file.parent.is_dir():
-        raise StoreError(f"{place.file} lies in a folder that does not exist; expected an existing folder; make {place.file.parent} first")
-    if mode == "r" and not place.file.exists() and not list_parts(place.parts):
-        raise StoreError(f"no run at {place.file}: neither the file nor parts of it; expected a file that 'chanattr attribute' wrote; "
-                         "check the path, or make one with that command or in mode 'a'")
-
-
-def _load(place: Place) -> Index:
-    """The index, read again when another process merged meanwhile."""
-    for _ in range(TRIES):
-        before = _identity(place.file)
-        index = None
-        with contextlib.suppress(PartGone):
-            index = load(place.file if before else None, list_parts(place.parts))
-        if index is not None and _identity(place.file) == before:
-            return index
-        if index is not None:
-            index.close()
-    raise StoreError(f"{place.file} is merged again and again while it is read; expected it to be still for a second; try again")
-
-
-def _identity(file: Path) -> tuple[int, int, int] | None:
-    try:
-        about = file.stat()
-    except FileNotFoundError:
-        return None
-    return about.st_ino, about.st_mtime_ns, about.st_size

@@ -19,6 +19,7 @@ from chanattr.store import check
 from chanattr.store.index import by_group, check_column, check_columns, check_format, read_head
 from chanattr.store.layout import FOLDERS, TEXT, Column, Head, area_type, decode, energy_column
 from chanattr.store.parts import ImageRows, PartGone, Place, list_parts
+from chanattr.store.picture_rows import is_pictures, whole_rows
 from chanattr.store.run import TRIES, Run, open_run
 from chanattr.store.source import BLOCK, Items, Source, block_rows, read_array, read_rows
 
@@ -209,6 +210,10 @@ def _source(root: h5py.File, source: Source, work: _Work, *, whole: bool) -> Non
                     work.faults.append(f"{where} cannot be used ({check.brief(error)})")
                     continue
                 _answers(head, items, images, odd, work)
+        if is_pictures(where) and where in found:
+            for made, data in whole_rows(where, found[where], items, work.faults):
+                work.write(pictures=(made, data))
+                work.kept[made.path] += 1
 
 
 def _head(kind: type, group: Any, items: Items, whole: bool) -> Head:

@@ -13,6 +13,7 @@ from chanattr.settings import Settings
 from chanattr.store import open_run
 from chanattr.store.check import LIBRARY
 from tests.store.make import classes, images, settings, table
+from tests.store.test_pictures import write as write_pictures
 from tests.store.test_spatial import spatial
 
 DOC = (Path(__file__).parent.parent.parent / "docs" / "store-format.md").read_text(encoding="utf8")
@@ -101,6 +102,17 @@ def test_its_tables_name_every_dataset_of_masks_on_the_picture(tmp_path: Path) -
         assert set(group.attrs) - LIBRARY == set(tables("attribute")[1]) | set(tables("attribute of masks")[0])
         assert "`scale_factor` = 1/255" in DOC
         assert group["code"].attrs["scale_factor"] == np.float32(1 / 255)
+
+
+def test_its_tables_name_every_dataset_of_pictures(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "run.h5")
+    [every] = tables("dataset of every kind")
+    with h5py.File(tmp_path / "run.h5") as root:
+        for kind in ("inversions", "channels", "examples"):
+            for group in root["pictures"][kind]["a%2Fb"].values():
+                [described] = tables(f"dataset of {kind}")
+                check_group(group, described | every, set())
+                assert set(group.attrs) - LIBRARY == set(tables("attribute of pictures")[0])
 
 
 def test_its_tables_name_every_attribute(path: Path) -> None:

@@ -1,0 +1,47 @@
+"""A run's file and parts, checked and read as one, again where another process merges them meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from chanattr.errors import StoreError
+from chanattr.store.index import Index, load
+from chanattr.store.parts import PartGone, Place, list_parts
+
+TRIES = 5  # a reader whose parts are merged away under it looks again
+
+
+def check_path(place: Place, mode: str) -> None:
+    """Refuses what cannot be a run before anything is touched."""
+    if place.file.is_dir():
+        raise StoreError(f"{place.file} is a folder; expected a run file; add a file name such as run.h5")
+    if place.file.exists() and not place.file.is_file():
+        raise StoreError(f"{place.file} is no plain file; expected a run file, which can be read in any order; pass the path of one")
+    if not place.file.parent.is_dir():
+        raise StoreError(f"{place.file} lies in a folder that does not exist; expected an existing folder; make {place.file.parent} first")
+    if mode == "r" and not place.file.exists() and not list_parts(place.parts):
+        raise StoreError(f"no run at {place.file}: neither the file nor parts of it; expected a file that 'chanattr attribute' wrote; "
+                         "check the path, or make one with that command or in mode 'a'")
+
+
+def load_place(place: Place) -> Index:
+    """The index, read again when another process merged meanwhile."""
+    for _ in range(TRIES):
+        before = _identity(place.file)
+        index = None
+        with contextlib.suppress(PartGone):
+            index = load(place.file if before else None, list_parts(place.parts))
+        if index is not None and _identity(place.file) == before:
+            return index
+        if index is not None:
+            index.close()
+    raise StoreError(f"{place.file} is merged again and again while it is read; expected it to be still for a second; try again")
+
+
+def _identity(file: Path) -> tuple[int, int, int] | None:
+    try:
+        about = file.stat()
+    except FileNotFoundError:
+        return None
+    return about.st_ino, about.st_mtime_ns, about.st_size

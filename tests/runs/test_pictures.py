@@ -1,0 +1,185 @@
+"""Pictures for the answers of a run: made once, read ever after; what a stopped call made is not made again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import chanattr as ca
+from chanattr.pictures.pixels import Pixels
+from chanattr.runs import making
+from chanattr.runs.pictures import Channels, Inverted
+from tests import models
+
+PIXELS = Pixels((0.0,) * 3, (1.0,) * 3, (16, 16))
+QUICK = ca.PictureSettings(steps=2)
+LAYER = "2"
+SEARCH = {"areas": (1, 2, 4), "level": 0.3, "targets": "label", "progress": False}
+
+
+def network() -> torch.nn.Module:
+    return models.seeded(lambda: torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(6, 8, 3, stride=2, padding=1), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 4)))
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    return network().eval()
+
+
+@pytest.fixture(scope="module")
+def loader() -> list[Any]:
+    images = torch.rand(10, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    return [(images[n:n + 5], torch.arange(n, n + 5) % 2, [f"{m}.png" for m in range(n, n + 5)]) for n in (0, 5)]
+
+
+@pytest.fixture
+def file(tmp_path: Path, model: torch.nn.Module, loader: list[Any]) -> Path:
+    with ca.open_run(tmp_path / "run.h5", "a") as run:
+        ca.attribute(run, model, loader, layers=[LAYER], **SEARCH)
+    return tmp_path / "run.h5"
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """How many rows each maker was asked for, call by call."""
+    counted: dict[str, list[int]] = {"invert": [], "visualise": [], "examples": []}
+    rows: dict[str, Callable[..., int]] = {"invert": lambda _m, images, *_: len(images), "visualise": lambda _m, _l, wanted: len(wanted),
+                                           "examples": lambda _m, _i, _l, channels: len(channels)}
+    def spied(name: str, real: Any) -> Any:
+        def spy(*given: Any, **options: Any) -> Any:
+            counted[name].append(rows[name](*given))
+            return real(*given, **options)
+        return spy
+
+    for name in rows:
+        monkeypatch.setattr(making, name, spied(name, getattr(making, name)))
+    return counted
+
+
+def inverted(file: Path, model: torch.nn.Module, loader: Any, mode: str = "a", **options: Any) -> Inverted:
+    with ca.open_run(file, mode) as run:
+        return ca.invert_run(run, model, loader, **{"pixels": PIXELS, "settings": QUICK, "progress": False, "limit": 3} | options)[LAYER]
+
+
+def seen(file: Path, model: torch.nn.Module, loader: Any, mode: str = "a", **options: Any) -> Channels:
+    with ca.open_run(file, mode) as run:
+        return ca.visualise_run(run, model, loader, **{"pixels": PIXELS, "settings": QUICK, "progress": False, "layer": LAYER,
+                                                       "channels": [5, 1, 3], "shown": 2} | options)
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if not dataclasses.is_dataclass(one) or one == other:
+        return bool(one == other)
+    return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") if isinstance(a, np.ndarray) else a == b
+               for a, b in ((getattr(one, f.name), getattr(other, f.name)) for f in dataclasses.fields(one)))
+
+
+def unread() -> Any:
+    raise AssertionError("the loader was gone through")
+    yield
+
+
+def test_inversions_are_made_once(file: Path, model: torch.nn.Module, loader: list[Any], calls: dict[str, list[int]]) -> None:
+    first = inverted(file, model, loader)
+    assert calls["invert"] == [3, 3]
+    assert same(inverted(file, model, unread()), first)
+    assert same(inverted(file, model, unread(), mode="r"), first)
+    assert calls["invert"] == [3, 3]
+    more = inverted(file, model, loader, limit=5)
+    assert calls["invert"] == [3, 3, 2, 2]
+    assert set(first.whole.keys) < set(more.whole.keys)
+    inverted(file, model, loader, settings=ca.PictureSettings(steps=3))
+    inverted(file, model, loader, area=2)  # other masks alone: the whole activations are there
+    assert calls["invert"] == [3, 3, 2, 2, 3, 3, 3]
+    with ca.open_run(file) as run:
+        assert sorted(len(record) for record in run.inversions(LAYER)) == [6, 13]
+        run.check()
+
+
+def test_what_is_stored_is_what_is_made(file: Path, model: torch.nn.Module, loader: list[Any]) -> None:
+    direct = inverted(file, model, loader, mode="r")
+    stored = inverted(file, model, loader)
+    assert same(direct, stored)
+    assert same(inverted(file, model, unread()), direct)
+    made = seen(file, model, loader, mode="r")
+    assert same(seen(file, model, loader), made)
+    assert same(seen(file, model, loader), made)
+    with ca.open_run(file) as run:
+        assert run.summary()["pictures"] == {LAYER: {"inversions": 6, "channels": 3, "examples": 6}}
+
+
+def test_an_inversion_is_what_invert_gives(file: Path, model: torch.nn.Module, loader: list[Any]) -> None:
+    made = inverted(file, model, loader)
+    images = dict(zip([key for _, _, keys in loader for key in keys], torch.cat([batch[0] for batch in loader]), strict=True))
+    alone = ca.invert(model, torch.stack([images[key] for key in made.masked.keys]), LAYER, pixels=PIXELS, settings=QUICK,
+                      mask=made.masked.masks, targets=made.masked.targets.tolist(), keys=made.masked.keys)
+    assert same(alone, made.masked)
+
+
+def test_channels_and_examples_are_made_once(file: Path, model: torch.nn.Module, loader: list[Any], calls: dict[str, list[int]]) -> None:
+    first = seen(file, model, loader)
+    assert (calls["visualise"], calls["examples"]) == ([3], [3, 3])
+    assert [one.kind for one in first.examples] == ["driven", "needed"]
+    assert same(seen(file, model, loader), first)
+    part = seen(file, model, loader, channels=[3, 2])
+    assert (calls["visualise"], calls["examples"]) == ([3, 1], [3, 3, 1, 1])
+    assert part.single.names == ("channel 3", "channel 2")
+    assert np.array_equal(part.single.pictures[0], first.single.pictures[2])
+    assert part.examples[0].rows[0].tolist() == first.examples[0].rows[2].tolist()
+    seen(file, model, loader, count=2)  # two of each are others
+    seen(file, model, loader, shown=3)
+    assert (calls["visualise"], calls["examples"]) == ([3, 1, 3], [3, 3, 1, 1, 3, 3])
+    assert seen(file, model, None).examples == ()
+
+
+def test_other_images_make_other_examples(file: Path, model: torch.nn.Module, loader: list[Any], calls: dict[str, list[int]]) -> None:
+    seen(file, model, loader)
+    fewer = seen(file, model, loader[:1])
+    assert calls["examples"] == [3, 3, 3, 3]
+    names = [fewer.examples[0].keys[row] for row in fewer.examples[0].rows.ravel() if row >= 0]
+    assert set(names) <= set(loader[0][2])
+
+
+def test_a_class_is_made_once(file: Path, model: torch.nn.Module, loader: list[Any], calls: dict[str, list[int]]) -> None:
+    options = {"target": 1, "channels": [1]}
+    first = seen(file, model, None, **options)
+    assert first.whole is not None
+    assert first.whole.names == ("class 1",)
+    assert same(seen(file, model, None, **options), first)
+    assert calls["visualise"] == [1, 1]
+
+
+def test_stopped_between_batches_nothing_is_made_again(file: Path, model: torch.nn.Module, loader: list[Any], calls: dict[str, list[int]],
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "BATCH", 2)
+    real = making.invert
+
+    def stopped(*given: Any, **options: Any) -> Any:
+        if len(calls["invert"]) == 3:
+            raise KeyboardInterrupt
+        return real(*given, **options)
+
+    monkeypatch.setattr(making, "invert", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        inverted(file, model, loader, limit=5)
+    assert calls["invert"] == [2, 2, 1]
+    monkeypatch.setattr(making, "invert", real)
+    inverted(file, model, loader, limit=5)
+    assert calls["invert"] == [2, 2, 1, 2, 2, 1]
+    with ca.open_run(file) as run:
+        assert len(run.inversions(LAYER)[0]) == 10
+
+
+def test_pictures_of_another_size_than_said(file: Path, model: torch.nn.Module, loader: list[Any]) -> None:
+    with pytest.raises(ca.InputError, match=r"the pictures given are \(16, 16\) pixels, pixels.size is \(8, 8\)"):
+        inverted(file, model, loader, pixels=PIXELS._replace(size=(8, 8)))
