@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from chanattr.attribution.image import per_image
 from chanattr.attribution.inputs import check_images, check_model, check_targets
+from chanattr.attribution.spatial import INPUT, spatial
 from chanattr.errors import InputError, ModelError
 from chanattr.evidence.compare import above_chance, chance_of, entered, jaccard, mean_known, spearman
 from chanattr.evidence.randomised import Sanity
@@ -22,7 +23,7 @@ from chanattr.network.inputs import take_rows
 from chanattr.network.names import kind, named, unwrapped
 from chanattr.network.outputs import Inputs, call, logits_of
 from chanattr.progress import Progress, advance
-from chanattr.settings import COUNT, SHARE, STEPS, Search, check_number
+from chanattr.settings import COUNT, PICTURE_AREAS, SHARE, STEPS, Search, check_number
 
 Attribute = Callable[[nn.Module, Any, str, Tensor], Any]
 LIMIT, LABEL_LIMIT = 0.5, 0.9  # above-chance overlap from which sets count as unchanged: by random weights, and by other labels
@@ -31,7 +32,7 @@ BATCH = 32
 
 
 def randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: Attribute | None = None,
-                  targets: Sequence[int] | Tensor | None = None, areas: Sequence[int] | None = None, search: Search | None = None,
+                  targets: Sequence[int] | Tensor | None = None, areas: Sequence[float] | None = None, search: Search | None = None,
                   steps: int | None = None, limit: float = LIMIT, score: Callable[..., Tensor] | None = None, seed: int = 0,
                   progress: Progress = False) -> Sanity:
     """The sets of an attribution while the modules of a copy of the network are made random, one after another from the output down.
@@ -42,10 +43,11 @@ def randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: At
     Args:
         model: copied; the copy is in eval mode, the model is left as found.
         images: as for `per_image`.
-        layer: of the sets.
-        attribute: ``f(model, images, layer, targets) -> masks`` [N, A, K] of zeros and ones, areas increasing; None is `per_image`.
+        layer: of the sets; ":input" for those of pixels, of the picture itself.
+        attribute: ``f(model, images, layer, targets) -> masks`` [N, A, K] of zeros and ones, areas increasing; None is `per_image`, and on
+            the picture the level sets of `spatial`'s masks.
         targets: class numbers [N]; None is what the trained network predicts.
-        areas, search: of `per_image`, where `attribute` is None.
+        areas, search: of `per_image` or `spatial`, where `attribute` is None.
         steps: at how many depths to ask, evenly spaced and with the last; None is every module. The last depth at which only what follows
             the layer is random is always among them.
         limit: of `Sanity`.
@@ -66,7 +68,7 @@ def randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: At
     goal = _goal(model, images, targets, score)
     check_number(f"limit={limit!r}", limit, SHARE)
     check_number(f"seed={seed!r}", seed, COUNT)
-    ask = attribute or _usual(areas, search, score)
+    ask = attribute or _usual(layer, areas, search, score)
     example = take_rows(images, slice(0, 2))
     names = cascade_order(model, example)
     kept = [_is_kept(network, example, layer, model) for network in _cascade(model, names, seed)]
@@ -84,7 +86,7 @@ def randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: At
 
 
 def label_randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: Attribute | None = None,
-                        targets: Sequence[int] | Tensor | None = None, areas: Sequence[int] | None = None, search: Search | None = None,
+                        targets: Sequence[int] | Tensor | None = None, areas: Sequence[float] | None = None, search: Search | None = None,
                         limit: float = LABEL_LIMIT, score: Callable[..., Tensor] | None = None, seed: int = 0) -> Sanity:
     """The sets of an attribution when every class among the targets is exchanged for another one.
 
@@ -100,7 +102,7 @@ def label_randomisation(model: nn.Module, images: Inputs, layer: str, *, attribu
     """
     goal = _goal(model, images, targets, score)
     check_number(f"limit={limit!r}", limit, SHARE)
-    ask = attribute or _usual(areas, search, score)
+    ask = attribute or _usual(layer, areas, search, score)
     others = _other_labels(goal, _logits(model, take_rows(images, slice(0, 2)), score).shape[1], seed)
     first, again, other = (_masks_of(ask(model, images, layer, of), len(goal)) for of in (goal, goal, others))
     return _judged(layer, first, {0: again, 1: other}, ["", "targets"], [True, True], limit, _of_labels)
@@ -181,13 +183,25 @@ def _depths(modules: int, steps: int | None, border: int) -> tuple[int, ...]:
     return tuple(sorted({*spread, border} - {0}))
 
 
-def _usual(areas: Sequence[int] | None, search: Search | None, score: Callable[..., Tensor] | None) -> Attribute:
-    """The attribution of this package, without its refinement of a*."""
+def _usual(layer: str, areas: Sequence[float] | None, search: Search | None, score: Callable[..., Tensor] | None) -> Attribute:
+    """The attribution of this package, without its refinement of a*: of channels, or at the input of pixels."""
 
-    def attribute(model: nn.Module, images: Any, layer: str, targets: Tensor) -> np.ndarray:
-        return per_image(model, images, layer, targets=targets, areas=areas, search=search, score=score, refine=False).masks
+    def channels(model: nn.Module, images: Any, layer: str, targets: Tensor) -> np.ndarray:
+        counts = None if areas is None else cast("Sequence[int]", areas)
+        return per_image(model, images, layer, targets=targets, areas=counts, search=search, score=score, refine=False).masks
 
-    return attribute
+    def pixels(model: nn.Module, images: Any, _layer: str, targets: Tensor) -> np.ndarray:
+        shares = PICTURE_AREAS if areas is None else areas
+        return level_sets(spatial(model, images, targets=targets, areas=shares, search=search, score=score, refine=False).masks(), shares)
+
+    return pixels if layer == INPUT else channels
+
+
+def level_sets(masks: Float[np.ndarray, "N A H W"], areas: Sequence[float]) -> Bool[np.ndarray, "N A HW"]:
+    """The pixels where masks are highest, so many as each area says; ties go to the first."""
+    flat = masks.reshape(*masks.shape[:2], -1)
+    ranks = (-flat).argsort(2, kind="stable").argsort(2, kind="stable")
+    return ranks < np.rint(np.asarray(areas) * flat.shape[2]).astype(int)[None, :, None]
 
 
 def _goal(model: nn.Module, images: Inputs, targets: Sequence[int] | Tensor | None,

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 import chanattr as ca
 from chanattr.evidence.compare import above_chance, chance_of, jaccard
 from chanattr.evidence.randomised import Sanity
-from chanattr.evidence.sanity import cascade_order, label_randomisation, randomisation, reinitialise
+from chanattr.evidence.sanity import cascade_order, label_randomisation, level_sets, randomisation, reinitialise
 from chanattr.network.weights import model_sha256
+from chanattr.settings import ExactSearch
 from tests.models import Plain, Tokens, Twice, images, seeded
 
 AREAS = (2, 4, 8, 16)
@@ -116,6 +117,48 @@ def test_at_the_input_everything_follows() -> None:
     told = randomisation(wide(), images(4), "conv:input", areas=(1, 2))
     assert told.after.tolist() == [True] * 5
     assert told.chance[0, 0].tolist() == [pytest.approx(1 / 3), pytest.approx((1 + 2 / 3 * 0) * 1 / 3 + 2 / 3 * 1 / 3)]
+
+
+class Region(nn.Module):
+    """Sees a picture in sixteen parts; its two classes are the first and the last of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.see = nn.Conv2d(3, 4, 1)
+        self.head = nn.Linear(16, 2, bias=False)
+        with torch.no_grad():
+            self.see.weight.fill_(0.1)
+            self.see.bias.zero_()
+            self.head.weight.zero_()
+            self.head.weight[0, 0] = self.head.weight[1, 15] = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(nn.functional.adaptive_avg_pool2d(self.see(x).mean(1), 4).flatten(1))
+
+
+def middle(_model: nn.Module, x: Tensor, _layer: str, _targets: Tensor) -> np.ndarray:
+    """The square in the middle of every picture, whatever the network."""
+    mask = np.zeros((len(x), 1, *x.shape[2:]), bool)
+    mask[..., 18:30, 18:30] = True
+    return mask.reshape(len(x), 1, -1)
+
+
+def test_masks_on_the_picture_follow_the_network_and_the_class() -> None:
+    x = 1 + torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+    search = ExactSearch(relaxed_steps=20)
+    told = randomisation(Region(), x, ":input", targets=[0, 1], areas=(0.08,), search=search, seed=1)
+    assert told.passes, told.verdict
+    assert told.random == ("", "head", "see")
+    assert told.after.tolist() == [True, True, True]  # at the input all of it follows
+    assert told.chance[0, 0, 0] == pytest.approx(0.08 / 1.92, rel=0.01)
+    assert label_randomisation(Region(), x, ":input", targets=[0, 1], areas=(0.08,), search=search).passes
+    ignorant = randomisation(Region(), x, ":input", attribute=middle, targets=[0, 1])
+    assert ignorant.verdict == "broken: ignores the network; with every module random its sets have a similarity of 1.00"
+
+
+def test_level_sets_have_their_sizes_and_ties_go_to_the_first() -> None:
+    masks = np.array([[[[0.5, 0.9], [0.5, 0.5]], [[0.5, 0.9], [0.5, 0.5]]]], np.float32)
+    assert level_sets(masks, (0.25, 0.5)).tolist() == [[[False, True, False, False], [True, True, False, False]]]
 
 
 def test_figures_are_those_of_the_copy_made_random() -> None:
