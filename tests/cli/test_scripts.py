@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import chanattr as ca
+from tests.cli.studio import Studio, make_studio
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
@@ -56,3 +59,50 @@ def test_demo_passes_its_words_on(tmp_path: Path, word: str, code: int) -> None:
     assert done.returncode == code, done.stderr
     assert ("Usage" in done.stdout) == (code == 0)
     assert not list(tmp_path.glob("chanattr-demo"))
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    """A little model, and pictures under names that are markup."""
+    made = make_studio(tmp_path_factory.mktemp("studio"))
+    for folder in sorted(made.images.iterdir()):
+        (folder / "0.png").rename(folder / "<img src=x onerror=alert(1)>.png")
+    return made
+
+
+def figures(studio: Studio, run: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    words = ["--out", str(out), "--run", str(run), "--images", str(studio.images), *more]
+    return subprocess.run([sys.executable, str(SCRIPTS / "figures"), *words], capture_output=True, text=True, check=False,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.slow
+def test_every_figure_of_the_paper_is_made_from_a_run_file(studio: Studio, tmp_path: Path) -> None:
+    loaded = ca.load_model(studio.model)
+    loader = ca.image_loader([studio.images], loaded.preprocess, class_names=loaded.class_names, root=studio.images, limit_per_class=2)
+    with ca.open_run(tmp_path / "run.h5", "a") as run:
+        ca.attribute(run, loaded.module, loader, ["mix"], name=studio.model, class_names=loaded.class_names, folds=0, progress=False)
+        for game, label in (("preserve", "exact"), ("delete", "delete")):
+            ca.spatial_run(run, loaded.module, loader, areas=(0.1, 0.4), search=ca.ExactSearch(relaxed_steps=2), refine=False,
+                           game=game, label=label, name=studio.model, class_names=loaded.class_names, progress=False)
+    done = figures(studio, tmp_path / "run.h5", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    pages = sorted((tmp_path / "out").glob("*.html"))
+    assert [page.stem for page in pages] == [f"figure-{number}" for number in sorted(map(str, (1, 2, 3, 6, 7, 8, 9, 10)))]
+    for page in pages:
+        text = page.read_text(encoding="utf8")
+        assert "plotly.js v" in text  # within the page
+        assert "<script src" not in text
+        assert "<img src=x" not in text
+
+
+def test_a_figure_whose_answers_are_missing_is_named(studio: Studio, tmp_path: Path) -> None:
+    loaded = ca.load_model(studio.model)
+    loader = ca.image_loader([studio.images], loaded.preprocess, class_names=loaded.class_names, root=studio.images, limit_per_class=1)
+    with ca.open_run(tmp_path / "run.h5", "a") as run:
+        ca.attribute(run, loaded.module, loader, ["mix"], name=studio.model, classes=False, progress=False)
+    done = figures(studio, tmp_path / "run.h5", tmp_path / "out", "--only", "1", "10")
+    assert done.returncode == 1
+    assert "figure 1 needs masks on the picture under the label 'exact': chanattr spatial" in done.stderr
+    assert "figure 10 needs classes: chanattr attribute" in done.stderr
+    assert not list((tmp_path / "out").iterdir())

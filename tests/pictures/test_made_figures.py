@@ -11,6 +11,7 @@ from chanattr.errors import InputError
 from chanattr.pictures import figures
 from chanattr.pictures.records import ChannelImages, Examples, Inversion
 from chanattr.pictures.settings import CHANNEL, INVERSION, PictureSettings
+from tests.pictures.fake_run import image_record
 
 
 def inversion(kept: int = 2, keys: tuple[str, ...] = ("a", "<b>")) -> Inversion:
@@ -53,6 +54,18 @@ def test_the_figure_of_inversions() -> None:
     assert "cosine 0.50, in the set 0.80<br>cat&lt;i&gt;" in said
     assert "&lt;b&gt;" in said
     assert figure.layout.title.subtitle.text == "right class named · whole: 1 of 2 · a*: 1 of 2"
+
+
+def test_answers_lay_their_energy_over_the_images() -> None:
+    found = image_record(images=2)
+    found = dataclasses.replace(found, keys=("<b>", "a"))
+    figure = figures.inversions([inversion(2)], ["a*"], found=found)
+    assert len(figure.layout.images) == 6
+    said = [note.text for note in figure.layout.annotations]
+    assert said[:3] == ["<b>image</b>", "<b>where a* is active</b>", "<b>a*</b>"]
+    assert f"a* = {found.smallest_area[1]}" in said  # by key, not by row
+    with pytest.raises(InputError, match="expected answers for all of these images"):
+        figures.inversions([inversion(2)], found=found[[0]])
 
 
 @pytest.mark.parametrize(("made", "titles", "message"), [

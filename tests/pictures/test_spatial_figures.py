@@ -12,6 +12,10 @@ from chanattr.codes import masks_of
 from chanattr.pictures.figures import (
     mask_curve,
     mask_curve_data,
+    mask_games,
+    mask_games_data,
+    mask_growth,
+    mask_growth_data,
     mask_strip,
     mask_strip_data,
     method_maps,
@@ -98,6 +102,40 @@ def test_methods_lie_side_by_side_and_glow_where_they_look() -> None:
     assert len(method_maps([PICTURE, PICTURE], {"one": heat}).layout.images) == 4
 
 
+def test_growth_has_a_bar_for_each_share_of_the_score_and_boxes_what_reaches() -> None:
+    found = made(0.2)
+    data = mask_growth_data(found, [0, 0], [PICTURE, PICTURE], names=["", "", "", "cat"])
+    assert data.names == ("cat", "cat")
+    assert data.shares[1].tolist() == [1 / 8, 0.5, 9 / 8]
+    assert data.boxed.tolist() == [int(np.flatnonzero(found.true_areas[0] >= np.float32(0.2))[0])] * 2
+    shapes = mask_growth(found, [0, 0], [PICTURE, PICTURE], names=["", "", "", "<b>"]).layout.shapes
+    bars = [shape.x1 - shape.x0 for shape in shapes if shape.type == "rect" and shape.fillcolor and shape.x1 - shape.x0 < 1]
+    assert bars == pytest.approx([0.1, 0.4, 0.9] * 2)
+    assert mask_growth_data(made(-1.0), [0], [PICTURE]).boxed.tolist() == [-1]
+
+
+def test_games_are_of_one_image() -> None:
+    kept = made(0.2)
+    settings = dataclasses.replace(kept.settings, game="delete")
+    dropped = dataclasses.replace(kept, settings=settings, scores=8 - kept.scores)
+    data = mask_games_data(kept, dropped, 0)
+    assert data.kept.scores.tolist() == [1, 4, 9]
+    assert data.dropped.scores.tolist() == [7, 4, -1]
+    lines = mask_games(kept, dropped, 0, names=["", "", "", "<b>bold</b>"])
+    assert [trace.name for trace in lines.data if trace.name] == ["only the mask seen", "all but the mask seen"]
+    assert "<b>bold" not in lines.layout.title.subtitle.text
+    assert any("enough: a* = 20.0% · lost without: a* = 20.0%" in note.text for note in lines.layout.annotations)
+
+
+@pytest.mark.parametrize("changes", [{"keys": ("b.jpg",)}, {"targets": np.array([2], np.int32)}, {}])
+def test_games_of_two_images_or_of_one_game_are_refused(changes: dict[str, object]) -> None:
+    kept = made(0.2)
+    game = "delete" if changes else "preserve"
+    other = dataclasses.replace(kept, settings=dataclasses.replace(kept.settings, game=game), **changes)
+    with pytest.raises(ca.InputError, match="expected one image and target in the games 'preserve' and 'delete'"):
+        mask_games(kept, other, 0)
+
+
 def test_names_are_shown_as_they_are() -> None:
     figure = mask_strip(made(0.2, "<img src=x onerror=alert(1)>.jpg"), 0, PICTURE, names=["", "", "", "<b>bold</b>"])
     assert "<img" not in figure.layout.title.text
@@ -113,3 +151,5 @@ def test_wrong_rows_and_maps_are_refused() -> None:
         method_maps_data([PICTURE], {"x": np.zeros((2, 8, 8))})
     with pytest.raises(ca.InputError, match="expected one or more of one size"):
         method_maps_data([PICTURE, PICTURE[:32]], {})
+    with pytest.raises(ca.InputError, match=r"2 pictures of shapes .* for 1 rows"):
+        mask_growth_data(made(), [0], [PICTURE, PICTURE])

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from chanattr.errors import InputError
 from chanattr.pictures.figures import raster, theme, words
 from chanattr.pictures.records import Inversion
+from chanattr.records import ImageAttribution
 
 ROWS = 8
 STEP, BELOW, HEAD = 1.06, 0.3, 0.3  # of a picture's width: to the next column, for the words below it, for the heads
@@ -29,16 +30,19 @@ class InversionPanels(NamedTuple):
     named: tuple[tuple[str, ...], ...]
     right: np.ndarray
     """Whether that is the target, bool [N, M]."""
+    seen: np.ndarray | None = None
+    """Where the a* set is active, over the image, u1 [N, H, W, 3]; None where it is not asked for."""
 
 
-def inversions_data(made: Sequence[Inversion], titles: Sequence[str] | None = None, *,
-                    names: Sequence[str] | None = None) -> InversionPanels:
+def inversions_data(made: Sequence[Inversion], titles: Sequence[str] | None = None, *, names: Sequence[str] | None = None,
+                    found: ImageAttribution | None = None) -> InversionPanels:
     """Inversions of the same images, as panels.
 
     Args:
         made: records with the same keys, such as of whole and of masked activations, or of several layers.
         titles: one a record; None says the layer and how many channels the masks keep.
         names: class names by class number.
+        found: answers for these images, whose energy is laid over them.
 
     Raises:
         InputError: no records, or not of the same images, or not one title each.
@@ -49,37 +53,50 @@ def inversions_data(made: Sequence[Inversion], titles: Sequence[str] | None = No
     heads = tuple(map(_title, made) if titles is None else titles)
     if len(heads) != len(made):
         raise InputError(f"{len(heads)} titles for {len(made)} inversions; expected one each; leave titles out for the layers")
+    if found is not None and not set(made[0].keys) <= set(found.keys):
+        raise InputError(f"answers for {found.keys[:2]} with inversions of {made[0].keys[:2]}; expected answers for all of these images; "
+                         "choose their rows")
+    originals = _colour(made[0].originals)
+    seen = None if found is None else np.stack([raster.glow(picture, raster.unit(found.energy[found.keys.index(key)]))
+                                                for key, picture in zip(made[0].keys, originals, strict=True)])
     named = tuple(tuple(words.class_name(int(one.predictions[row]), names) for one in made) for row in range(len(made[0])))
-    return InversionPanels(heads, made[0].keys, _colour(made[0].originals), np.stack([_colour(one.pictures) for one in made], 1),
+    return InversionPanels(heads, made[0].keys, originals, np.stack([_colour(one.pictures) for one in made], 1),
                            np.stack([one.cosine for one in made], 1),
-                           np.stack([one.kept_cosine for one in made], 1), named, np.stack([one.named for one in made], 1))
+                           np.stack([one.kept_cosine for one in made], 1), named, np.stack([one.named for one in made], 1),
+                           seen)
 
 
-def inversions(made: Sequence[Inversion], titles: Sequence[str] | None = None, *, names: Sequence[str] | None = None) -> go.Figure:
+def inversions(made: Sequence[Inversion], titles: Sequence[str] | None = None, *, names: Sequence[str] | None = None,
+               found: ImageAttribution | None = None) -> go.Figure:
     """A row an image, a column a record; below each picture its cosine to the activation looked for, and the class that it is named.
 
     Args:
         made: records with the same keys, such as of whole and of masked activations, or of several layers; 8 images are drawn.
         titles: one a record; None says the layer and how many channels the masks keep.
         names: class names by class number.
+        found: answers for these images; a second column then shows where each a* set is active.
 
     Raises:
         InputError: no records, or not of the same images, or not one title each.
     """
-    data = inversions_data(made, titles, names=names)
-    rows, columns = min(len(data.keys), ROWS), 1 + len(data.titles)
+    data = inversions_data(made, titles, names=names, found=found)
+    before = ["image"] if data.seen is None else ["image", "where a* is active"]
+    rows, columns = min(len(data.keys), ROWS), len(before) + len(data.titles)
     tall = data.originals.shape[1] / data.originals.shape[2]
     figure = go.Figure()
-    for column, title in enumerate(("image", *data.titles)):
+    for column, title in enumerate((*before, *data.titles)):
         theme.note(figure, f"<b>{words.safe(words.short(title, 30))}</b>", x=column * STEP + 0.5, y=HEAD - 0.06, yanchor="bottom")
     for row in range(rows):
         top = HEAD + row * (tall + BELOW)
         _panel(figure, data.originals[row], 0.0, top, tall, words.safe(words.short(data.keys[row], 26)), theme.MUTED)
+        if found is not None and data.seen is not None:
+            star = words.smallest(int(found.smallest_area[found.keys.index(data.keys[row])]))
+            _panel(figure, data.seen[row], STEP, top, tall, star, theme.ACCENT)
         for column in range(len(data.titles)):
             whole, kept = data.cosine[row, column], data.kept_cosine[row, column]
             within = "" if np.isclose(whole, kept, atol=1e-4) else f", in the set {kept:.2f}"
             below = f"cosine {whole:.2f}{within}<br>{words.safe(words.short(data.named[row][column], 24))}"
-            _panel(figure, data.pictures[row, column], (column + 1) * STEP, top, tall, below,
+            _panel(figure, data.pictures[row, column], (column + len(before)) * STEP, top, tall, below,
                    theme.INK if data.right[row, column] else theme.MUTED)
     right = " · ".join(f"{words.safe(words.short(title, 32))}: {int(good.sum())} of {len(good)}"
                       for title, good in zip(data.titles, data.right.T, strict=True))

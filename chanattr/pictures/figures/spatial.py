@@ -1,4 +1,4 @@
-"""Masks on the picture: growing areas, score against area, and heat maps of several methods side by side."""
+"""Masks on the picture: growing areas, score against area, both games, and heat maps of several methods side by side."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from chanattr.pictures.figures.curves import level_score
 from chanattr.records import SpatialAttribution
 
 GAP, LINE = 0.06, 0.34  # between panels, and for two lines of text below them, in widths of a panel
+MOST = 1.25  # share of the original score at which a bar is full, as in the paper
 
 
 class MaskStrip(NamedTuple):
@@ -37,6 +38,24 @@ class MaskCurve(NamedTuple):
     level: float
     smallest_area: float
     smallest_score: float
+
+
+class MaskGrowth(NamedTuple):
+    """What `mask_growth` draws: a row an image, a panel an area; `boxed` is the panel that reaches a* first, -1 for none."""
+
+    names: tuple[str, ...]
+    areas: np.ndarray
+    shares: np.ndarray
+    """Of the way from the empty to the original score, f4 [R, A]."""
+    pictures: np.ndarray
+    boxed: np.ndarray
+
+
+class MaskGames(NamedTuple):
+    """What `mask_games` draws of one image: scores with only the mask kept, and with the mask dropped."""
+
+    kept: MaskCurve
+    dropped: MaskCurve
 
 
 class MethodMaps(NamedTuple):
@@ -142,6 +161,128 @@ def mask_curve(found: SpatialAttribution, row: int, *, names: Sequence[str] | No
     theme.dress(figure, words.safe(words.short(found.keys[check_row(found, row)], 40)), _target(found, row, names))
     figure.update_xaxes(title={"text": "share of the picture that is seen"}, tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(title={"text": words.score_axis(found.settings)})
+    return figure.update_layout(margin={"r": 74})
+
+
+def mask_growth_data(found: SpatialAttribution, rows: Sequence[int], pictures: Sequence[np.ndarray], *,
+                     names: Sequence[str] | None = None) -> MaskGrowth:
+    """Several images under their masks of the areas asked for, with the share of the score that each keeps.
+
+    Raises:
+        InputError: no such rows, or not a picture of one size for each.
+    """
+    chosen = [check_row(found, row) for row in rows]
+    checked = [raster.check_picture(picture) for picture in pictures]
+    if len(chosen) != len(checked) or len({picture.shape for picture in checked}) != 1:
+        raise InputError(f"{len(checked)} pictures of shapes {sorted({p.shape for p in checked})} for {len(chosen)} rows; expected one or "
+                         "more of one size, one a row; resize them")
+    part = found[chosen]
+    span = np.where(part.original == part.empty, np.nan, part.original - part.empty)
+    masks = part.masks((checked[0].shape[0], checked[0].shape[1]))
+    reach = [np.flatnonzero((areas >= star - 1e-6) & (star > 0)) for areas, star in zip(part.true_areas, part.smallest_area, strict=True)]
+    return MaskGrowth(tuple(words.class_name(int(target), names) for target in part.targets), part.areas,
+                      (part.scores - part.empty[:, None]) / span[:, None],
+                      np.stack([[raster.dim(picture, mask) for mask in own] for picture, own in zip(checked, masks, strict=True)]),
+                      np.array([int(places[0]) if len(places) else -1 for places in reach]))
+
+
+def mask_growth(found: SpatialAttribution, rows: Sequence[int], pictures: Sequence[np.ndarray], *,
+                names: Sequence[str] | None = None) -> go.Figure:
+    """A row an image under masks of growing area; a bar below each says how much of the score it keeps (figure 6 of the paper).
+
+    Bars are full at 1.25 of the original score, as the paper's are; the first mask that reaches a* is boxed.
+
+    Args:
+        found: what `spatial` gave.
+        rows: which of its images.
+        pictures: the images as the network saw them, u1 [H, W, 3] each, of one size.
+        names: class names by class number.
+
+    Raises:
+        InputError: no such rows, or not a picture of one size for each.
+    """
+    data = mask_growth_data(found, rows, pictures, names=names)
+    figure, tall, below = go.Figure(), data.pictures.shape[2] / data.pictures.shape[3], 0.3
+    for row, line in enumerate(data.pictures):
+        top = row * (tall + below)
+        for column, picture in enumerate(line):
+            left, share = column * (1 + GAP), float(data.shares[row, column])
+            _picture(figure, picture, left, top, tall,
+                     f"{data.areas[column]:.1%} of the picture<br>{share:.3f} of the score<extra></extra>")
+            boxed = column == data.boxed[row]
+            if boxed:
+                figure.add_shape(type="rect", x0=left, x1=left + 1, y0=top, y1=top + tall, line={"color": theme.ACCENT, "width": 4})
+            _bar(figure, left, top + tall + 0.05, share, theme.ACCENT if boxed else theme.SLATE)
+        theme.note(figure, words.safe(words.short(data.names[row], 24)), x=-0.04, xanchor="right", y=top + tall / 2, textangle=-90)
+    for column, area in enumerate(data.areas):
+        theme.note(figure, f"{area:.3g}" if area < 0.001 else f"{area:.1%}", x=column * (1 + GAP) + 0.5, y=-0.02, yanchor="bottom",
+                   font={"size": 12, "color": theme.INK})
+    columns, lines = len(data.areas), len(data.pictures)
+    _panels(figure, columns, lines, tall + below - GAP, "Masks of growing area", "bars: share of the original score (the line is all of it)"
+            " · boxed: the first mask that reaches it")
+    wide, high = columns * (1 + GAP), lines * (tall + below)
+    figure.update_xaxes(range=[-0.22, wide - 0.03])
+    return figure.update_yaxes(range=[high, -0.2]).update_layout(height=90 + int((high + 0.2) * 860 / (wide + 0.2)))
+
+
+def _bar(figure: go.Figure, left: float, top: float, share: float, colour: str) -> None:
+    """A bar of a score's share, on a faint one that is full at `MOST`, with a line at the original score."""
+    value = float(np.clip(np.nan_to_num(share), 0, MOST)) / MOST
+    for right, fill in ((1.0, theme.RULE), (value, colour)):
+        figure.add_shape(type="rect", x0=left, x1=left + right, y0=top, y1=top + 0.09, line={"width": 0}, fillcolor=fill)
+    figure.add_shape(type="line", x0=left + 1 / MOST, x1=left + 1 / MOST, y0=top - 0.02, y1=top + 0.11,
+                     line={"color": theme.INK, "width": 1.2})
+
+
+def mask_games_data(kept: SpatialAttribution, dropped: SpatialAttribution, row: int) -> MaskGames:
+    """Scores of one image in both games, as numbers.
+
+    Raises:
+        InputError: no such row, or the two are not of one image and target, asked in the games *preserve* and *delete*.
+    """
+    row = check_row(kept, row)
+    same = [place for place, key in enumerate(dropped.keys) if key == kept.keys[row] and dropped.targets[place] == kept.targets[row]]
+    games = (kept.settings.game, dropped.settings.game)
+    if not same or games != ("preserve", "delete"):
+        raise InputError(f"row {row} ({kept.keys[row]!r}) of the game {games[0]!r}, and {len(same)} rows of it in the game {games[1]!r}; "
+                         "expected one image and target in the games 'preserve' and 'delete'; ask `spatial` twice")
+    return MaskGames(mask_curve_data(kept, row), mask_curve_data(dropped, same[0]))
+
+
+def mask_games(kept: SpatialAttribution, dropped: SpatialAttribution, row: int, *, names: Sequence[str] | None = None) -> go.Figure:
+    """Score against area with only the mask seen, and with all but the mask seen (figure 3 of the paper).
+
+    Args:
+        kept: what `spatial` gave in the game *preserve*.
+        dropped: what it gave in the game *delete*, for the same image.
+        row: of `kept`.
+        names: class names by class number.
+
+    Raises:
+        InputError: no such row, or the two are not of one image and target in these games.
+    """
+    data, figure = mask_games_data(kept, dropped, row), go.Figure()
+    for curve, name, colour, symbol in ((data.kept, "only the mask seen", theme.SLATE, "circle"),
+                                        (data.dropped, "all but the mask seen", theme.HELD_OUT, "diamond")):
+        figure.add_scatter(x=curve.areas, y=curve.scores, mode="lines+markers", name=name, line={"color": colour},
+                           marker={"size": 8, "symbol": symbol, "color": [colour if top else "#ffffff" for top in curve.top1],
+                                   "line": {"width": 1.6, "color": colour}},
+                           hovertemplate=f"area %{{x:.1%}}<br>score %{{y:.3f}}<extra>{name}</extra>")
+    for value, name, dash in ((data.kept.original, "original", "dash"), (data.kept.empty, "empty", "dot")):
+        figure.add_hline(y=value, line={"color": theme.MUTED, "width": 1.2, "dash": dash}, layer="below")
+        theme.note(figure, f"{name}<br>{words.number(value)}", x=1, xref="paper", xanchor="left", xshift=6, y=value, align="left")
+    told = []
+    for curve, name in ((data.kept, "enough"), (data.dropped, "lost without")):
+        if curve.smallest_area > 0:
+            figure.add_scatter(x=[curve.smallest_area], y=[curve.smallest_score], mode="markers", showlegend=False,
+                               hovertemplate=f"{name}: a* = %{{x:.1%}}<br>score %{{y:.3f}}<extra></extra>",
+                               marker={"size": 13, "color": "rgba(0,0,0,0)", "line": {"width": 2.4, "color": theme.ACCENT}})
+            told.append(f"{name}: a* = {curve.smallest_area:.1%}")
+    theme.note(figure, f"<b>{' · '.join(told) or 'a* not reached'}</b>", x=1, xref="paper", xanchor="right", y=1, yref="paper",
+               yanchor="bottom", font={"color": theme.ACCENT, "size": 13})
+    theme.dress(figure, words.safe(words.short(kept.keys[check_row(kept, row)], 40)), _target(kept, row, names))
+    figure.update_xaxes(title={"text": "share of the picture under the mask"}, tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(title={"text": words.score_axis(kept.settings)})
     return figure.update_layout(margin={"r": 74})
 
 
