@@ -92,7 +92,7 @@ def masks_of(codes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Source: Fong, Patrick and Vedaldi 2019, section 3.2, and TorchRay's ``MaskGenerator``, which it equals at 224 x 224 pixels (steps of
         7, sigma of 21). Departure: lengths are shares of the sides, so that a code fits any size.
 
-    Example:
+    Examples:
         >>> code = np.zeros((32, 32), np.uint8)
         >>> code[16, 16] = 255
         >>> bool(masks_of(code, (224, 224))[112, 112] > 0.99)

@@ -129,7 +129,7 @@ class ImageAttribution:
         Raises:
             InputError: no such area, or the row has no a*.
 
-        Example:
+        Examples:
             >>> with ca.inject(model, found.layer, found.channel_mask(0)):  # doctest: +SKIP
             ...     logits = model(images[:1])
         """

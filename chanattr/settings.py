@@ -227,7 +227,7 @@ class Settings:
 def area_grid(channels: int, count: int = 13) -> tuple[int, ...]:
     """The default areas: at most `count` channel numbers from 1 to `channels`, evenly spaced by ratio.
 
-    Example:
+    Examples:
         >>> area_grid(512)
         (1, 2, 3, 5, 8, 13, 23, 38, 64, 108, 181, 304, 512)
     """
@@ -240,7 +240,7 @@ def area_grid(channels: int, count: int = 13) -> tuple[int, ...]:
 def paper_areas(channels: int) -> tuple[int, ...]:
     """The paper's areas (section 5): its 20 counts below `channels`, and `channels` itself (21 for GoogLeNet's 528).
 
-    Example:
+    Examples:
         >>> paper_areas(64)
         (1, 5, 10, 20, 25, 35, 40, 50, 60, 64)
     """

@@ -39,8 +39,8 @@ def per_class(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
     A set fits the images it was searched on a little too well: `held_out_scores` come from searches on the other folds.
 
     Args:
-        model, images, layer, areas, search, reward, game, fill, level, refine, score, group, channel_axis, seed, batch_size, engine,
-            precision, memory_budget, progress: as for `per_image`.
+        model, images, layer, areas, search, reward, game, fill, level, refine, score: as for `per_image`.
+        group, channel_axis, seed, batch_size, engine, precision, memory_budget, progress: the same.
         targets: the class of each image [N]; required.
         folds: parts of a class that are searched apart and scored on the rest; 0 or 1 for none.
         found: the images' own answers to this question, in the order of `images`, if they are at hand; their keys, areas and search

@@ -117,7 +117,7 @@ def explain(model: nn.Module, example: Inputs, layer: str, *, images: int = 1000
     Raises:
         InputError, LayerError, ModelError: as `per_image`; ModelError also where the model gives fewer or more rows than images.
 
-    Example:
+    Examples:
         >>> import torch, chanattr as ca
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
         >>> told = ca.explain(model, torch.rand(2, 3, 8, 8), "1", areas=(2, 4, 8))

@@ -83,7 +83,7 @@ def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
 
     Source: Fong, Patrick and Vedaldi 2019, equations 8 and 9. Departure: the default search holds the area exactly.
 
-    Example:
+    Examples:
         >>> import torch, chanattr as ca
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))

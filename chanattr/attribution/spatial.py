@@ -75,7 +75,7 @@ def spatial(model: nn.Module, images: Inputs, *, targets: Sequence[int] | Tensor
     Source: Fong, Patrick and Vedaldi 2019, equations 2 to 4, and TorchRay. Departures: the default search holds the area exactly, inside
         the picture, and smooths the slopes from coarse to fine.
 
-    Example:
+    Examples:
         >>> import torch, chanattr as ca
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 5), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 28 * 28, 5))

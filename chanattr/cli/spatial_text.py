@@ -42,7 +42,7 @@ def spatial_text(run: Run, layer: str, label: str, keys: Sequence[str] | None = 
 def percent(share: float) -> str:
     """A share in words.
 
-    Example:
+    Examples:
         >>> percent(0.025)
         '2.5 %'
     """

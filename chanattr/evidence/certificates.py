@@ -50,7 +50,7 @@ def certify(model: nn.Module, images: Inputs, found: ImageAttribution, *, reward
         InputError: `found` is not of this model, these images or these callables, or has rows that were not run.
         LayerError, ModelError: as `per_image`.
 
-    Example:
+    Examples:
         >>> import torch, chanattr as ca
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))

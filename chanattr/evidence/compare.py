@@ -47,7 +47,7 @@ def compare(one: ImageAttribution, other: ImageAttribution) -> Comparison:
     Raises:
         InputError: they are of other images, of another layer, or of other groups of channels.
 
-    Example:
+    Examples:
         >>> import torch, chanattr as ca
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
@@ -76,7 +76,7 @@ def jaccard(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def chance_of(one: np.ndarray, other: np.ndarray, entries: int) -> np.ndarray:
     """The mean Jaccard index of two random sets of these sizes out of `entries` channels, f8, of the shape of the sizes.
 
-    Example:
+    Examples:
         >>> chance_of(np.array([1, 4]), np.array([1, 4]), 4).tolist()
         [0.25, 1.0]
     """

@@ -91,7 +91,7 @@ def curves(model: nn.Module, images: Inputs, layer: str, rankings: ImageAttribut
     Source: insertion and deletion: Petsiuk, Das and Saenko 2018, over channels in place of pixels; fidelity: after Yeh et al. 2019, as
     a correlation, which the scale of the worth does not change.
 
-    Example:
+    Examples:
         >>> import torch, chanattr as ca
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
@@ -137,7 +137,7 @@ def curves(model: nn.Module, images: Inputs, layer: str, rankings: ImageAttribut
 def area_under(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The area under curves [..., P] over increasing counts by trapezoids, over the last count, f8 [...].
 
-    Example:
+    Examples:
         >>> float(area_under(np.array([0.0, 1.0, 1.0]), np.array([0, 2, 4])))
         0.75
     """

@@ -63,7 +63,7 @@ def evaluate(model: nn.Module, images: Inputs, found: ImageAttribution, *, metho
     Raises:
         InputError: `found` is not of these images or this model, or no such method.
 
-    Example:
+    Examples:
         >>> import torch, chanattr as ca
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))

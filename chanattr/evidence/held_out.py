@@ -84,8 +84,8 @@ def held_out(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[
     512 images at a time, so that thousands of classes fit.
 
     Args:
-        model, images, layer, search, game, fill, level, score, group, channel_axis, seed, batch_size, engine, precision, memory_budget,
-            progress: as for `per_image`.
+        model, images, layer, search, game, fill, level, score, group, channel_axis, seed: as for `per_image`.
+        batch_size, engine, precision, memory_budget, progress: the same.
         targets: the class of each image [N]; required.
         counts: channels a set; None is ``area_grid(K)``.
         folds: parts of a class, 2 or more.

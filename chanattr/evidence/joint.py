@@ -62,7 +62,7 @@ def joint_view(codes: SpatialAttribution, found: Sequence[ImageAttribution], *, 
     Raises:
         InputError: no layer, no image in all of them, or no such area.
 
-    Example:
+    Examples:
         >>> view = joint_view(run.spatial(), [run.per_image("features.10")])  # doctest: +SKIP
         >>> print(view.table())  # doctest: +SKIP
     """

@@ -96,7 +96,7 @@ def pixel_curves(model: nn.Module, images: Tensor, heat: np.ndarray | Tensor, *,
 
     Source: Petsiuk, Das and Saenko 2018, whose step is 1 / 224.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64, 5))
         >>> drawn = pixel_curves(model, torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), step=0.25)

@@ -161,7 +161,7 @@ def pointing_game(heat: np.ndarray, keys: Sequence[str], targets: Sequence[int] 
     Source: Zhang et al. 2016 (excitation backprop); Fong, Patrick and Vedaldi 2019, table 1, as in TorchRay's benchmark. Energy: Wang et
     al. 2020 (Score-CAM), with every box of the class.
 
-    Example:
+    Examples:
         >>> from chanattr.images.annotations import ImageBoxes
         >>> boxes = ImageBoxes(boxes=np.array([[40, 40, 80, 80]], np.float32), classes=np.array([7], np.int32),
         ...                    difficult=np.array([False]), size=(100, 100))
@@ -211,7 +211,7 @@ def wilson(hits: int, trials: int) -> Interval:
 
     Source: Wilson 1927.
 
-    Example:
+    Examples:
         >>> [round(value, 3) for value in wilson(9, 10)]
         [0.9, 0.596, 0.982]
     """

@@ -106,7 +106,7 @@ def saliency(model: nn.Module, images: Tensor, method: str, *, targets: Sequence
         InputError: no such method, or an argument cannot be used.
         LayerError, ModelError: as in `per_image`; or no layer gives a grid.
 
-    Example:
+    Examples:
         >>> import torch, chanattr as ca
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
         >>> heat = ca.saliency(model, torch.rand(2, 3, 8, 8), "gradient")
@@ -247,7 +247,7 @@ def rise_masks(count: int, size: tuple[int, int], *, cells: int = RISE_CELLS, sh
         seed: of all draws.
         at_once: masks a part.
 
-    Example:
+    Examples:
         >>> [part.shape for part in rise_masks(3, (16, 20), at_once=2)]
         [torch.Size([2, 16, 20]), torch.Size([1, 16, 20])]
     """

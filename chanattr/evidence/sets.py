@@ -100,7 +100,7 @@ def overlap(record: ClassAttribution | ImageAttribution, count: int | None = Non
     Raises:
         InputError: as `sets_of`.
 
-    Example:
+    Examples:
         >>> import chanattr as ca
         >>> with ca.open_run("run.h5") as run:  # doctest: +SKIP
         ...     likeness = ca.overlap(run.per_class("features.12"), 24)
@@ -124,7 +124,7 @@ def expected_jaccard(one: int, other: int, channels: int) -> float:
     Raises:
         InputError: a size that is no whole number from 0 to `channels`.
 
-    Example:
+    Examples:
         >>> expected_jaccard(1, 1, 4)
         0.25
     """

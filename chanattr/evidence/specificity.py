@@ -64,7 +64,7 @@ def specificity(model: nn.Module, images: Inputs, layer: str, *, targets: Sequen
         InputError: an argument cannot be used; images of a class that `classes` lacks; `classes` is of another layer or model.
         LayerError, ModelError: as in `per_image`.
 
-    Example:
+    Examples:
         >>> matrix = ca.specificity(model, images, "features.12", targets=labels, classes=classes, count=24)  # doctest: +SKIP
         >>> matrix.accuracy.diagonal()  # doctest: +SKIP
     """

@@ -189,8 +189,8 @@ def robust(model: nn.Module, images: Inputs, layer: str, *, views: Views = ("fli
         views: that are searched on beside the image, as for `stability`.
         unseen: that are scored only.
         targets: class numbers [N], of every view; None is the predicted class of each unchanged image.
-        model, images, layer, areas, search, reward, fill, score, keys, group, channel_axis, seed, batch_size, engine, precision,
-            memory_budget, progress: as for `per_image`.
+        model, images, layer, areas, search, reward, fill, score, keys, group, channel_axis: as for `per_image`.
+        seed, batch_size, engine, precision, memory_budget, progress: the same.
 
     Raises:
         InputError: an argument cannot be used, a view is both seen and unseen, or gives other images than it was given.

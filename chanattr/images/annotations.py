@@ -91,7 +91,7 @@ def load_annotations(path: PathLike, *, class_names: Sequence[str] = (), wordnet
     Raises:
         InputError: the file cannot be read, is none of these forms, or something in it is no box; or none of its classes is the model's.
 
-    Example:
+    Examples:
         >>> import json, pathlib, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = pathlib.Path(folder, "boxes.json")
@@ -128,7 +128,7 @@ def for_keys(annotations: Mapping[str, ImageBoxes], keys: Sequence[str]) -> dict
     Raises:
         InputError: none of the keys is found.
 
-    Example:
+    Examples:
         >>> one = ImageBoxes(boxes=np.zeros((0, 4), np.float32), classes=np.zeros(0, np.int32), difficult=np.zeros(0, bool), size=(0, 0))
         >>> list(for_keys({"val_1": one}, ["snakes/val_1.JPEG", "snakes/val_2.JPEG"]))
         ['snakes/val_1.JPEG']

@@ -53,7 +53,7 @@ def resize_and_crop(size: tuple[int, int], resize: Side | None, crop: Side | Non
 
     Source: torchvision's ``Resize`` and ``CenterCrop``, with their roundings.
 
-    Example:
+    Examples:
         >>> resize_and_crop((400, 200), 100, 80)
         Frame(left=120.0, top=20.0, right=280.0, bottom=180.0, height=80, width=80)
     """
@@ -82,7 +82,7 @@ def measured_frame(preprocess: Callable[[Image.Image], Any], size: tuple[int, in
     Raises:
         InputError: it does something else: turns or bends the picture, or normalises each by its own values.
 
-    Example:
+    Examples:
         >>> import torch
         >>> def halved(picture):
         ...     return torch.from_numpy(np.asarray(picture.reduce(2), np.float32)).permute(2, 0, 1)
@@ -113,7 +113,7 @@ def measured_frame(preprocess: Callable[[Image.Image], Any], size: tuple[int, in
 def move_boxes(boxes: Float[np.ndarray, "B 4"], frame: Frame) -> Float[np.ndarray, "B 4"]:
     """Boxes of the file in pixels of the network's input, clipped to it, f4; where nothing is left the box has no area.
 
-    Example:
+    Examples:
         >>> move_boxes(np.array([[100.0, 0, 200, 200]]), resize_and_crop((400, 200), 100, 80)).tolist()
         [[0.0, 0.0, 40.0, 80.0]]
     """

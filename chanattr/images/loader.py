@@ -165,7 +165,7 @@ def image_loader(paths: PathLike | Sequence[PathLike], preprocess: Preprocess, *
     Raises:
         InputError: nothing is found, a class folder names no class, a file is given twice, or a number is below 1.
 
-    Example:
+    Examples:
         >>> import chanattr as ca
         >>> from chanattr.images import demo_folder
         >>> model = ca.load_model("embedded")

@@ -28,7 +28,7 @@ def jpeg_view(quality: int, mean: Sequence[float], std: Sequence[float]) -> Call
     Raises:
         InputError: a quality or numbers that cannot be used; in use, images that are not [N, 3, H, W], or no pixels by this mean and std.
 
-    Example:
+    Examples:
         >>> import torch
         >>> jpeg_view(90, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))(torch.zeros(2, 3, 8, 8)).shape
         torch.Size([2, 3, 8, 8])

@@ -28,7 +28,7 @@ def heads_of(model: nn.Module, layer: Layer) -> int:
     Raises:
         LayerError: the layer is no input of a projection in an attention, or its attention tells no number of heads that fits.
 
-    Example:
+    Examples:
         >>> from chanattr.network.layers import describe
         >>> class Attention(nn.Module):
         ...     def __init__(self):

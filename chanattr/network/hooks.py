@@ -130,7 +130,7 @@ def inject(model: nn.Module, layer: str, mask: Tensor | np.ndarray | Sequence[fl
         LayerError: no such layer; at the forward pass, it fires more than once without ``@n``.
         InputError: at the forward pass, the mask does not fit the activation, or nothing tells its channel axis.
 
-    Example:
+    Examples:
         >>> import torch, chanattr as ca
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1, bias=False))
         >>> with ca.inject(model, "0", [0, 0, 0]):
@@ -202,7 +202,7 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     Raises:
         LayerError: no such layer; at the forward pass, one fires more than once without ``@n``.
 
-    Example:
+    Examples:
         >>> import torch, chanattr as ca
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(inplace=True))
         >>> with ca.capture(model, ["0"]) as seen:

@@ -49,7 +49,7 @@ def layers(model: nn.Module, example: Inputs) -> tuple[Layer, ...]:
         model: left as found.
         example: the model's input for one or two images.
 
-    Example:
+    Examples:
         >>> import torch, chanattr as ca
         >>> [layer.name for layer in ca.layers(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), torch.rand(1, 3, 8, 8))]
         ['', '0']
@@ -93,7 +93,7 @@ def canonical(model: nn.Module, example: Inputs, names: Sequence[str]) -> tuple[
     Raises:
         LayerError: as `describe`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = torch.nn.DataParallel(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()))
         >>> canonical(model, torch.rand(1, 2), ["module.1", "1@1", "1"])

@@ -53,7 +53,7 @@ def split_call(name: str) -> tuple[str, int]:
 def split_input(name: str) -> tuple[str, bool]:
     """The name of a layer's module, and whether its input is meant (``NAME:input``).
 
-    Example:
+    Examples:
         >>> split_input("blocks.0.attn.proj:input"), split_input("blocks.0")
         (('blocks.0.attn.proj', True), ('blocks.0', False))
     """

@@ -67,7 +67,7 @@ def load_model(name: str, *, weights: str | None = None, device: str = "cpu") ->
     Raises:
         ModelError: no such model, its package is not installed, or its weights cannot be had or do not fit.
 
-    Example:
+    Examples:
         >>> import chanattr as ca
         >>> loaded = ca.load_model("embedded")
         >>> len(loaded.class_names), loaded.class_names[251]

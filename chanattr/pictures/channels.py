@@ -60,7 +60,7 @@ def visualise(model: nn.Module, layer: str, wanted: Sequence[int] | np.ndarray, 
 
     Source: Olah, Mordvintsev and Schubert 2017; MaCo (``parametrisation="magnitude"``) Fel et al. 2023.
 
-    Example:
+    Examples:
         >>> made = ca.visualise(model, "features.10", [3, 17], pixels=ca.pixels_of(preprocess), count=2)  # doctest: +SKIP
         >>> made.pictures.shape  # doctest: +SKIP
         (2, 2, 227, 227, 3)

@@ -58,7 +58,7 @@ def examples(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, cha
         InputError: an argument cannot be used, or `found` is not of this model and these images.
         LayerError, ModelError: as in `per_image`.
 
-    Example:
+    Examples:
         >>> seen = ca.examples(model, images, "features.10", [3, 17], pixels=pixels, kind="needed", found=found)  # doctest: +SKIP
         >>> seen.rows[0], seen.value[0], seen.boxes[0]  # doctest: +SKIP
     """

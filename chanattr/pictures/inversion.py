@@ -85,7 +85,7 @@ def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pi
     Source: Fong, Patrick and Vedaldi 2019, equation 10; Mahendran and Vedaldi 2015. Departure: the dot product is times the cosine
     (``cosine_power``), as in lucid, for equation 10 alone grows with any activation that is strong.
 
-    Example:
+    Examples:
         >>> made = ca.invert(model, images, "features.10", pixels=ca.pixels_of(preprocess), mask=found.smallest_mask)  # doctest: +SKIP
         >>> made.cosine, made.named  # doctest: +SKIP
     """

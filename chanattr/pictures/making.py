@@ -117,7 +117,7 @@ def even(free: Tensor) -> None:
 def falling(done: float) -> float:
     """Share of the rate that is left: 1 for the first half, then along a cosine to 0.
 
-    Example:
+    Examples:
         >>> [round(falling(done), 2) for done in (0, 0.5, 0.75, 1)]
         [1.0, 1.0, 0.5, 0.0]
     """

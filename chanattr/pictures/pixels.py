@@ -40,7 +40,7 @@ def pixels_of(preprocess: Callable[[Image.Image], Tensor]) -> Pixels:
     Raises:
         InputError: it gives no such tensor, or does something else to colours than subtract and divide.
 
-    Example:
+    Examples:
         >>> import chanattr as ca
         >>> pixels_of(ca.load_model("embedded").preprocess).size
         (227, 227)

@@ -29,7 +29,7 @@ def reaching(model: nn.Module, layer: str) -> Iterator[Read]:
     Raises:
         LayerError: no such layer.
 
-    Example:
+    Examples:
         >>> import torch
         >>> with reaching(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 9)), "0") as read:
         ...     read(torch.rand(4, 2)).shape

@@ -43,7 +43,7 @@ class PictureSettings:
         diversity: weight by which pictures of the same channels are kept apart, 0 or more.
         seed: of every random choice.
 
-    Example:
+    Examples:
         >>> PictureSettings(objective="match", steps=10).steps
         10
     """

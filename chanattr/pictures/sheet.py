@@ -29,7 +29,7 @@ def contact_sheet(rows: Sequence[SheetRow], side: int = 160) -> UInt8[np.ndarray
     Raises:
         InputError: no rows.
 
-    Example:
+    Examples:
         >>> contact_sheet([SheetRow("grey", (np.zeros((8, 8, 3), np.uint8),) * 2, ("a", "b"))], side=20).shape
         (58, 58, 3)
     """

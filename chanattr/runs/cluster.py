@@ -71,7 +71,7 @@ def cluster_of(words: str) -> Cluster:
     Raises:
         InputError: other words.
 
-    Example:
+    Examples:
         >>> cluster_of("ray:4"), cluster_of("ray:head:6379/8")
         (Cluster(address='', workers=4), Cluster(address='head:6379', workers=8))
     """

@@ -74,8 +74,8 @@ def spatial_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layer: str
         loader: any iterable of ``(images, labels, keys)`` that can be gone through again, all images of one size: no generator.
         layer: where masks lie: ":input", the picture, or a dotted name, on whose grid they then are.
         targets: "predicted" (default), "label", or one class for all.
-        areas, search, reward, game, levels, blur, flip, jitter, samples, level, refine, score, channel_axis, seed, batch_size, engine,
-            precision: as of `chanattr.spatial`.
+        areas, search, reward, game, levels, blur, flip, jitter, samples, level, refine, score: as of `chanattr.spatial`.
+        channel_axis, seed, batch_size, engine, precision: the same.
         perturbation: what lies under a mask: "blur", "fade", "mean", "noise", a colour [C], or one picture for all [C, H, W].
         label: under which the answers lie in the file.
         shard_size: images searched side by side; stored with the file. None is the file's, or what fills the device.
@@ -89,7 +89,7 @@ def spatial_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layer: str
         LayerError: no such layer, or it has no grid of two sides.
         ModelError: the model gives no logits; NaN only if no image gives an answer.
 
-    Example:
+    Examples:
         >>> import chanattr as ca
         >>> loaded = ca.load_model("embedded")  # doctest: +SKIP
         >>> with ca.open_run("run.h5", "a") as run:  # doctest: +SKIP

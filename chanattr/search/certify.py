@@ -189,7 +189,7 @@ def missed_share(tried: int) -> float:
     The rule of three, exactly: were the share larger, all draws would have missed with a chance below 5 %. An upper bound where the
     exchanges are drawn without repetition.
 
-    Example:
+    Examples:
         >>> round(missed_share(2000), 6)
         0.001497
     """

@@ -108,7 +108,7 @@ def groups_of(group: object, channels: int, layer: str) -> Groups:
     Raises:
         InputError: something else.
 
-    Example:
+    Examples:
         >>> groups_of(2, 6, "mix").groups.tolist()
         [0, 0, 1, 1, 2, 2]
         >>> groups_of([1, 0, 0], 3, "mix").spread(torch.tensor([[0.5, 1.0]])).tolist()

@@ -203,7 +203,7 @@ def area_type(kind: type) -> str:
 def group_path(kind: type, layer: str, label: str) -> str:
     """Where the answers of a layer and label lie.
 
-    Example:
+    Examples:
         >>> group_path(ImageAttribution, "features.10", "exact")
         'layers/features.10/exact'
     """
@@ -213,7 +213,7 @@ def group_path(kind: type, layer: str, label: str) -> str:
 def escape(name: str) -> str:
     """A name as HDF5 and xarray can hold it: "/" and "%" as in addresses, and no name that means "here" or "above".
 
-    Example:
+    Examples:
         >>> escape("blocks/0"), escape("."), escape("layer4.1@2")
         ('blocks%2F0', '%2E', 'layer4.1@2')
     """

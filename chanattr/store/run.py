@@ -44,7 +44,7 @@ def open_run(path: str | os.PathLike[str], mode: str = "r") -> Run:
     Raises:
         StoreError: nothing there, damaged, not a run, held by another writer, or not writable.
 
-    Example:
+    Examples:
         >>> import chanattr as ca
         >>> with ca.open_run("run.h5") as run:  # doctest: +SKIP
         ...     found = run.per_image("features.10", rows=slice(0, 100))

@@ -39,7 +39,7 @@ class SmallestAreas(NamedTuple):
 def area_bins(channels: int, count: int = 18) -> np.ndarray:
     """Edges of bins from 1 to `channels`, about even by ratio, each at least one channel wide.
 
-    Example:
+    Examples:
         >>> area_bins(16, 4)
         array([ 1,  2,  4,  8, 17])
     """

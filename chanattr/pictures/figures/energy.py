@@ -85,7 +85,7 @@ def _colour_bar(figure: go.Figure, top: float) -> None:
 def choose_areas(areas: np.ndarray, smallest: int, count: int = PANELS) -> np.ndarray:
     """At most `count` of the areas, evenly spaced by place, a* among them where it is one of or between them.
 
-    Example:
+    Examples:
         >>> choose_areas(np.array([1, 2, 4, 8, 16, 32, 64]), 5, 4)
         array([ 1,  5, 16, 64])
     """

@@ -75,7 +75,7 @@ class Answer(NamedTuple):
 def encode(text: str) -> str:
     """Text in a link as JavaScript's encodeURIComponent writes it.
 
-    Example:
+    Examples:
         >>> encode("a/b ü")
         'a%2Fb%20%C3%BC'
     """

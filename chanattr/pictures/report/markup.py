@@ -36,7 +36,7 @@ def join(contents: Iterable[object]) -> Markup:
 def element(tag: str, *contents: object, **attributes: object) -> Markup:
     """An element; `class_` and `data_x` stand for class and data-x, True for an attribute without a value, None and False for none.
 
-    Example:
+    Examples:
         >>> element("a", "<b>", href="#x", class_="key", hidden=True)
         '<a href="#x" class="key" hidden>&lt;b&gt;</a>'
     """

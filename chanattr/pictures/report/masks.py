@@ -69,7 +69,7 @@ def lines_of(found: SpatialAttribution, row: int) -> list[Line]:
 def seen_part(preprocessing: str, height: int, width: int) -> Part | None:
     """The part of a picture that a network sees, from the words for its preprocessing; None where they do not tell.
 
-    Example:
+    Examples:
         >>> seen_part("resize 256x256, centre crop 128, RGB", 100, 200)
         (0.25, 0.25, 0.75, 0.75)
         >>> seen_part("resize 256 bicubic, centre crop 256", 100, 200)

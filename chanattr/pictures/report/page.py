@@ -13,9 +13,11 @@ import numpy as np
 
 from chanattr import __version__
 from chanattr.errors import InputError, StoreError
-from chanattr.pictures.figures import words
+from chanattr.pictures.figures import theme, words
+from chanattr.pictures.report import start
 from chanattr.pictures.report.answer import Section, asked, sections, sentence
-from chanattr.pictures.report.gallery import Shown, choose, gallery
+from chanattr.pictures.report.cards import Kept, kept_of
+from chanattr.pictures.report.gallery import Drawn, Shown, choose, drawn_of, gallery
 from chanattr.pictures.report.layer import layer_section
 from chanattr.pictures.report.markup import Markup, element, join, script_json
 from chanattr.pictures.report.masks import under
@@ -30,7 +32,7 @@ POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
           "base-uri 'none'; form-action 'none'")
 
 
-def report(run: Run, path: str | os.PathLike[str], *, images: int = 60, classes: int = 60) -> Path:
+def report(run: Run, path: str | os.PathLike[str], *, images: int = 200, classes: int = 60) -> Path:
     """Writes one self-contained HTML page about a run: it needs no network and no other file.
 
     The page is 1.6 MB plus about 40 kB an image and layer and 6 kB a class and layer.
@@ -48,14 +50,14 @@ def report(run: Run, path: str | os.PathLike[str], *, images: int = 60, classes:
         StoreError: the page cannot be written there, the run holds no answers, or its file is damaged.
         InputError: fewer than 1 image or class.
 
-    Example:
+    Examples:
         >>> import chanattr as ca
         >>> with ca.open_run("run.h5") as run:  # doctest: +SKIP
         ...     ca.report(run, "run.html")
     """
-    for name, value in (("images", images), ("classes", classes)):
+    for name, value, usual in (("images", images, 200), ("classes", classes, 60)):
         if value < 1:
-            raise InputError(f"{name}={value}; expected 1 or more; leave it out for 60")
+            raise InputError(f"{name}={value}; expected 1 or more; leave it out for {usual}")
     target = Path(path)
     _check_place(target, run.path)
     write_text(target, html_of(run, images, classes))
@@ -81,13 +83,31 @@ def html_of(run: Run, images: int, classes: int) -> str:
     names = class_names(run)
     labels = np.asarray(run.images().label)
     shown = choose(run, labels, images)
-    layers = [layer_section(section, number, labels, names, found[0], classes) for number, section in enumerate(found)]
+    drawn = drawn_of(run, found, shown)
+    kept = _kept(run, found, drawn, shown, names)
+    layers = [layer_section(section, number, labels, names, found[0], classes, kept[number]) for number, section in enumerate(found)]
     links = [section.link for section in found] or [""]
-    body = join([_header(run, found, labels, names), _reading(run, found, shown), _tabs(found) if found else None,
-                 element("main", *layers, gallery(run, found, shown, names)), _footer(run),
-                 element("p", id="notice", role="status"), script_json(shared() | {"sections": links}, id="shared"),
-                 _script("plotly-cartesian.min.js"), _script("page.js")])
+    body = join([_header(run, found, labels, names), start.figures(run, found, labels), _reading(run, found, shown),
+                 start.evidence(run, found) if found else None, _tabs(found) if found else None,
+                 element("main", *layers, gallery(run, drawn, shown, names, kept)), _footer(run),
+                 element("p", id="notice", role="status"), script_json(shared() | {"sections": links, "glow": theme.GLOW}, id="shared"),
+                 _script("plotly-cartesian.min.js"), _script("view.js"), _script("page.js")])
     return f"<!doctype html>\n{element('html', _head(run), element('body', body), lang='en')}\n"
+
+
+def _kept(run: Run, found: Sequence[Section], drawn: Drawn, shown: Sequence[Shown], names: Sequence[str]) -> list[Kept]:
+    """What the run keeps of pictures, a section each: of the channels that most sets of the page have."""
+    records = {number: record for number, _, record in drawn}
+    made = []
+    for number, section in enumerate(found):
+        rates = np.zeros(section.channels)
+        if number in records:
+            rates += records[number].smallest_mask.sum(0)
+        if section.classes is not None:
+            rates += section.classes.mean_mask.sum(0)
+        wanted = {channel: float(rates[channel]) for channel in np.flatnonzero(rates).tolist()}
+        made.append(kept_of(run, section, wanted, [one.key for one in shown], names))
+    return made
 
 
 def class_names(run: Run) -> list[str]:
