@@ -9,6 +9,7 @@ from typing import Any
 
 import fake_run
 import pytest
+from fake_pictures import write_pictures
 
 from chanattr.pictures.report import report
 from chanattr.store import open_run
@@ -20,6 +21,8 @@ SHOWN = "document.querySelectorAll('.plot .main-svg:first-child').length"
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = fake_run.write_run(tmp_path_factory.mktemp("page") / "made.h5", images=12)
+    with open_run(path, "a") as run:
+        write_pictures(run, "layer3", run.keys)
     with open_run(path) as run:
         return report(run, Path(path).with_suffix(".html")).as_uri()
 
@@ -75,28 +78,144 @@ def scroll_through(page: Any) -> None:
     })()""")
 
 
+CANVAS = "document.querySelector('.viewer [data-section=\"0\"] article:not([hidden]) .view canvas')"
+
+
+def painted(page: Any) -> str:
+    """The picture that the view shows, once it is there; as a data URI."""
+    until(page, f"{CANVAS}.dataset.painted === {CANVAS}.closest('.view').dataset.at")
+    return str(page.evaluate(f"{CANVAS}.toDataURL()"))
+
+
 def test_everything_in_view_is_drawn_and_nothing_else(opened: Any) -> None:
     page = opened()
     scroll_through(page)
-    assert page.evaluate("[...document.querySelectorAll('.plot')].filter(p => p.offsetParent).length") == 7
-    assert page.evaluate(SHOWN) == 7
+    assert page.evaluate("[...document.querySelectorAll('.plot')].filter(p => p.offsetParent).length") == 4
+    assert page.evaluate(SHOWN) == 4
     assert page.locator(".layer:visible .barlayer .point").count() > 10
     assert page.locator(".layer:visible .heatmaplayer image").count() == 1
-    assert page.locator(".viewer article:visible .plot image").count() == 2 + 8  # picture and grid of the energy map, panels
+    assert painted(page) != page.evaluate("document.createElement('canvas').toDataURL()")
+    areas = page.evaluate("JSON.parse(document.querySelector('.viewer article:not([hidden]) .view script').textContent).area.length")
+    assert page.locator(".viewer article:visible .curve circle.point").count() == areas > 10
+    assert page.locator(".three svg").count() == 3
+    assert page.locator(".three .dot").count() == 2
 
 
 def test_choosing_an_image_changes_the_picture(opened: Any) -> None:
     page = opened()
-    source = "document.querySelector('.viewer [data-section=\"0\"] article:not([hidden]) .plot image').href.baseVal"
-    scroll_through(page)
-    key, before = page.locator(".viewer h3:visible").inner_text(), page.evaluate(source)
+    key, before = page.locator(".viewer h3:visible").inner_text(), painted(page)
     page.locator("a[data-image]").nth(5).click()
-    scroll_through(page)
-    assert page.locator(".viewer h3:visible").inner_text() != key
-    assert page.evaluate(source) != before
+    until(page, f"document.querySelector('.viewer article:not([hidden]) h3').textContent !== {key!r}")
+    assert painted(page) != before
     assert page.locator("a[data-image][aria-current]").count() == 1
     page.go_back()
     until(page, f"document.querySelector('.viewer article:not([hidden]) h3').textContent === {key!r}")
+    assert painted(page) == before
+
+
+def test_the_slider_moves_the_map_and_the_point(opened: Any) -> None:
+    page = opened()
+    slider, here = page.locator(".viewer article:visible .view input"), page.locator(".viewer article:visible .curve .here")
+    pictures, places, words = [painted(page)], [here.get_attribute("cx")], [page.locator(".now:visible").inner_text()]
+    assert "a*" in words[0]
+    slider.focus()
+    for key in ("Home", "ArrowRight", "End"):
+        page.keyboard.press(key)
+        pictures.append(painted(page))
+        places.append(here.get_attribute("cx"))
+        words.append(page.locator(".now:visible").inner_text())
+    assert len(set(pictures)) == len(set(places)) == len(set(words)) == 4
+    assert words[1].startswith("1 of 256: score ")
+    assert slider.get_attribute("aria-valuetext") == words[3]
+    assert here.count() == 1
+
+
+def test_the_map_lies_on_the_part_that_the_network_saw(opened: Any) -> None:
+    page = opened()
+    painted(page)
+    # "resize 256, centre crop 224" of a square picture: an eighth of it, half on each side, is beyond the crop and shows no glow
+    grey = f"""(() => {{ const c = {CANVAS}, d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        const colour = (x, y) => {{ const i = 4 * (Math.floor(y * c.height) * c.width + Math.floor(x * c.width));
+            return Math.max(d[i], d[i + 1], d[i + 2]) - Math.min(d[i], d[i + 1], d[i + 2]); }};
+        let out = 0, inside = 0;
+        for (let n = 0; n < 200; n++) {{
+            const a = n / 200;
+            out = Math.max(out, colour(a, 0.03), colour(0.03, a), colour(a, 0.97), colour(0.97, a));
+            inside = Math.max(inside, colour(a, 0.3), colour(a, 0.5), colour(a, 0.6)); }}
+        return [out, inside]; }})()"""
+    out, inside = page.evaluate(grey)
+    assert out <= 3
+    assert inside > 60
+
+
+def test_layers_are_tabs_of_an_image(opened: Any) -> None:
+    page = opened()
+    key = page.locator(".viewer h3:visible").inner_text()
+    page.locator(".viewer article:visible .at a").nth(1).click()
+    until(page, "document.querySelector('.tabs [aria-current]').textContent === 'layer4.1.conv2'")
+    assert page.locator(".viewer h3:visible").inner_text() == key
+
+
+def test_tiles_are_filtered(opened: Any) -> None:
+    page = opened()
+    total = page.locator(".tile:visible").count()
+    page.locator(".filter input").fill("umbrella")
+    assert 0 < page.locator(".tile:visible").count() < total
+    assert page.locator(".group:visible h3").all_inner_texts() == ["umbrella"]
+    page.locator(".filter input").fill("")
+    page.locator(".filter select").select_option("none")
+    assert page.locator(".badge:visible").all_inner_texts() == ["–"]
+    assert page.locator(".filter [role=status]").inner_text() == "1 shown"
+    page.locator(".tabs a").nth(1).click()  # how it went is of the layer in view
+    until(page, "document.querySelector('.layer[data-section=\"1\"]').hidden === false")
+    assert page.locator(".tile:visible").count() == 1
+    page.locator(".filter select").select_option("")
+    assert page.locator(".tile:visible").count() == total
+
+
+def test_channels_and_inversions_are_shown_where_the_file_has_them(opened: Any) -> None:
+    page = opened()
+    cards = page.locator(".viewer article:visible .cards li")
+    assert cards.count() > 0
+    assert cards.first.locator("> img").get_attribute("alt").startswith("made to drive channel ")
+    assert cards.first.locator(".crops img").count() in (4, 6)
+    assert page.locator(".viewer article:visible .inversions img").count() == 3
+    assert page.locator(".layer:visible article:visible .cards li").count() == 6
+    assert page.locator(".layer:visible article:visible .cards li img").count() > 0
+    assert page.evaluate("[...document.images].filter(i => i.offsetParent && i.complete && !i.naturalWidth).length") == 0
+    assert page.evaluate("[...document.images].filter(i => i.offsetParent && !i.alt).length") == 0
+
+
+def test_the_matrix_of_classes_leads_to_them(opened: Any) -> None:
+    page = opened()
+    leaves = page.locator(".layer:visible a[data-leaf]")
+    assert leaves.count() == 6
+    target = leaves.nth(3).get_attribute("data-leaf")
+    leaves.nth(3).locator("rect:not(.own):not(.hit)").first.click()
+    until(page, f"location.hash.startsWith('#class/{target}/')")
+    assert page.locator("article[data-class]:visible").get_attribute("data-class") == target
+    leaves.nth(1).focus()
+    page.keyboard.press("Enter")
+    until(page, f"location.hash.startsWith('#class/{leaves.nth(1).get_attribute('data-leaf')}/')")
+
+
+def test_tab_order_goes_down_the_page(opened: Any) -> None:
+    page = opened()
+    seen: list[tuple[str, float]] = []
+    for _ in range(120):
+        page.keyboard.press("Tab")
+        where = page.evaluate("""(() => {
+            const e = document.activeElement, within = (name) => Boolean(e.closest(name));
+            const places = { viewer: '.viewer', tiles: '.choose', tabs: '.tabs', layer: 'main', start: 'body' };
+            const place = Object.keys(places).find((name) => within(places[name]));
+            return [e.tagName, place,
+                    Boolean(e.offsetParent || e.ownerSVGElement || e.tagName === 'svg')]; })()""")
+        if where[0] == "BODY":
+            break
+        assert where[2], where
+        seen.append(where[1])
+    order = [place for number, place in enumerate(seen) if number == 0 or place != seen[number - 1]]
+    assert order[:5] == ["start", "tabs", "layer", "tiles", "viewer"]
 
 
 def test_links_open_their_places(opened: Any) -> None:
@@ -128,11 +247,14 @@ def test_layers_switch_all_of_the_page(opened: Any) -> None:
     assert page.locator("a[data-image]").first.get_attribute("href").endswith("/layer4.1.conv2")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 900, 1600])
-def test_no_overflow(opened: Any, width: int) -> None:
-    page = opened(width=width, scheme="dark")
+def test_no_overflow(opened: Any, width: int, scheme: str) -> None:
+    page = opened(width=width, scheme=scheme)
     scroll_through(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    inner = "e => e.offsetParent && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX === 'visible'"
+    assert page.evaluate(f"[...document.querySelectorAll('figure, .panel, .cards li, .look > div')].filter({inner}).length") == 0
     wider = "p => p.offsetParent && p.querySelector('.main-svg').clientWidth > p.clientWidth + 1"
     assert page.evaluate(f"[...document.querySelectorAll('.plot')].filter({wider}).length") == 0
 
@@ -141,6 +263,7 @@ def test_figures_follow_the_window(opened: Any) -> None:
     page = opened()
     scroll_through(page)
     page.set_viewport_size({"width": 500, "height": 900})
+    until(page, "document.querySelector('.viewer article:not([hidden]) .curve svg').clientWidth < 470")
     until(page, "document.querySelector('.layer:not([hidden]) .plot .main-svg').clientWidth < 490")
     assert page.evaluate("document.documentElement.scrollWidth") <= 500
 

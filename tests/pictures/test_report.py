@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import html.parser
+import io
 import json
 import re
 from pathlib import Path
@@ -11,13 +13,19 @@ from pathlib import Path
 import fake_run
 import numpy as np
 import pytest
+from fake_pictures import write_pictures
+from PIL import Image
 
 from chanattr.errors import InputError, StoreError
+from chanattr.evidence.sets import overlap
 from chanattr.pictures.report import page, report
 from chanattr.pictures.report.answer import Section, answer, sections, sentence, spread
 from chanattr.pictures.report.gallery import choose
 from chanattr.pictures.report.layer import class_rows, compared_area
+from chanattr.pictures.report.likeness import likeness
 from chanattr.pictures.report.markup import element, script_json
+from chanattr.pictures.report.start import depth_of
+from chanattr.pictures.report.view import shrunk
 from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.store import open_run
 
@@ -67,13 +75,24 @@ def figures_in(text: str) -> list[dict]:
     return [json.loads(m) for m in re.findall(r'<script type="application/json">(.*?)</script>', text)]
 
 
+def plots_in(text: str) -> list[dict]:
+    return [one for one in figures_in(text) if "layout" in one]
+
+
+def views_in(text: str) -> list[dict]:
+    return [one for one in figures_in(text) if "score" in one]
+
+
 def test_counts_of_what_is_on_the_page(text: str) -> None:
     tags = Tags(text)
-    assert tags.counts["figure"] == len(figures_in(text)) == 2 * (2 + 6 * 2) + 2 * (23 - 1) * 2 + 2 * (23 - 2)
+    assert tags.counts["figure"] == 3 + 2 * (2 + 1 + 6 * 2) + 2 * (23 - 1)  # start; a layer's, its likeness, its classes'; views
+    assert len(plots_in(text)) == 2 * (2 + 6 * 2)
+    assert len(views_in(text)) == tags.counts["canvas"] == 2 * (23 - 1)
     assert tags.counts["img"] == 23
+    assert tags.counts["svg"] == 3 + 2
     assert "23 of 24 images that have a thumbnail" in text
     assert text.count("This image was not run at") == 2
-    assert text.count("keeps no energy by area of this image") == 2
+    assert text.count("keeps no energy by area of this image") == 2 * 1
 
 
 def test_nothing_is_asked_of_the_network_and_the_policy_forbids_it(text: str) -> None:
@@ -83,14 +102,14 @@ def test_nothing_is_asked_of_the_network_and_the_policy_forbids_it(text: str) ->
 
 
 def test_template_is_said_once(text: str) -> None:
-    drawn = figures_in(text)
+    drawn = plots_in(text)
     assert all("template" not in figure["layout"] and "title" not in figure["layout"] for figure in drawn)
     assert text.count('"gridcolor":"#e3e7ec","linecolor"') == 2  # of the two axes
 
 
 def test_size(text: str) -> None:
     rest = len(text.encode()) - BUNDLE
-    assert rest / (23 * 2) < 60_000
+    assert rest / (23 * 2) < 15_000
 
 
 def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
@@ -104,14 +123,20 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
         run.set_attributes(model="<script>alert(6)</script>", class_names=names)
         fake_run.write(run, dataclasses.replace(found, keys=keys), label)
         run.write(dataclasses.replace(fake_run.class_record(found), names=tuple(names)))
+        write_pictures(run, layer, keys)
+        run.set_attributes(evaluations={layer: {"exact": {"lines": [{"method": "<script>alert(7)</script>", "share": {"value": 0.5},
+                                                                     "smallest": {"value": None}}]}}})
     text = page_of(path)
     tags = Tags(text)
     assert tags.handlers == []
-    assert tags.counts["script"] == len(figures_in(text)) + 3
-    assert "svg" not in tags.counts
+    assert all(word not in text for word in ("<script>alert", "<img src=x", "<svg onload"))
+    assert "<script>alert(7)</script>" in tags.texts["th"]
+    assert text.count("<img src=x onerror=alert(1)>.jpg".replace("<", "\\u003c").replace(">", "\\u003e")) > 0  # in the words of examples
+    assert tags.counts["script"] == len(figures_in(text)) + 4 + 1  # and the store of a layer's cards
+    assert tags.counts["svg"] == 3 + 1  # of the page itself
     assert "<img src=x onerror=alert(1)>.jpg" in tags.texts["h3"]
     assert "\u202e" not in text
-    assert all("<" not in re.sub(r"</?(b|br)>|</?span[^>]*>", "", json.dumps(figure["layout"])) for figure in figures_in(text))
+    assert all("<" not in re.sub(r"</?(b|br)>|</?span[^>]*>", "", json.dumps(figure["layout"])) for figure in plots_in(text))
 
 
 def test_markup_escapes_all_but_markup() -> None:
@@ -158,6 +183,114 @@ def test_answer_in_words() -> None:
     assert spread(section(small())) == "a* goes from 0 to 8 channels over 4 images; for the middle half of them from 1.5 to 5."
 
 
+def test_views_hold_the_records_numbers(run_file: Path, text: str) -> None:
+    with open_run(run_file) as run:
+        shown = [s.key for s in choose(run, run.images().label, 200)]
+        found = run.per_image("layer3", rows=shown)
+    views = iter(views_in(text))
+    for row in np.flatnonzero(found.smallest_area != -2):
+        one, smallest = next(views), int(found.smallest_area[row])
+        places = [place for place, area in enumerate(one["area"]) if area != smallest or smallest < 1]
+        kept = [place for place, area in enumerate(found.areas.tolist()) if area != smallest or smallest < 1]
+        assert [one["area"][place] for place in places] == found.areas[kept].tolist()
+        np.testing.assert_allclose([one["score"][place] for place in places], found.scores[row, kept], rtol=1e-4)
+        assert [one["kept"][place] == "1" for place in places] == found.top1[row, kept].tolist()
+        assert (one["star"] >= 0) == (smallest > 0)
+        if smallest > 0:
+            assert one["area"][one["star"]] == smallest
+            assert one["score"][one["star"]] == pytest.approx(float(found.smallest_score[row]), rel=1e-4)
+        assert one["part"] == [0.0625, 0.0625, 0.9375, 0.9375]
+        by_area = np.isfinite(found.energy_by_area[row]).all()
+        assert one["has"].count("1") == (len(one["area"]) if by_area else int(smallest > 0))
+        with Image.open(io.BytesIO(base64.b64decode(one["strip"].partition(",")[2]))) as strip:
+            assert strip.size == (14, 14 * one["has"].count("1"))
+
+
+def test_large_grids_become_small_maps_of_the_same_mean() -> None:
+    energy = np.random.default_rng(0).random((28, 30)).astype("f4")
+    made = shrunk(energy)
+    assert made.shape == (14, 14)
+    np.testing.assert_allclose(made[0, 0], energy[:2, :2].mean(), rtol=1e-5)
+    assert shrunk(energy[:9, :14]).tolist() == energy[:9, :14].tolist()
+
+
+def test_pictures_of_channels_come_once_a_layer_and_only_where_there_are(tmp_path: Path) -> None:
+    path = fake_run.write_run(tmp_path / "pictures.h5", images=12)
+    with open_run(path, "a") as run:
+        channels = write_pictures(run, "layer3", run.keys)
+    text = page_of(path)
+    [held] = [json.loads(m) for m in re.findall(r'<script type="application/json" id="channels-\d">(.*?)</script>', text)]
+    assert set(held) == {str(channel) for channel in channels}
+    assert all(set(card) == {"picture", "said", "driven", "needed"} for card in held.values())
+    assert [len(held[str(channel)]["driven"]) for channel in channels] == [3, 2, 3, 2, 3]
+    assert 'id="channels-0"' in text
+    assert 'id="channels-1"' not in text
+    with open_run(path) as run:
+        inverted = len(run.inversions("layer3")[0])
+    assert text.count("Inversion of ") == inverted
+    assert text.count("as the network took it") == inverted / 2
+    assert text.count("the network names it &lt;b&gt;monarch") == 0  # in data alone
+
+
+def test_pictures_beyond_the_page_are_left_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chanattr.pictures.report.cards.MOST_CHANNELS", 2)
+    monkeypatch.setattr("chanattr.pictures.report.cards.MOST_INVERTED", 1)
+    path = fake_run.write_run(tmp_path / "many.h5", images=12, layers=("layer3",))
+    with open_run(path, "a") as run:
+        write_pictures(run, "layer3", run.keys)
+    text = page_of(path)
+    assert text.count("as the network took it") == 1
+    assert "The file has pictures of 3 more channels" in text
+    assert "The file has 2 more inversions." in text
+
+
+def test_start_says_what_is_and_what_is_not_known(text: str, tmp_path: Path) -> None:
+    assert text.count('class="card start"') == 3
+    assert "a* sets were not certified at <code>layer3, layer4.1.conv2</code>" in text
+    assert "on images held out (mean over 5 classes)" in text
+    assert "chanattr evaluate" in text
+    found = fake_run.image_record()
+    some = {"irreducible": np.where(found.smallest_area > 0, np.arange(24) % 2, -1).astype("i1")}
+    path = tmp_path / "certified.h5"
+    with open_run(path, "a") as run:
+        fake_run.write(run, dataclasses.replace(found, settings=dataclasses.replace(found.settings, certify=True), **some),
+                       np.full(24, -1, "i4"))
+    count = int((found.smallest_area > 0).sum())
+    assert f"{int((some['irreducible'] == 1).sum())} of {count} a* sets are irreducible" in page_of(path)
+
+
+@pytest.mark.parametrize("held", [3, {"layer3": 3}, {"layer3": {"exact": {}}}, {"layer3": {"exact": {"lines": [{"method": "x"}]}}},
+                                  {"layer3": {"exact": {"lines": [{"method": "x", "share": [], "smallest": "a"}]}}}])
+def test_tables_of_methods_that_cannot_be_read_are_left_out(tmp_path: Path, held: object) -> None:
+    path = fake_run.write_run(tmp_path / "odd.h5", images=6, layers=("layer3",), classes=False)
+    with open_run(path, "a") as run:
+        run.set_attributes(evaluations=held)
+    assert "chanattr evaluate" in page_of(path)
+
+
+def test_depth_is_of_the_records() -> None:
+    found = small()
+    assert depth_of(section(found)) == pytest.approx((0, 2 / 256 * 0.75, 3 / 256, 5 / 256, 8 / 256))
+    assert np.isnan(depth_of(section(small(smallest_area=np.full(6, -1, "i4")))).median)
+
+
+def test_the_matrix_is_of_the_joint_sets(run_file: Path) -> None:
+    with open_run(run_file) as run:
+        first = sections(run)[0]
+    assert first.classes is not None
+    area = compared_area(first.classes)
+    drawn = Tags(str(likeness(first, area, {0, 1, 2, 3, 4})))
+    shared = overlap(first.classes, area)
+    assert drawn.counts["rect"] == 6 * 6 + 6
+    assert drawn.counts["a"] == 5  # one class has no place of its own
+    row = shared.jaccard[3].copy()
+    row[3] = -1
+    best = int(row.argmax())
+    assert f"{fake_run.NAMES[3]}: most like {fake_run.NAMES[best]}, {row[best]:.0%} shared" in drawn.texts["title"]
+    assert likeness(first._replace(classes=first.classes[[0]]), area, {0}) is None
+    assert likeness(first._replace(classes=None), area, set()) is None
+
+
 def test_class_rows_are_the_records_numbers(run_file: Path) -> None:
     with open_run(run_file) as run:
         first = sections(run)[0]
@@ -197,7 +330,7 @@ def test_without_classes_thumbnails_labels_and_names(tmp_path: Path) -> None:
     assert "The file keeps no thumbnails" in text
     assert "Those channels alone keep" in text
     assert "right answers" not in text.partition("<main>")[0].partition("<header>")[2]
-    assert Tags(text).counts["figure"] == 1 + 2 * 23 + 22
+    assert Tags(text).counts["figure"] == 3 + 1 + 23
 
 
 def test_only_the_smallest_was_asked(tmp_path: Path) -> None:
@@ -209,7 +342,8 @@ def test_only_the_smallest_was_asked(tmp_path: Path) -> None:
         fake_run.write(run, dataclasses.replace(found, **none), np.full(24, -1, "i4"))
     text = page_of(path)
     assert "none: only a* was asked" in text
-    assert text.count("No strip of areas: only a* was searched.") == 22
+    assert text.count("Only a* was searched") == 22
+    assert {len(one["area"]) for one in views_in(text)} == {0, 1}
 
 
 def test_scores_that_are_not_numbers(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Images on the page: which ones, their tiles, and for each its curve, energy, strip and channels at every layer."""
+"""Images on the page: which ones, their tiles with a filter, and for each its view, channels and inversions at every layer."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from chanattr.errors import StoreError
-from chanattr.pictures import figures
 from chanattr.pictures.figures import raster, words
 from chanattr.pictures.report.answer import Section, encode
+from chanattr.pictures.report.cards import Kept, card_list
 from chanattr.pictures.report.layer import channel_list, image_link
 from chanattr.pictures.report.markup import Markup, element, join
-from chanattr.pictures.report.masks import Held, badge, held, mask_cards
-from chanattr.pictures.report.plots import Plot, card, pair
-from chanattr.records import NOT_RUN, ImageAttribution
+from chanattr.pictures.report.masks import Held, Part, badge, held, mask_cards, seen_part
+from chanattr.pictures.report.view import view
+from chanattr.records import NOT_REACHED, NOT_RUN, ImageAttribution
 
 if TYPE_CHECKING:
     from chanattr.store import Run
-
-GREY = 176
-SIDE = 128
 
 
 class Shown(NamedTuple):
@@ -60,22 +57,48 @@ def _shown(run: Run, row: int, labels: np.ndarray) -> Shown:
         return Shown(key, int(labels[row]), None)
 
 
-def gallery(run: Run, sections: Sequence[Section], shown: Sequence[Shown], names: Sequence[str]) -> Markup:
+Drawn = Sequence[tuple[int, Section, ImageAttribution]]
+
+
+def drawn_of(run: Run, sections: Sequence[Section], shown: Sequence[Shown]) -> Drawn:
+    """The answers for the page's images, by number of the section."""
+    return [(number, section, run.per_image(section.layer, section.label, rows=[s.key for s in shown]))
+            for number, section in enumerate(sections) if section.found is not None]
+
+
+def gallery(run: Run, drawn: Drawn, shown: Sequence[Shown], names: Sequence[str], kept: Sequence[Kept]) -> Markup:
     """The tiles, and beside them the chosen image."""
-    drawn = [(number, section, run.per_image(section.layer, section.label, rows=[s.key for s in shown]))
-             for number, section in enumerate(sections) if section.found is not None]
     masks = held(run, [one.key for one in shown])
     cards = _masks(run, masks, shown, names)
     if not shown or not (drawn or any(cards)):
-        return element("section", element("h2", "Images"), element("p", "No images were searched, only classes.", class_="note"))
-    viewers = [element("div", *[_image_article(found, row, one, names, drawn, section, shown, cards[row]) for row, one in enumerate(shown)],
-                       data_section=number) for number, section, found in drawn]
+        none = element("p", "No images were searched, only classes.", class_="note")
+        return element("section", element("h2", "Images"), none, id="images")
+    parts = _parts(run, drawn, shown)
+    viewers = [element("div", *[_image_article(found, row, one, names, drawn, section, shown, cards[row], kept[number], parts[row])
+                                for row, one in enumerate(shown)], data_section=number) for number, section, found in drawn]
     badges = [] if drawn else [element("span", badge(masks[0].found, row), class_="badge") for row in range(len(shown)) if masks]
     if not drawn:
         viewers = [element("div", *[_masks_article(row, shown, cards[row]) for row in range(len(shown))], data_section=0)]
     return element("section", element("h2", "Images"), element("p", _left_out(len(run.keys), shown), class_="note"),
-                   element("div", _tiles(shown, names, drawn, badges), element("div", *viewers, class_="viewer"), class_="images"),
-                   id="images")
+                   element("div", element("div", _filter(drawn), _tiles(shown, names, drawn, badges), class_="choose"),
+                           element("div", *viewers, class_="viewer"), class_="images"), id="images")
+
+
+def _filter(drawn: Drawn) -> Markup | None:
+    """What hides tiles: words of a name or class, and how it went."""
+    if not drawn:
+        return None
+    options = [("", "all images"), ("kept", "● a* keeps the class"), ("lost", "○ a* does not"), ("none", "– level not reached"),
+               ("wrong", "network is wrong")]
+    choice = element("select", *[element("option", words_, value=value) for value, words_ in options], aria_label="Show which images")
+    search = element("input", type="search", placeholder="name or class", aria_label="Filter images by name or class")
+    return element("form", search, choice, element("span", class_="quiet", role="status"), class_="filter", role="search")
+
+
+def _parts(run: Run, drawn: Drawn, shown: Sequence[Shown]) -> list[Part | None]:
+    """Of each image the part that the network saw, as its preprocessing says."""
+    said = str(run.attributes.get("preprocessing") or next((found.settings.preprocessing for _, _, found in drawn), ""))
+    return [None if one.picture is None else seen_part(said, one.picture.shape[0], one.picture.shape[1]) for one in shown]
 
 
 def _masks(run: Run, masks: Sequence[Held], shown: Sequence[Shown], names: Sequence[str]) -> list[Markup | None]:
@@ -100,7 +123,7 @@ def _left_out(count: int, shown: Sequence[Shown]) -> str:
     return f"{len(shown):,} of {count:,} images{kind}, {which}; the other {count - len(shown):,} are in the file. Choose one.{without}"
 
 
-def _tiles(shown: Sequence[Shown], names: Sequence[str], drawn: Sequence[tuple[int, Section, ImageAttribution]],
+def _tiles(shown: Sequence[Shown], names: Sequence[str], drawn: Drawn,
            badges: Sequence[Markup]) -> Markup:
     groups = []
     for label, rows in itertools.groupby(range(len(shown)), key=lambda r: shown[r].label):
@@ -110,12 +133,13 @@ def _tiles(shown: Sequence[Shown], names: Sequence[str], drawn: Sequence[tuple[i
     return element("nav", *groups, class_="gallery", aria_label="Images")
 
 
-def _tile(one: Shown, row: int, name: str, drawn: Sequence[tuple[int, Section, ImageAttribution]], *badges: Markup) -> Markup:
+def _tile(one: Shown, row: int, name: str, drawn: Drawn, *badges: Markup) -> Markup:
     picture = (element("img", src=raster.data_uri(one.picture, quality=74), alt=f"{one.key}, {name}", loading="lazy")
                if one.picture is not None else element("span", words.short(one.key.rsplit("/", 1)[-1], 22), class_="blank"))
-    marks = [element("span", _badge(found, row), class_="badge", data_section=number) for number, _, found in drawn]
+    marks = [element("span", _badge(found, row), class_="badge", data_section=number, data_how=_how(found, row, one.label))
+             for number, _, found in drawn]
     return element("a", picture, *marks, *badges, href=_link(one.key, drawn[0][1] if drawn else None), class_="tile", data_image=row,
-                   data_link=f"image/{encode(one.key)}", title=one.key)
+                   data_link=f"image/{encode(one.key)}", data_words=f"{one.key} {name}".lower(), title=one.key)
 
 
 def _badge(found: ImageAttribution, row: int) -> str:
@@ -123,22 +147,38 @@ def _badge(found: ImageAttribution, row: int) -> str:
     return {-2: "not run", -1: "–"}.get(area, f"{'●' if found.smallest_top1[row] else '○'} {area:,}")
 
 
-def _image_article(found: ImageAttribution, row: int, one: Shown, names: Sequence[str],
-                   drawn: Sequence[tuple[int, Section, ImageAttribution]], section: Section, shown: Sequence[Shown],
-                   cards: Markup | None) -> Markup:
+def _how(found: ImageAttribution, row: int, label: int) -> str:
+    """How it went with an image, for the filter."""
+    area = int(found.smallest_area[row])
+    how = ["none"] if area == NOT_REACHED else [] if area == NOT_RUN else ["kept" if found.smallest_top1[row] else "lost"]
+    return " ".join(how + (["wrong"] if area != NOT_RUN and 0 <= label != int(found.predictions[row]) else []))
+
+
+def _image_article(found: ImageAttribution, row: int, one: Shown, names: Sequence[str], drawn: Drawn, section: Section,
+                   shown: Sequence[Shown], cards: Markup | None, kept: Kept, part: Part | None) -> Markup:
     """An image at a layer."""
-    head = [element("div", element("h3", one.key), element("p", *_steps(row, shown, section), class_="steps"), class_="head")]
+    head = element("div", element("h3", one.key), element("p", *_steps(row, shown, section), class_="steps"), class_="head")
+    others = [element("a", f"{other.title}: {words.smallest(int(record.smallest_area[row]))}", href=image_link(one.key, other),
+                      aria_current="true" if other is section else None) for _, other, record in drawn]
+    tabs = element("nav", *others, class_="at", aria_label="The same image at each layer") if len(others) > 1 else None
     if found.smallest_area[row] == NOT_RUN:
         body: list[Markup | None] = [element("p", f"This image was not run at {section.title}.", class_="answer"), cards]
     else:
         channels = found.channels(row).tolist()
         body = [element("p", _verdict(found, row, names), class_="answer"), element("p", _facts(found, row, one, names)),
-                _pictures(found, row, one, names, section), cards,
-                channel_list(f"The {len(channels):,} {found.settings.unit} of its a* set", channels) if channels else None]
-    others = [element("a", f"{other.title}: {words.smallest(int(record.smallest_area[row]))}", href=image_link(one.key, other))
-              for _, other, record in drawn if other is not section]
-    elsewhere = element("p", "The same image at ", *[join([", " if n else None, link]) for n, link in enumerate(others)], class_="quiet")
-    return element("article", *head, *body, elsewhere if others else None, data_image=row, hidden=True)
+                view(found, row, f"{one.key} at {section.title}", part, one.picture is not None), cards, _channels(found, channels, kept),
+                kept.inversions.get(one.key)]
+    return element("article", head, tabs, *body, data_image=row, hidden=True)
+
+
+def _channels(found: ImageAttribution, channels: list[int], kept: Kept) -> Markup | None:
+    """The a* set: cards of those that the file has pictures of, and all numbers."""
+    if not channels:
+        return None
+    cards = card_list(channels, kept)
+    title = element("h4", f"What channels of its a* set look for ({sum(c in kept.channels for c in channels)} of {len(channels):,})")
+    shown = element("div", title, cards, class_="panel") if cards else None
+    return join([shown, channel_list(f"The {len(channels):,} {found.settings.unit} of its a* set", channels)])
 
 
 def _link(key: str, section: Section | None) -> str:
@@ -169,27 +209,3 @@ def _facts(found: ImageAttribution, row: int, one: Shown, names: Sequence[str]) 
     score = f" {words.number(smallest)} with the a* set," if np.isfinite(smallest) else ""
     return (f"The whole network says {said}; the target is {target}{chance}.{label} Score:{score} {words.number(original)} with every "
             f"channel, {words.number(empty)} with none.")
-
-
-def _pictures(found: ImageAttribution, row: int, one: Shown, names: Sequence[str], section: Section) -> Markup:
-    picture = _grey(found.energy.shape[1:]) if one.picture is None else one.picture
-    where = f"{one.key} at {section.title}"
-    curve = Plot(figures.area_curve(found, row, names=names), "Score against area", "●: the target is the top class",
-                 f"Score against area of {where}. {_verdict(found, row, names)}")
-    energy = Plot(figures.energy_map(found, row, picture, names=names), "Where its a* channels are active",
-                  "over the picture", f"Energy of the a* channels over {where}")
-    drawn = pair(curve, energy)
-    if not len(found.areas):
-        return join([drawn, element("p", "No strip of areas: only a* was searched.", class_="note")])
-    if not np.isfinite(found.energy_by_area[row]).all():
-        return join([drawn, element("p", "No strip of areas: the file keeps no energy by area of this image.", class_="note")])
-    strip = Plot(figures.area_strip(found, row, picture, names=names), "What sets of growing area see",
-                 "dark: little energy, by each panel's largest; boxed: a*", f"{where} as sets of growing area see it", narrowest=600)
-    return join([drawn, card(strip)])
-
-
-def _grey(grid: tuple[int, ...]) -> np.ndarray:
-    """A plain picture of the grid's shape, for energy without a thumbnail: u1 [H, W, 3]."""
-    height, width = (max(size, 1) for size in grid)
-    scale = SIDE / min(height, width)
-    return np.full((min(round(height * scale), 4 * SIDE), min(round(width * scale), 4 * SIDE), 3), GREY, np.uint8)

@@ -10,6 +10,8 @@ import numpy as np
 from chanattr.pictures import figures
 from chanattr.pictures.figures import words
 from chanattr.pictures.report.answer import Section, asked, encode, right_answers, sentence, spread
+from chanattr.pictures.report.cards import Kept, class_cards, store
+from chanattr.pictures.report.likeness import likeness
 from chanattr.pictures.report.markup import Markup, element, join
 from chanattr.pictures.report.plots import Plot, pair
 from chanattr.records import ClassAttribution, ImageAttribution
@@ -72,14 +74,16 @@ def _images_of(found: ImageAttribution | None, labels: np.ndarray, target: int) 
     return float(np.median(reached)) if len(reached) else float("nan"), int((right & found.smallest_top1).sum()), int(right.sum())
 
 
-def layer_section(section: Section, number: int, labels: np.ndarray, names: Sequence[str], first: Section, most: int) -> Markup:
+def layer_section(section: Section, number: int, labels: np.ndarray, names: Sequence[str], first: Section, most: int,
+                  kept: Kept) -> Markup:
     """A layer's part of the page; `most` classes at most have figures of their own."""
     rows = class_rows(section, labels)
     detailed = sorted(sorted(range(len(rows)), key=lambda r: -rows[r].images)[:most])
     title = element("h2", "Layer ", element("code", section.title))
-    classes = _classes(section, rows, detailed, labels) if rows else _no_classes()
+    classes = _classes(section, rows, detailed, labels, kept) if rows else _no_classes()
     return element("section", title, element("p", spread(section), class_="answer"), _differences(section, first, names),
-                   _overview(section, labels, names), classes, data_section=number, class_="layer")
+                   _overview(section, labels, names), classes, element("p", kept.left_out, class_="note") if kept.left_out else None,
+                   store(kept, number), data_section=number, class_="layer")
 
 
 def _no_classes() -> Markup:
@@ -114,12 +118,14 @@ def _overview(section: Section, labels: np.ndarray, names: Sequence[str]) -> Mar
     return join([pair(*drawn), note])
 
 
-def _classes(section: Section, rows: Sequence[ClassRow], detailed: Sequence[int], labels: np.ndarray) -> Markup:
+def _classes(section: Section, rows: Sequence[ClassRow], detailed: Sequence[int], labels: np.ndarray, kept: Kept) -> Markup:
     left_out = len(rows) - len(detailed)
     note = element("p", f"{left_out:,} of {len(rows):,} classes are in the table only; the {len(detailed)} with the most images have "
                    "figures. All are in the file.", class_="note") if left_out else None
-    articles = [_class_article(section, rows[r]) for r in detailed]
-    return join([element("h3", "Classes"), _table(section, rows, {rows[r].target for r in detailed}, labels), note, *articles])
+    articles = [_class_article(section, rows[r], kept) for r in detailed]
+    linked = {rows[r].target for r in detailed}
+    alike = None if section.classes is None else likeness(section, compared_area(section.classes), linked)
+    return join([element("h3", "Classes"), _table(section, rows, linked, labels), note, alike, *articles])
 
 
 def _images(count: int) -> str:
@@ -165,7 +171,7 @@ def _area(area: int) -> str:
     return {-1: "not reached", -2: "not run"}.get(area, f"{area:,}")
 
 
-def _class_article(section: Section, row: ClassRow) -> Markup:
+def _class_article(section: Section, row: ClassRow, kept: Kept) -> Markup:
     classes = section.classes
     if classes is None:
         raise ValueError("a class article needs classes")
@@ -185,7 +191,7 @@ def _class_article(section: Section, row: ClassRow) -> Markup:
                   f"Mean score of the joint sets of {name} against their area. {text}")
     listed = channel_list(f"The {len(set_):,} channels of the joint a* set", set_) if set_ else None
     return element("article", element("h4", f"{name} ", element("span", f"class {row.target}", class_="quiet")), element("p", text),
-                   pair(channels, curves), listed, data_class=row.target, hidden=True,
+                   class_cards(classes, row.target, kept), pair(channels, curves), listed, data_class=row.target, hidden=True,
                    id=f"class/{row.target}/{section.link}")
 
 

@@ -19,7 +19,7 @@
     for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); draw(entry.target); }
   }, { rootMargin: "400px" });
 
-  const load = async (source) => { const image = new Image(); image.src = source; await image.decode(); return image; };
+  const load = chanattrView.load;
 
   // The picture through the mask that the slider chooses, and its row in the table. The strip holds the masks one below another.
   async function look(figure) {
@@ -57,9 +57,30 @@
     const layer = document.querySelector(`.layer[data-section="${now.section}"]`) || document.createElement("div");
     for (const article of all("article[data-class]", layer)) article.hidden = article.dataset.class !== now.target[now.section];
     for (const row of all("tr[data-class]", layer)) mark(row, row.dataset.class === now.target[now.section]);
+    for (const form of all(".filter")) sift(form);
     for (const figure of all(".masks")) if (figure.offsetParent) look(figure);
+    for (const figure of all(".view")) if (figure.offsetParent) chanattrView.look(figure, shared.glow);
+    for (const article of all("article:not([hidden])")) if (article.offsetParent) chanattrView.fill(article, now.section);
     // A window that was resized meanwhile left hidden figures at their old width.
     for (const plot of all(".plot")) if (drawn.has(plot) && plot.offsetParent) Plotly.Plots.resize(plot);
+  }
+
+  // Tiles that the filter leaves; the chosen image stays chosen.
+  function sift(form) {
+    const words = form.querySelector("input").value.toLowerCase().trim(), how = form.querySelector("select").value;
+    let count = 0;
+    for (const group of all(".group")) {
+      let any = false;
+      for (const tile of all(".tile", group)) {
+        const mark = tile.querySelector(`[data-section="${now.section}"]`);
+        const fits = tile.dataset.words.includes(words) && (!how || (mark && mark.dataset.how.split(" ").includes(how)));
+        tile.hidden = !fits;
+        any = any || fits;
+        count += fits;
+      }
+      group.hidden = !any;
+    }
+    form.querySelector("[role=status]").textContent = words || how ? `${count} shown` : "";
   }
 
   const decode = (text) => { try { return decodeURIComponent(text); } catch { return text; } };
@@ -123,6 +144,16 @@
   start();
   for (const plot of all(".plot")) seen.observe(plot);
   for (const figure of all(".masks")) figure.querySelector("input").addEventListener("input", () => look(figure));
+  for (const figure of all(".view")) figure.querySelector("input").addEventListener("input", () => chanattrView.look(figure, shared.glow));
+  for (const form of all(".filter")) {
+    form.addEventListener("input", () => sift(form));
+    form.addEventListener("submit", (event) => event.preventDefault());
+  }
+  let resized = 0;
+  addEventListener("resize", () => {
+    clearTimeout(resized);
+    resized = setTimeout(() => { for (const f of all(".view")) if (f.offsetParent) chanattrView.look(f, shared.glow); }, 120);
+  });
   addEventListener("hashchange", go);
   go();
   document.documentElement.dataset.ready = "true";

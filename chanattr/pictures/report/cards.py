@@ -1,0 +1,150 @@
+"""Channels as cards: the pictures and examples that the run file keeps of each, once a layer; and inversions of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from chanattr.pictures.figures import raster, words
+from chanattr.pictures.records import NONE, Examples
+from chanattr.pictures.report.answer import Section
+from chanattr.pictures.report.markup import Markup, element, join, script_json
+from chanattr.records import ClassAttribution
+
+if TYPE_CHECKING:
+    from chanattr.store import Run
+
+SIDE, EXAMPLE, INVERSION = 112, 64, 112  # pixels on the page
+MOST_CHANNELS, MOST_EXAMPLES, MOST_INVERTED = 40, 3, 60  # channels a layer, examples a kind, inverted images a layer: a page stays small
+TOP = 6  # cards of a class
+KINDS = {"driven": "driven most by", "needed": "needed most by"}
+
+
+class Kept(NamedTuple):
+    """What the page has of a layer: by channel what the script shows, and by image its inversions."""
+
+    channels: dict[int, dict[str, Any]]
+    inversions: dict[str, Markup]
+    left_out: str
+
+
+def kept_of(run: Run, section: Section, wanted: Mapping[int, float], keys: Sequence[str], names: Sequence[str]) -> Kept:
+    """The pictures that the run keeps of a section's channels and of the page's images.
+
+    Args:
+        run: open.
+        section: of which layer.
+        wanted: how often a channel is in a set of the page, by its number.
+        keys: of the page's images.
+        names: of the classes.
+    """
+    if section.record.settings.group:
+        return Kept({}, *_inverted(run, section.layer, keys, names))
+    order = [channel for channel, _ in sorted(wanted.items(), key=lambda pair: (-pair[1], pair[0]))]
+    made: dict[int, dict[str, Any]] = {}
+    drawn = {name: (record, row) for record in run.channel_pictures(section.layer, [f"channel {channel}" for channel in order])
+             for row, name in enumerate(record.names)}
+    seen = run.examples(section.layer, order)
+    at = [(one, {int(channel): row for row, channel in enumerate(one.channels)}) for one in seen]
+    there = [channel for channel in order if f"channel {channel}" in drawn or any(channel in rows for _, rows in at)]
+    for channel in there[:MOST_CHANNELS]:
+        card: dict[str, Any] = {}
+        if (found := drawn.get(f"channel {channel}")) is not None:
+            record, row = found
+            best = int(record.value[row].argmax())
+            card["picture"] = small(record.pictures[row, best], SIDE)
+            card["said"] = (f"made to drive channel {channel}: mean activation {words.number(float(record.value[row, best]))}; the network "
+                            f"names it {words.class_name(int(record.predictions[row, best]), names)}")
+        for one, rows in at:
+            if channel in rows and one.kind in KINDS and one.kind not in card:
+                card[one.kind] = _crops(one, rows[channel])
+        made[channel] = card
+    inverted, said = _inverted(run, section.layer, keys, names)
+    more = len(there) - len(made)
+    return Kept(made, inverted, (f"The file has pictures of {more:,} more channels. " if more else "") + said)
+
+
+def _crops(one: Examples, row: int) -> list[list[str]]:
+    """Crops with the words for them."""
+    verb = "activation" if one.kind == "driven" else "the score falls by"
+    return [[small(one.crops[row, place], EXAMPLE), f"{one.keys[at]}: {verb} {words.number(float(one.value[row, place]))}"]
+            for place, at in enumerate(one.rows[row][:MOST_EXAMPLES].tolist()) if at != NONE]
+
+
+def _inverted(run: Run, layer: str, keys: Sequence[str], names: Sequence[str]) -> tuple[dict[str, Markup], str]:
+    """By image a row of its inversions at a layer, and how many are left out, in words."""
+    made: dict[str, Markup] = {}
+    shown = 0
+    total = run.summary()["pictures"].get(layer, {}).get("inversions", 0)
+    for key in keys if total else ():
+        if len(made) == MOST_INVERTED:
+            break
+        cards: list[Markup] = []
+        for record in run.inversions(layer, [key]):
+            shown += len(record)
+            for row in np.argsort(-record.areas, kind="stable"):
+                whole = bool((record.masks[row] == 1).all())
+                what = "the whole activation" if whole else f"{record.areas[row]:,} channels"
+                named = words.class_name(int(record.predictions[row]), names)
+                if not cards:
+                    cards.append(_figure(small(record.originals[row], INVERSION), f"{key} as the network took it", "the image", ""))
+                cards.append(_figure(small(record.pictures[row], INVERSION), f"Inversion of {what} of {key}", what,
+                                     f"cosine {record.cosine[row]:.2f}; named {named}"))
+        if cards:
+            title = element("h4", "Inversions: what the activations look like")
+            made[key] = element("div", title, element("div", *cards[:9], class_="inversions"), class_="panel")
+    return made, f"The file has {total - shown:,} more inversions." if total > shown else ""
+
+
+def _figure(source: str, alt: str, title: str, below: str) -> Markup:
+    image = element("img", src=source, alt=alt, loading="lazy", width=INVERSION, height=INVERSION)
+    return element("figure", image, element("figcaption", element("b", title), " ", below))
+
+
+def small(picture: np.ndarray, side: int) -> str:
+    """A picture u1 [H, W, C] as a data URI, its longer side at most `side`."""
+    whole = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture[..., :3]).convert("RGB")
+    whole.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return raster.data_uri(np.asarray(whole), quality=76)
+
+
+def store(kept: Kept, number: int) -> Markup | None:
+    """What the script takes cards from."""
+    return script_json(kept.channels, id=f"channels-{number}") if kept.channels else None
+
+
+def card_list(channels: Iterable[int], kept: Kept, below: dict[int, str] | None = None) -> Markup | None:
+    """A place for a card a channel: those with a picture, or all where there are words for them; None without any."""
+    shown = [channel for channel in channels if below is not None or channel in kept.channels]
+    if not shown:
+        return None
+    items = [element("li", element("b", f"channel {channel}"), element("span", (below or {}).get(channel, ""), class_="quiet"),
+                     data_channel=channel) for channel in shown]
+    return element("ul", *items, class_="cards")
+
+
+def class_cards(classes: ClassAttribution, target: int, kept: Kept) -> Markup | None:
+    """The channels that most of a class's images need, with how often, and how much more often than the other classes' images."""
+    place = classes.targets.tolist().index(target)
+    rates = classes.mean_mask[place]
+    top = [int(channel) for channel in np.argsort(-rates, kind="stable")[:TOP] if rates[channel] > 0]
+    if not top or not classes.images[place]:
+        return None
+    others = [row for row in range(len(classes)) if row != place and classes.images[row]]
+    elsewhere = classes.mean_mask[others].mean(0) if others else None
+    unit = classes.settings.unit
+    below = {}
+    for channel in top:
+        rate = f"inclusion {rates[channel]:.0%}"
+        if elsewhere is not None:
+            rate += f", elsewhere {elsewhere[channel]:.0%}: specificity {rates[channel] - elsewhere[channel]:+.2f}"
+        below[channel] = rate
+    if unit != "channels":
+        items = [element("li", element("b", f"group {channel}"), element("span", below[channel], class_="quiet")) for channel in top]
+        return element("ul", *items, class_="cards")
+    note = element("p", "Inclusion: share of the class's a* sets that hold the channel. Specificity: that, less the mean over the other "
+                   "classes.", class_="note")
+    return join([card_list(top, kept, below), note])

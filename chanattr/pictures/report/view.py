@@ -1,0 +1,109 @@
+"""One image at one layer: its numbers and energies, small enough for hundreds on a page, and the place where the script shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from chanattr.pictures.figures import raster, words
+from chanattr.pictures.figures.curves import level_score
+from chanattr.pictures.report.markup import Markup, element, script_json
+from chanattr.pictures.report.masks import Part
+from chanattr.records import ImageAttribution
+
+FINEST = 14  # cells of a side of an energy map on the page, at most
+LEVELS = 32  # of energy: what an eye tells apart through the picture
+DIGITS = 5  # of scores
+
+
+def view(found: ImageAttribution, row: int, where: str, part: Part | None, pictured: bool) -> Markup:
+    """The card with the picture, its slider and the score curve.
+
+    Args:
+        found: answers for the page's images.
+        row: which of them; it ran.
+        where: image and layer in words.
+        part: of the picture that the network saw, as shares; None where nothing tells.
+        pictured: whether there is a thumbnail.
+    """
+    steps = steps_of(found, row)
+    start = next((n for n, step in enumerate(steps) if step["star"]), len(steps) - 1)
+    canvas = element("canvas", width=320, height=320, role="img", aria_label=f"Where the chosen channels are active, over {where}")
+    slider = element("label", element("span", "area"), element(
+        "input", type="range", min=0, max=max(0, len(steps) - 1), value=max(0, start), step=1,
+        aria_label=f"Area: {found.settings.unit} selected", disabled=not steps))
+    notes = _notes(found, row, part, pictured, steps)
+    curve = element("div", class_="curve", role="img", aria_label=f"Score against area of {where}. {_curve_words(found, row)}")
+    side = element("div", slider, element("p", class_="now", aria_live="polite"), curve,
+                   element("p", notes, class_="note") if notes else None)
+    caption = element("figcaption", element("b", "Sets of growing area"), " ",
+                      element("span", "glow: where the selected channels are active; ● the target is the top class"))
+    return element("figure", caption, element("div", canvas, side, class_="look"), script_json(_data(found, row, steps, part)),
+                   class_="card view")
+
+
+def steps_of(found: ImageAttribution, row: int) -> list[dict[str, Any]]:
+    """What the slider goes through: the areas searched, and a* among them; scores as numbers or None, and the energy map of each."""
+    by_area = np.isfinite(found.energy_by_area[row]).all(axis=(1, 2)) if len(found.areas) else np.zeros(0, bool)
+    steps = [{"area": area, "score": _figure(found.scores[row, place]), "kept": bool(found.top1[row, place]), "star": False,
+              "energy": found.energy_by_area[row, place] if by_area[place] else None} for place, area in enumerate(found.areas.tolist())]
+    smallest = int(found.smallest_area[row])
+    if smallest > 0:
+        star = {"area": smallest, "score": _figure(found.smallest_score[row]), "kept": bool(found.smallest_top1[row]), "star": True,
+                "energy": found.energy[row] if np.isfinite(found.energy[row]).all() else None}
+        steps = [step for step in steps if step["area"] != smallest] + [star]
+    return sorted(steps, key=lambda step: step["area"])
+
+
+def _data(found: ImageAttribution, row: int, steps: Sequence[dict[str, Any]], part: Part | None) -> dict[str, Any]:
+    """The same for the script: lists a step, and the maps one below another in one grey picture."""
+    energies = [step["energy"] for step in steps if step["energy"] is not None]
+    level = level_score(found.settings, float(found.original[row]), float(found.empty[row]))
+    data: dict[str, Any] = {"area": [step["area"] for step in steps], "score": [step["score"] for step in steps],
+                            "kept": "".join("01"[step["kept"]] for step in steps),
+                            "star": next((n for n, step in enumerate(steps) if step["star"]), -1),
+                            "original": _figure(found.original[row]), "empty": _figure(found.empty[row]), "level": _figure(level),
+                            "channels": found.masks.shape[2], "part": [round(edge, 4) for edge in part or (0, 0, 1, 1)]}
+    if energies:
+        maps = [shrunk(raster.unit(energy)) for energy in energies]
+        data["size"] = maps[0].shape
+        strip = np.rint(np.concatenate(maps) * (LEVELS - 1)) * (255 / (LEVELS - 1))
+        data["strip"] = raster.data_uri(np.rint(strip).astype(np.uint8), kind="PNG")
+    data["has"] = "".join("01"[step["energy"] is not None] for step in steps)
+    return data
+
+
+def shrunk(energy: np.ndarray) -> np.ndarray:
+    """An energy map of at most `FINEST` cells a side: the mean over what falls together."""
+    for axis in (0, 1):
+        size = energy.shape[axis]
+        if size > FINEST:
+            starts = np.linspace(0, size, FINEST, endpoint=False).astype(int)
+            counts = np.diff([*starts, size]).reshape([-1, 1] if axis == 0 else [1, -1])
+            energy = np.add.reduceat(energy, starts, axis=axis) / counts
+    return energy
+
+
+def _figure(value: Any) -> float | None:
+    """A number of `DIGITS` digits; None where there is none."""
+    return float(f"{float(value):.{DIGITS}g}") if np.isfinite(value) else None
+
+
+def _curve_words(found: ImageAttribution, row: int) -> str:
+    smallest, score = words.smallest(int(found.smallest_area[row])), float(found.smallest_score[row])
+    reached = f" with score {words.number(score)}" if np.isfinite(score) else ""
+    return (f"{smallest}{reached}; {words.number(float(found.original[row]))} with every channel, "
+            f"{words.number(float(found.empty[row]))} with none.")
+
+
+def _notes(found: ImageAttribution, row: int, part: Part | None, pictured: bool, steps: Sequence[dict[str, Any]]) -> str:
+    notes = []
+    if not len(found.areas):
+        notes.append("Only a* was searched." if steps else "Only a* was searched, and it selects nothing.")
+    elif not np.isfinite(found.energy_by_area[row]).all():
+        notes.append("The file keeps no energy by area of this image: the map is that of a*.")
+    if part is None and pictured:
+        notes.append("Which part of the picture the network saw cannot be told here: the map lies over all of it.")
+    return " ".join(notes)
