@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -15,12 +14,12 @@ from chanattr.store import Run, open_run
 from chanattr.store.salvage import Survey, repair, survey
 
 
-def run_check(file: Path, *, model: str | None, images: Sequence[str], sample: int, weights: str | None, axis: int | None, device: str,
-              as_json: bool) -> bool:
+def run_check(file: Path, *, model: str | None, images: Sequence[str], rewards: Sequence[str], sample: int, weights: str | None,
+              axis: int | None, device: str, as_json: bool) -> bool:
     """Checks a run and prints its faults; gives whether it has some.
 
     Raises:
-        InputError: a model without pictures, or pictures without a model.
+        InputError: a model without pictures, or pictures without a model; a reward that is a function and that the user did not name.
     """
     if bool(images) != bool(model):
         raise InputError(f"{'--images' if images else '--model'} came alone; expected --model and --images together, to score a sample of "
@@ -29,7 +28,7 @@ def run_check(file: Path, *, model: str | None, images: Sequence[str], sample: i
     faults, scored = list(found.faults), 0
     if model and not faults:
         with open_run(file) as run:
-            wrong, scored = _rescored(run, model, images, sample=sample, weights=weights, axis=axis, device=device)
+            wrong, scored = _rescored(run, model, images, rewards=rewards, sample=sample, weights=weights, axis=axis, device=device)
             faults += wrong
     if as_json:
         click.echo(json.dumps({"path": str(file), "faults": faults, "images": found.images, "kept": dict(found.kept), "rescored": scored,
@@ -61,14 +60,17 @@ def _what(found: Survey) -> str:
     return f"{count(found.images, 'image')}, rows of answers: {rows or 'none'}"
 
 
-def _rescored(run: Run, model: str, images: Sequence[str], *, sample: int, weights: str | None, axis: int | None,
+def _rescored(run: Run, model: str, images: Sequence[str], *, rewards: Sequence[str], sample: int, weights: str | None, axis: int | None,
               device: str) -> tuple[list[str], int]:
     """What a sample of the answers, evenly over the run's images, differs in from the model, and how many images it has."""
-    from chanattr.cli.attribute import device_of, reward_of
+    from chanattr.cli.attribute import device_of
+    from chanattr.cli.trust import own_rewards
     from chanattr.images import image_loader
     from chanattr.network.zoo import load_model
     from chanattr.runs.rescore import rescore
 
+    own = own_rewards((run.per_image(layer, label, rows=[]).settings.reward for layer in run.layers for label in run.labels(layer)
+                       if run.finished(layer, label)), rewards, run.path)
     loaded = load_model(model, weights=weights, device=device_of(device))
     loader = image_loader(list(images), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids)
     known = set(run.keys)
@@ -77,9 +79,6 @@ def _rescored(run: Run, model: str, images: Sequence[str], *, sample: int, weigh
     if not chosen:
         raise InputError(f"none of the {len(loader.keys)} pictures is in {run.path}; expected pictures of the run, under the same keys; "
                          "give the folder that the run was made from")
-    words: set[Any] = {run.per_image(layer, label, rows=[]).settings.reward for layer in run.layers for label in run.labels(layer)
-                       if run.finished(layer, label)}
-    custom = [reward_of(word) for word in words if ":" in word]
     part = loader.part(chosen)
-    wrong = list(rescore(run, loaded.module, part, reward=custom[0] if custom else None, score=loaded.score, channel_axis=axis))
+    wrong = list(rescore(run, loaded.module, part, reward=own, score=loaded.score, channel_axis=axis))
     return [*wrong, *(f"{path}: {reason}" for path, reason in part.bad)], len(chosen)

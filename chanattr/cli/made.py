@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chanattr.cli.attribute import device_of, reward_of
+from chanattr.cli.attribute import device_of
+from chanattr.cli.trust import model_name
 from chanattr.errors import InputError
 from chanattr.images import ImageLoader, image_loader
 from chanattr.network.zoo import LoadedModel, load_model
@@ -29,11 +30,9 @@ def ready(run: Run, options: dict[str, Any]) -> Ready:
     """The model that a run names, or the one given, and a loader of the pictures given.
 
     Raises:
-        InputError: the run does not say which model it is of, and none is given.
+        InputError: none is given, and the run does not say which model it is of, or names code.
     """
-    name = options["model"] or run.attributes.get("model")
-    if not name:
-        raise InputError(f"{run.path} does not say which model it is of; expected one; name it with --model")
+    name = model_name(run.attributes.get("model"), options["model"], run.path)
     loaded = load_model(name, weights=options["weights"], device=device_of(options["device"]))
     images: Sequence[str] = options["images"]
     if not images:
@@ -51,12 +50,6 @@ def opened(file: Path, store: bool) -> Run:
 def settings_of(options: dict[str, Any], **more: Any) -> PictureSettings:
     """Settings of what was said; the rest is the usual."""
     return PictureSettings(**{name: options[name] for name in SETTINGS}, **more)
-
-
-def reward_again(run: Run, layer: str, label: str) -> Any:
-    """The function that the run's question has as its reward; None where it has one by name."""
-    word = run.per_image(layer, label, rows=[0]).settings.reward
-    return reward_of(word) if ":" in word else None
 
 
 def class_of(words: str, names: Sequence[str]) -> int:

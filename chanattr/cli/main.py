@@ -24,10 +24,16 @@ Examples:
   chanattr visualise run.h5 photos --layer features.12 --class dalmatian --against flamingo"""
 
 
+def reward_option(command: Any) -> Any:
+    """What every command takes that asks the question of a run again."""
+    return click.option("--reward", "rewards", multiple=True, metavar="FILE.py:FUNCTION",
+                        help="The run's own reward function, where it has one; a run file alone never makes it run.")(command)
+
+
 def picture_options(command: Any) -> Any:
     """What every command that makes pictures takes."""
     for option in reversed((
-            click.option("--model", help="As for 'layers'. [default: the run's]"),
+            click.option("--model", help="As for 'layers'. [default: the run's, unless it is code]"),
             click.option("--weights", help="'random', or a file of weights."),
             click.option("--label", default="exact", show_default=True, help="Under which the answers lie."),
             click.option("--steps", type=AT_LEAST_ONE, help="Of each picture. [default: 192 to invert, 128 to visualise]"),
@@ -185,8 +191,9 @@ def bench(**options: Any) -> None:
 @main.command(short_help="Hold the answers of a run against the baselines.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1)
-@click.option("--model", help="As for 'layers'. [default: the run's]")
+@click.option("--model", help="As for 'layers'. [default: the run's, unless it is code]")
 @click.option("--weights", help="'random', or a file of weights.")
+@reward_option
 @click.option("--layer", "--layers", "layers", multiple=True, help="Of the run; may be repeated. [default: all]")
 @click.option("--label", default="exact", show_default=True, help="Under which the answers lie.")
 @click.option("--method", "methods", multiple=True, help="A baseline; may be repeated. [default: all but shapley and banzhaf]")
@@ -248,6 +255,7 @@ def invert(run: Path, **options: Any) -> None:
 @click.option("--count", default=1, show_default=True, type=AT_LEAST_ONE, help="Pictures of each.")
 @click.option("--diversity", type=float, help="Weight by which pictures of one channel are kept apart. [default: 0]")
 @click.option("--examples", "shown", default=4, show_default=True, type=AT_LEAST_ONE, help="Of each kind, where IMAGES are given.")
+@reward_option
 @picture_options
 def visualise(run: Path, **options: Any) -> None:
     """Make pictures that drive channels of a RUN as far as they can; with IMAGES of the run, show those that drive and need them most.
@@ -299,6 +307,7 @@ def report(run: Path, output: Path | None) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--model", help="Score a sample of the answers again with it; with --images. As for 'layers'.")
 @click.option("--images", multiple=True, help="The pictures of the run; may be repeated.")
+@reward_option
 @click.option("--count", "sample", default=16, show_default=True, type=AT_LEAST_ONE, help="Pictures in the sample.")
 @click.option("--weights", help="'random', or a file of weights.")
 @click.option("--channel-axis", "axis", type=int, help="As given to attribute.")

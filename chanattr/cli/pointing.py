@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from chanattr.cli.attribute import device_of
+from chanattr.cli.trust import model_name
 from chanattr.errors import InputError
 from chanattr.evidence.pointing import SUBSETS, Pointing, pointing_table
 from chanattr.images import image_loader
@@ -24,10 +25,7 @@ def run_pointing(*, file: Path, images: Sequence[str], annotations: Path, model:
     if methods and not images:
         raise InputError(f"--method {methods[0]} without IMAGES; expected the pictures of the run; name their folder")
     with open_run(file) as run:
-        name = model or run.attributes.get("model")
-        if not name:
-            raise InputError(f"{file} does not say which model it is of; expected one; name it with --model")
-        loaded = load_model(name, weights=weights, device=device_of(device))
+        loaded = load_model(model_name(run.attributes.get("model"), model, file), weights=weights, device=device_of(device))
         told = load_annotations(annotations, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids)
         loader = image_loader(list(images), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids) \
             if methods else ()

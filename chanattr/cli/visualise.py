@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from chanattr.cli.made import class_of, file_of, named, opened, ready, reward_again, settings_of
+from chanattr.cli.made import class_of, file_of, named, opened, ready, settings_of
 from chanattr.cli.text import table
+from chanattr.cli.trust import own_rewards
 from chanattr.pictures.records import NONE, ChannelImages, Examples
 from chanattr.pictures.sheet import SheetRow, contact_sheet, save_png
 from chanattr.runs.pictures import Channels, visualise_run
@@ -21,14 +22,17 @@ def run_visualise(file: Path, options: dict[str, Any]) -> None:
     settings = settings_of(options, diversity=options["diversity"])
     with opened(file, options["store"]) as run:
         have = ready(run, options)
+        layers = list(options["layers"]) or list(run.layers)
+        asked = {layer: run.per_image(layer, options["label"], rows=[]).settings.reward for layer in layers}
+        rewards = own_rewards(asked.values(), options["rewards"], file)
         names = have.loaded.class_names
         target, against = (None if words is None else class_of(words, names) for words in (options["target"], options["against"]))
         made = {}
-        for layer in list(options["layers"]) or list(run.layers):
+        for layer in layers:
             made[layer] = visualise_run(run, have.loaded.module, have.loader, pixels=have.pixels, layer=layer, label=options["label"],
                                         channels=list(options["channels"]), target=target, against=against, top=options["top"],
                                         count=options["count"], shown=options["shown"], settings=settings,
-                                        reward=reward_again(run, layer, options["label"]), score=have.loaded.score,
+                                        reward=rewards.get(asked[layer]), score=have.loaded.score,
                                         channel_axis=options["axis"], progress=not options["as_json"])
     files = {layer: save_png(contact_sheet(sheet_rows(one)), file_of(options["output"], "channels", layer)) for layer, one in made.items()}
     if options["as_json"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -16,15 +16,15 @@ from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.search.objective import Reward
 
 
-def question_again(found: ImageAttribution, model: nn.Module, layer: Layer, fill: Fill, *, reward: str | Reward | None = None,
-                   score: Callable[..., Tensor] | None = None, batch_size: int | None = None,
-                   memory_budget: str | int | float | None = None, digest: str | None = None) -> Question:
+def question_again(found: ImageAttribution, model: nn.Module, layer: Layer, fill: Fill, *,
+                   reward: str | Reward | Mapping[str, Reward] | None = None, score: Callable[..., Tensor] | None = None,
+                   batch_size: int | None = None, memory_budget: str | int | float | None = None, digest: str | None = None) -> Question:
     """The question that a record answers, complete once more.
 
     Args:
         found: the record.
         model, layer, fill: that it is of, at hand.
-        reward, score: the callables, where the question has its own.
+        reward, score: the callables, where the question has its own; rewards may come by the names that questions have for them.
         batch_size, memory_budget: as for `per_image`.
         digest: of the model, where it is known already.
 
@@ -32,6 +32,8 @@ def question_again(found: ImageAttribution, model: nn.Module, layer: Layer, fill
         InputError: it was asked of another model, or with callables that are not given.
     """
     settings = found.settings
+    if isinstance(reward, Mapping):
+        reward = reward.get(settings.reward)
     for name, stored, given in (("reward", settings.reward, reward), ("score", settings.score, score)):
         if ":" in stored and given is None:
             raise InputError(f"found was asked with {name}={stored}; expected this function here too; pass {name}=")

@@ -217,13 +217,14 @@ def _hf(name: str, own: bool) -> LoadedModel:
     bare = name.partition(":")[2]
     kind = transformers.AutoModelForImageClassification
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(bare)
-        config = transformers.AutoConfig.from_pretrained(bare)
+        processor = transformers.AutoImageProcessor.from_pretrained(bare, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(bare, trust_remote_code=False)
     except Exception as error:  # the hub's client raises many kinds
         raise ModelError(f"the configuration of {name} cannot be had ({_first_line(error)}); expected a model of the hub, a cached copy "
                          "or a folder, which --weights random needs too; check the name and the network") from error
     try:
-        module = kind.from_pretrained(bare) if own else kind.from_config(config)
+        module = (kind.from_pretrained(bare, trust_remote_code=False) if own else
+                  kind.from_config(config, trust_remote_code=False))
     except Exception as error:
         raise _download_failed(name, error) from error
     names = tuple(str(config.id2label[number]) for number in sorted(config.id2label))

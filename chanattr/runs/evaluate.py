@@ -26,8 +26,8 @@ from chanattr.store import Run
 
 def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: Sequence[str] | None = None, label: str = "exact",
                  methods: Sequence[str] | Mapping[str, Baseline] | None = None, peers: bool = False,
-                 limit: int | None = None, reward: str | Reward | None = None, score: Callable[..., Tensor] | None = None,
-                 channel_axis: int | None = None, seed: int = 0, batch_size: int | None = None,
+                 limit: int | None = None, reward: str | Reward | Mapping[str, Reward] | None = None,
+                 score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, seed: int = 0, batch_size: int | None = None,
                  engine: str = "auto", progress: Progress = True) -> dict[str, Evaluation]:
     """How good the answers of a run are beside those of other methods; see `chanattr.evaluate`.
 
@@ -37,7 +37,7 @@ def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: S
         loader: of the pictures, as for `attribute`; those that the run has no answer for are passed over.
         layers: of the run; None is all that have answers under the label.
         label: under which the answers lie.
-        methods, peers, reward, score, channel_axis, seed, batch_size, engine: as for `evaluate`.
+        methods, peers, reward, score, channel_axis, seed, batch_size, engine: as for `evaluate`; rewards may come by their stored names.
         limit: images at most, the first of the loader that have answers at every layer.
         progress: True for a bar, False, or ``f(done, total)``.
 
@@ -86,7 +86,7 @@ def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: S
 
 
 def _questions(run: Run, model: nn.Module, tails: Mapping[str, Tail], images: Tensor, shard: Shard, label: str, *,
-               reward: str | Reward | None, score: Callable[..., Tensor] | None, digest: str,
+               reward: str | Reward | Mapping[str, Reward] | None, score: Callable[..., Tensor] | None, digest: str,
                batch_size: int | None) -> Iterator[tuple[str, Here, ImageAttribution]]:
     """One shard's question at every layer, in turn, with the run's answers; the stem runs once for all."""
     for layer, stem in stems(tails, images).items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from chanattr.store import Run
 TOLERANCE = 1e-3  # of the score of the whole network (or of 1, where that is more): float32 on another device, in other batches
 
 
-def rescore(run: Run, model: nn.Module, loader: Iterable[Any], *, reward: str | Reward | None = None,
+def rescore(run: Run, model: nn.Module, loader: Iterable[Any], *, reward: str | Reward | Mapping[str, Reward] | None = None,
             score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, tolerance: float = TOLERANCE) -> Iterator[str]:
     """Scores stored sets of channels again, by the definition in float32, for the images that the loader gives.
 
@@ -32,7 +32,7 @@ def rescore(run: Run, model: nn.Module, loader: Iterable[Any], *, reward: str | 
         run: open; only read.
         model: that the answers are of.
         loader: of pictures of the run, as for `attribute`; those that have no answer are passed over.
-        reward, score: the callables that the run was asked with, where it was asked with some.
+        reward, score: the callables that the run was asked with, where it was asked with some; rewards may come by their stored names.
         channel_axis: as for `attribute`.
         tolerance: largest difference of a score, as a share of the larger of 1 and the score of the whole network.
 
@@ -72,8 +72,8 @@ def rescore(run: Run, model: nn.Module, loader: Iterable[Any], *, reward: str | 
                          "the run was made from")
 
 
-def _figures(found: ImageAttribution, model: nn.Module, tail: Tail, stem: Stem, rows: list[int], *, reward: str | Reward | None,
-             score: Callable[..., Tensor] | None, digest: str) -> dict[str, np.ndarray]:
+def _figures(found: ImageAttribution, model: nn.Module, tail: Tail, stem: Stem, rows: list[int], *,
+             reward: str | Reward | Mapping[str, Reward] | None, score: Callable[..., Tensor] | None, digest: str) -> dict[str, np.ndarray]:
     """What the model makes of stored sets, by the names that a record has for it."""
     device = stem.logits.device
     fill = fill_again(found, stem.activation, tail.layer)

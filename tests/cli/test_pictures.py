@@ -48,7 +48,7 @@ def file(studio: Studio) -> Path:
 
 
 def test_invert_writes_a_sheet_and_a_table(file: Path, studio: Studio, tmp_path: Path) -> None:
-    said = call("invert", str(file), str(studio.images), "--count", "2", "-o", str(tmp_path), *QUICK)
+    said = call("invert", str(file), str(studio.images), "--count", "2", "-o", str(tmp_path), *QUICK, "--model", studio.model)
     lines = said.splitlines()
     with ca.open_run(file) as run:
         found = run.per_image(LAYER)
@@ -63,7 +63,7 @@ def test_invert_writes_a_sheet_and_a_table(file: Path, studio: Studio, tmp_path:
 def test_invert_for_programs_with_keys_and_an_area(file: Path, studio: Studio, tmp_path: Path) -> None:
     key = "003_owl/2.png"
     said = json.loads(call("invert", str(file), str(studio.images), "--key", key, "--area", "5", "--objective", "match", "--json",
-                           "-o", str(tmp_path), *QUICK, "--seed", "3", "--parametrisation", "pixel"))[LAYER]
+                           "-o", str(tmp_path), *QUICK, "--seed", "3", "--parametrisation", "pixel", "--model", studio.model))[LAYER]
     assert said["keys"] == [key]
     assert (said["whole"]["areas"], said["masked"]["areas"]) == ([8], [5])
     assert [said["settings"][name] for name in ("objective", "steps", "seed", "parametrisation")] == ["match", 2, 3, "pixel"]
@@ -72,7 +72,7 @@ def test_invert_for_programs_with_keys_and_an_area(file: Path, studio: Studio, t
 
 def test_visualise_takes_what_most_sets_have_and_shows_examples(file: Path, studio: Studio, tmp_path: Path) -> None:
     said = json.loads(call("visualise", str(file), str(studio.images), "--top", "2", "--examples", "12", "--json", "-o", str(tmp_path),
-                           *QUICK))[LAYER]
+                           *QUICK, "--model", studio.model))[LAYER]
     with ca.open_run(file) as run:
         found = run.per_image(LAYER)
     often = np.argsort(-found.smallest_mask.sum(0), kind="stable")[:2]
@@ -84,7 +84,7 @@ def test_visualise_takes_what_most_sets_have_and_shows_examples(file: Path, stud
 
 def test_visualise_a_class_against_another(file: Path, studio: Studio, tmp_path: Path) -> None:
     said = call("visualise", str(file), "--class", "dog", "--against", "2", "--top", "1", "--count", "2", "--diversity", "0.5", "-o",
-                str(tmp_path), *QUICK)
+                str(tmp_path), *QUICK, "--model", studio.model)
     assert "class 1 less class 2" in said
     with ca.open_run(file) as run:
         classes = run.per_class(LAYER)
@@ -120,6 +120,6 @@ def test_what_cannot_be_used_is_one_line(file: Path, studio: Studio, tmp_path: P
     places = {"IMAGES": studio.images, "PART": tmp_path / "part", "OTHER": tmp_path / "other",
               "WEIGHTS": tmp_path / "weights.pt"}
     first, *rest = (str(places.get(word, word)) for word in words)
-    said = call(first, str(file), *rest, *QUICK, code=2)
+    said = call(first, str(file), *rest, *QUICK, "--model", studio.model, code=2)
     assert len([line for line in said.splitlines() if line.startswith("error: ")]) == 1
     assert re.search(message, said), said
