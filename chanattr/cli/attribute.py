@@ -12,8 +12,8 @@ import click
 import torch
 
 from chanattr.attribution.question import family_of
-from chanattr.cli.command import EXIT_SOME_BAD
-from chanattr.cli.logs import is_json, log_json, progress_lines, say, write_summary
+from chanattr.cli.command import EXIT_ERROR, EXIT_SOME_BAD
+from chanattr.cli.logs import check_summary, is_json, progress_lines, say, write_summary
 from chanattr.errors import InputError
 from chanattr.images import ImageLoader, image_loader
 from chanattr.network.layers import describe
@@ -27,26 +27,31 @@ from chanattr.store import open_run
 
 def run_attribute(options: dict[str, Any]) -> int:
     """Runs the command; gives the number of images that could not be used."""
-    if options["log_format"] == "json":
-        log_json(click.get_current_context())
+    output: Path = options["output"]
+    if options["summary"]:
+        check_summary(options["summary"], output)
     question = question_of(options)
     loaded = load_model(options["model"], weights=options["weights"], device=device_of(options["device"]))
     loader = image_loader(list(options["images"]), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids,
                           readers=readers_of(options["readers"], device_of_model(loaded.module)))
     layers, axis = list(options["layers_"]), options["channel_axis"]
     areas = {name: layer_areas(options["areas"], loaded, loader, name, axis, question["group"]) for name in layers}
-    output: Path = options["output"]
     with open_run(output, "a") as run:
         summary = attribute(run, loaded.module, loader, layers, areas=areas, channel_axis=axis, score=loaded.score, name=loaded.name,
                             preprocessing=loaded.preprocessing, class_names=loaded.class_names, progress=progress_lines(), **question)
         complete = bool(run.summary()["complete"])
     about = summary_of(loader, summary, output, complete)
-    if is_json():
-        click.echo(json.dumps({"event": "summary", **about}))
-    else:
-        tell_summary(summary, output)
-    if options["summary"]:
-        write_summary(options["summary"], about)
+    try:
+        if options["summary"]:
+            write_summary(options["summary"], about)
+    except InputError:
+        about["exit_code"] = EXIT_ERROR
+        raise
+    finally:
+        if is_json():
+            click.echo(json.dumps({"event": "summary", **about}))
+        else:
+            tell_summary(summary, output)
     return tell_bad(loader, summary)
 
 

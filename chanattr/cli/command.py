@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
+from chanattr.cli.logs import is_json, line_of, say, spoken
 from chanattr.errors import ChanattrError
 
 EXIT_SOME_BAD, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130  # and 128 + its number for another signal
@@ -40,12 +42,17 @@ class Group(click.Group):
         super().__init__(*args, **named)
         self.params.append(debug_option())
 
+    def main(self, args: Any = None, *more: Any, **named: Any) -> Any:
+        """Runs the words of a command line; from here on it speaks as they ask (``--log-format``)."""
+        with spoken(sys.argv[1:] if args is None else list(args)):
+            return super().main(args, *more, **named)
+
     def make_context(self, *args: Any, **named: Any) -> click.Context:
         """Reads the words before the command's name."""
         try:
             return super().make_context(*args, **named)
         except click.UsageError as error:
-            _say(f"error: {_usage(error)}")
+            _say(f"error: {_usage(error)}", "error")
             raise click.exceptions.Exit(EXIT_ERROR) from None
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -61,9 +68,8 @@ class Group(click.Group):
         except Exception as error:
             if heard:  # a library may make an error of its own of an interruption
                 _interrupted(ctx, heard)
-            if ctx.meta.get(DEBUG) and not isinstance(error, click.ClickException):
-                raise
-            _say(f"error: {' '.join(_message(error).split())}", "error")
+            shown = ctx.meta.get(DEBUG) and not isinstance(error, click.ClickException)
+            _say(f"error: {' '.join(_message(error).split())}", "error", traceback.format_exc() if shown else "")
             ctx.exit(EXIT_ERROR)
 
 
@@ -83,7 +89,7 @@ def _set_debug(ctx: click.Context, _option: click.Parameter, given: bool) -> Non
     logging.basicConfig(format="%(name)s: %(message)s")
     if given:
         ctx.meta[DEBUG] = True
-    logging.getLogger().setLevel(logging.INFO if ctx.meta.get(DEBUG) else logging.WARNING)
+    logging.getLogger().setLevel(logging.INFO if ctx.meta.get(DEBUG) or is_json() else logging.WARNING)
 
 
 def _message(error: Exception) -> str:
@@ -112,10 +118,11 @@ def _usage(error: click.UsageError) -> str:
     return f"{came}; expected words as '{command} --help' lists them; look there"
 
 
-def _say(line: str, event: str = "log") -> None:
-    from chanattr.cli.logs import say
-
-    say(line, event, logging.ERROR)
+def _say(line: str, event: str, trace: str = "") -> None:
+    """An error, after its traceback where there is one."""
+    if trace and not is_json():
+        click.echo(trace, err=True)
+    say(line, event, logging.ERROR, **({"traceback": trace} if trace else {}))
 
 
 @contextmanager
@@ -163,7 +170,8 @@ def _deadline() -> Callable[[], None]:
     def watch() -> None:
         while sent := hears.recv(1):
             if sent[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN and not over.wait(DEADLINE):
-                os.write(2, b"\ninterrupted; finished work is saved. The same command goes on where this one stopped.\n")
+                words = "\ninterrupted; finished work is saved. The same command goes on where this one stopped."
+                os.write(2, f"{line_of(words, 'interrupted')}\n".encode())
                 os._exit(128 + signal.SIGTERM)
 
     thread = threading.Thread(target=watch, name="chanattr-deadline", daemon=True)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
+import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,8 @@ from chanattr.errors import InputError
 from chanattr.progress import Progress
 
 LOG = logging.getLogger("chanattr")
-JSON = "chanattr.json"  # in the context's meta, which a group shares with its commands
+_JSON: list[_Lines] = []  # what writes lines, while a command speaks JSON
+OPTION = "--log-format"
 EVERY = 5.0  # seconds between two lines of progress
 
 
@@ -42,28 +47,64 @@ class _Stderr(logging.Handler):
         click.echo(self.format(record), err=True)
 
 
-def log_json(ctx: click.Context) -> None:
-    """From here to the end of the command all that is said goes to stderr as JSON lines, warnings and library logs too."""
-    root, handler = logging.getLogger(), _Stderr()
-    handler.setFormatter(_Lines())
+@contextmanager
+def spoken(words: Sequence[str]) -> Iterator[None]:
+    """Inside, all that is said goes to stderr as JSON lines, where the words of a command ask for that.
+
+    From the first word on, before anything is read or imported: errors in the words, warnings, tracebacks of finalizers and threads, and
+    what the libraries log come so too.
+    """
+    if not _asks(words):
+        yield
+        return
+    root, handler, form = logging.getLogger(), _Stderr(), _Lines()
+    handler.setFormatter(form)
     before, level = root.handlers[:], root.level
+    hooks = sys.unraisablehook, threading.excepthook
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
-    ctx.meta[JSON] = True
-
-    def undo() -> None:
+    sys.unraisablehook = lambda lost: _tell_lost("an error in a finalizer", lost.exc_type, lost.exc_value, lost.exc_traceback)
+    threading.excepthook = lambda lost: _tell_lost("an error in a thread", lost.exc_type, lost.exc_value, lost.exc_traceback)
+    _JSON.append(form)
+    try:
+        yield
+    finally:
+        _JSON.pop()
+        sys.unraisablehook, threading.excepthook = hooks
         root.handlers[:] = before
         root.setLevel(level)
         logging.captureWarnings(False)
 
-    ctx.find_root().call_on_close(undo)
+
+def _asks(words: Sequence[str]) -> bool:
+    """Whether the words of a command have ``--log-format json``, the last of several."""
+    asked = False
+    for place, word in enumerate(words):
+        if word == "--":
+            break
+        if word == OPTION:
+            asked = list(words[place + 1:place + 2]) == ["json"]
+        elif word.startswith(f"{OPTION}="):
+            asked = word == f"{OPTION}=json"
+    return asked
+
+
+def _tell_lost(what: str, kind: Any, error: Any, trace: Any) -> None:
+    LOG.error("%s: %s", what, error if error is not None else getattr(kind, "__name__", kind), exc_info=(kind, error, trace))
 
 
 def is_json() -> bool:
     """Whether the command at hand speaks JSON."""
-    ctx = click.get_current_context(silent=True)
-    return ctx is not None and bool(ctx.meta.get(JSON))
+    return bool(_JSON)
+
+
+def line_of(text: str, event: str) -> str:
+    """An error as the line that `say` would write, for one who can wait for nothing."""
+    if not _JSON:
+        return text
+    record = LOG.makeRecord(LOG.name, logging.ERROR, "", 0, text.strip(), (), None, extra={"event": event})
+    return _JSON[-1].format(record)
 
 
 def say(line: str, event: str = "log", level: int = logging.WARNING, **about: Any) -> None:
@@ -90,16 +131,60 @@ def progress_lines() -> Progress:
     return tell
 
 
+def check_summary(path: Path, run: Path) -> None:
+    """Refuses a place that a summary could not be written to, or that holds anything else, before the work begins.
+
+    Args:
+        path: of the summary.
+        run: the run file.
+
+    Raises:
+        InputError: so.
+    """
+    from chanattr.store import is_of_run
+
+    place = path.resolve()
+    if is_of_run(place, run):
+        raise InputError(f"--summary {path} is the run file or lies in what belongs to it; expected a file of its own; name another")
+    if place.is_dir() or (place.exists() and not place.is_file()):
+        raise InputError(f"--summary {path} is no plain file; expected a place for one; add a file name such as summary.json")
+    if place.exists() and not _is_summary(place):
+        raise InputError(f"--summary {path} is there already and is no summary; expected a new file, or a summary to replace; name "
+                         "another, or move that one away")
+    with _writing(place, path, "name another") as temporary:
+        temporary.write_bytes(b"")
+        temporary.unlink()
+
+
 def write_summary(path: Path, about: Mapping[str, Any]) -> None:
     """A summary as a JSON file, there whole or not at all.
 
     Raises:
         InputError: it cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.writing")
-    try:
+    place = path.resolve()
+    with _writing(place, path, "the run itself is saved: name another") as temporary:
         temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf8")
-        os.replace(temporary, path)
+        os.replace(temporary, place)
+
+
+def _is_summary(place: Path) -> bool:
+    """Whether a file is empty, or a summary as `write_summary` writes it."""
+    try:
+        told = json.loads(place.read_text(encoding="utf8") or '{"exit_code": 0}') if place.stat().st_size < 2**28 else None
+    except (OSError, ValueError):
+        return False
+    return isinstance(told, dict) and "exit_code" in told
+
+
+@contextmanager
+def _writing(place: Path, path: Path, advice: str) -> Iterator[Path]:
+    """A new name beside a place, whose errors are told in three beats; nothing stays under it."""
+    temporary = place.with_name(f".{secrets.token_hex(8)}.writing")
+    try:
+        yield temporary
     except OSError as error:
-        raise InputError(f"--summary {path} cannot be written ({error.strerror}); expected a place for a file; the run itself is saved: "
-                         "name another") from error
+        raise InputError(f"--summary {path} cannot be written ({error.strerror}); expected a place for a file; {advice}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

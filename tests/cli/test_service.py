@@ -68,13 +68,122 @@ def test_errors_are_json_too(studio: Studio, tmp_path: Path) -> None:
     assert text.stderr.startswith("error: ")  # the next command speaks as it is asked
 
 
-def test_a_summary_that_cannot_be_written_is_an_error_after_the_run_is_saved(studio: Studio, tmp_path: Path) -> None:
-    words = ["attribute", studio.model, str(studio.images), "--layer", "mix", "-o", str(tmp_path / "run.h5"), "--areas", "2", "--device",
-             "cpu", "--summary", str(tmp_path / "no" / "summary.json")]
+def quick(studio: Studio, path: Path, *words: object) -> list[str]:
+    own = ("attribute", studio.model, studio.images, "--layer", "mix", "-o", path, "--areas", "2", "--device", "cpu", "--no-classes")
+    return [str(word) for word in (*own, *words)]
+
+
+@pytest.mark.parametrize(("place", "told"), [
+    ("run.h5", "is the run file or lies in what belongs to it"), ("link.h5", "is the run file or lies in what belongs to it"),
+    ("run.h5.lock", "is the run file or lies in what belongs to it"), ("run.h5.parts", "is the run file or lies in what belongs to it"),
+    ("run.h5.parts/s.json", "is the run file or lies in what belongs to it"), ("/", "is no plain file"), (".", "is no plain file"),
+    ("no/summary.json", "cannot be written"), ("mine.txt", "is there already and is no summary"), ("pipe", "is no plain file")])
+def test_a_summary_has_a_place_of_its_own_before_the_work_begins(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                 place: str, told: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "link.h5").symlink_to("run.h5")
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    done = CliRunner().invoke(main, quick(studio, tmp_path / "run.h5", "--summary", place))
+    assert done.exit_code == 2
+    assert f"--summary {place} {told}" in done.stderr, done.stderr
+    assert done.stderr.count("expected") == 1
+    assert sorted(tmp_path.iterdir()) == before  # nothing was searched
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_a_summary_replaces_a_summary_through_a_link_and_nothing_else(studio: Studio, tmp_path: Path) -> None:
+    (tmp_path / "real.json").write_text('{"exit_code": 2}')
+    (tmp_path / "summary.json").symlink_to("real.json")
+    (tmp_path / "summary.json.writing").write_text("mine")
+    done = CliRunner().invoke(main, quick(studio, tmp_path / "run.h5", "--summary", tmp_path / "summary.json"))
+    assert done.exit_code == 1
+    assert json.loads((tmp_path / "real.json").read_text())["exit_code"] == 1
+    assert (tmp_path / "summary.json").is_symlink()
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["real.json", "run.h5", "run.h5.lock", "summary.json", "summary.json.writing"]
+
+
+def test_a_summary_that_fails_at_the_end_is_told_with_the_code_that_the_command_ends_with(studio: Studio, tmp_path: Path,
+                                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chanattr.cli.attribute.check_summary", lambda *_: None)
+    words = quick(studio, tmp_path / "run.h5", "--summary", tmp_path / "no" / "summary.json", "--log-format", "json")
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 2
-    assert "the run itself is saved" in done.stderr
+    assert json.loads(done.stdout)["exit_code"] == 2
+    assert "the run itself is saved" in lines(done.stderr)[-1]["message"]
     assert len(ca.open_run(tmp_path / "run.h5").keys) == 12
+
+
+def test_every_line_is_json_from_the_first_word_on(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = quick(studio, tmp_path / "run.h5", "--log-format", "json")
+    for wrong in ([*words, "--bogus"], [*words, "--batch-size", "x"], ["--bogus", *words], [*words[:5], "--log-format=json"],
+                  [*words, "--log-format", "text", "--log-format", "json", "--seed", "x"]):
+        done = CliRunner().invoke(main, wrong)
+        [error] = lines(done.stderr)
+        assert (done.exit_code, error["event"], error["level"]) == (2, "error", "error"), wrong
+        assert error["message"].startswith("error: ")
+    assert CliRunner().invoke(main, [*words, "--log-format", "text", "--bogus"]).stderr.startswith("error: ")
+
+    def torn(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("torn")
+
+    monkeypatch.setattr("chanattr.cli.attribute.load_model", torn)
+    done = CliRunner().invoke(main, [*words, "--debug"])
+    *_, error = lines(done.stderr)
+    assert done.exit_code == 2
+    assert error["event"] == "error"
+    assert 'raise ZeroDivisionError("torn")' in error["traceback"]
+
+    def interrupted(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr("chanattr.cli.attribute.load_model", interrupted)
+    try:
+        done = CliRunner().invoke(main, words)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    [line] = lines(done.stderr)
+    assert (done.exit_code, line["event"]) == (130, "interrupted")
+
+
+def test_what_threads_and_finalizers_say_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    import threading
+
+    from chanattr.cli.logs import line_of, spoken
+
+    class Torn:
+        def __del__(self) -> None:
+            raise ValueError("torn")
+
+    before = threading.excepthook, sys.unraisablehook
+    with spoken(["attribute", "--log-format", "json"]):
+        Torn()
+        thread = threading.Thread(target=lambda: 1 / 0)
+        thread.start()
+        thread.join()
+        assert json.loads(line_of("\ninterrupted", "interrupted"))["event"] == "interrupted"
+    one, two = lines(capsys.readouterr().err)
+    assert "ValueError: torn" in one["traceback"]
+    assert "ZeroDivisionError" in two["traceback"]
+    assert (threading.excepthook, sys.unraisablehook) == before
+
+
+def test_an_interruption_while_imports_run_is_json(tmp_path: Path) -> None:
+    """Of a command that has read no word of its own yet: torch takes a second to import."""
+    code = "import os, sys\nos.kill(os.getpid(), 2) if 'NOW' in os.environ else None\n"
+    (tmp_path / "torch.py").write_text(code)
+    start = ("import signal; signal.signal(2, signal.default_int_handler); from chanattr.cli import main; import sys; "
+             "sys.path.insert(0, sys.argv.pop(1)); main()")
+    words = ["attribute", "embedded", "nowhere", "--layer", "x", "-o", str(tmp_path / "run.h5"), "--log-format", "json"]
+    process = subprocess.run([sys.executable, "-c", start, str(tmp_path), *words], capture_output=True, text=True, check=False,
+                             env=os.environ | {"NOW": "1"})
+    assert process.returncode == 130, process.stderr
+    assert [line["event"] for line in lines(process.stderr)] == ["interrupted"]
 
 
 STUBBORN = '''
@@ -101,7 +210,8 @@ def test_sigterm_ends_it_within_five_seconds_whatever_it_is_in(tmp_path: Path) -
     studio = make_studio(tmp_path, per_class=24)
     file, out, flag = Path(studio.model.removesuffix(":make")), tmp_path / "run.h5", tmp_path / "flag"
     file.write_text("import ctypes, os, warnings\n" + file.read_text() + STUBBORN.format(path=str(flag)))
-    words = ["attribute", f"{file}:stubborn", str(studio.images), "--layer", "mix", "-o", str(out), "--areas", "2", "--device", "cpu"]
+    words = ["attribute", f"{file}:stubborn", str(studio.images), "--layer", "mix", "-o", str(out), "--areas", "2", "--device", "cpu",
+             "--log-format", "json"]
     with open(tmp_path / "said", "w") as said:
         process = subprocess.Popen([sys.executable, "-m", "chanattr", *words], stdout=said, stderr=said,
                                    env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -118,4 +228,6 @@ def test_sigterm_ends_it_within_five_seconds_whatever_it_is_in(tmp_path: Path) -
     assert code == 143, (tmp_path / "said").read_text()
     assert took < 5.5  # half a second for a busy machine
     assert 0 < before <= found(out)
-    assert "finished work is saved" in (tmp_path / "said").read_text()
+    *_, last = lines((tmp_path / "said").read_text())
+    assert last["event"] == "interrupted"
+    assert "finished work is saved" in last["message"]
