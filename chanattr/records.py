@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from chanattr import tables
 from chanattr.axes import Rows, axes, check_axes, labelled, select
 from chanattr.codes import masks_of
 from chanattr.errors import InputError
@@ -110,6 +111,14 @@ class ImageAttribution:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row an image, with its a*."""
+        rows = [(key, int(self.targets[n]), int(self.predictions[n]), self.probability[n], tables.area(self.smallest_area[n]),
+                 self.smallest_score[n], self.original[n], self.smallest_top1[n])
+                for n, key in enumerate(self.keys[:tables.ROWS])]
+        heads = ("image", "target", "predicted", "probability", "a*", "score at a*", "original", "still named")
+        return tables.table(type(self).__name__, _facts(self, tables.count(len(self), "image")), heads, rows, len(self))
 
     def __getitem__(self, rows: Rows) -> ImageAttribution:
         """The same record for some rows; an int gives one row, still a record."""
@@ -217,6 +226,16 @@ class ClassAttribution:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row a class, with its joint a* and the channels that most of its images need."""
+        rows = []
+        for c, target in enumerate(self.targets[:tables.ROWS]):
+            top = [str(k) for k in np.argsort(-self.mean_mask[c], kind="stable")[:5] if self.mean_mask[c, k] > 0]
+            rows.append((self.names[c] or f"class {target}", int(self.rows[c]), self.original_top1[c], tables.area(self.smallest_area[c]),
+                         self.smallest_score[c], self.original[c], ", ".join(top)))
+        heads = ("class", "images", "named rightly", "joint a*", "score at a*", "original", f"{self.settings.unit} most images need")
+        return tables.table(type(self).__name__, _facts(self, tables.count(len(self), "class", "classes")), heads, rows, len(self))
 
     def __getitem__(self, rows: Rows) -> ClassAttribution:
         """The same record for some classes (rows of `targets`)."""
@@ -343,6 +362,16 @@ class SpatialAttribution:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row an image, with its a* as a share of the picture."""
+        rows = [(key, int(self.targets[n]), int(self.predictions[n]), self.probability[n], tables.area(self.smallest_area[n], share=True),
+                 self.smallest_score[n], self.original[n], self.smallest_top1[n])
+                for n, key in enumerate(self.keys[:tables.ROWS])]
+        heads = ("image", "target", "predicted", "probability", "a*", "score at a*", "original", "still named")
+        facts = (tables.count(len(self), "image"), "on the picture" if self.layer == ":input" else f"on the grid of {self.layer}",
+                 "areas " + ", ".join(f"{area:.3g}" for area in self.areas[:tables.ROWS]), self.settings.game, self.settings.reward)
+        return tables.table(type(self).__name__, facts, heads, rows, len(self))
+
     def __getitem__(self, rows: Rows) -> SpatialAttribution:
         """The same record for some rows; an int gives one row, still a record."""
         return select(self, rows)
@@ -378,6 +407,13 @@ def is_grouped(groups: np.ndarray) -> bool:
 def entries_of(record: ImageAttribution | ClassAttribution) -> int:
     """K: how many channels, or groups of channels, a mask of a record selects from."""
     return int(record.smallest_mask.shape[1])
+
+
+def _facts(record: ImageAttribution | ClassAttribution, rows: str) -> tuple[str, ...]:
+    """What a record of channel sets is about, in words."""
+    unit, entries, areas = record.settings.unit, entries_of(record), record.areas
+    searched = f"{tables.count(len(areas), 'area')} from {areas[0]:,} to {areas[-1]:,}" if len(areas) else "a* alone"
+    return rows, f"layer {record.layer}", f"{entries:,} {unit}", searched, record.settings.game, record.settings.reward
 
 
 def _settle(record: Any) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from chanattr import tables
 from chanattr.errors import InputError
 from chanattr.settings import Settings
 
@@ -66,6 +67,17 @@ class Specificity:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row a class, with what its set does for its own images and for the others."""
+        rows = []
+        for c in range(min(len(self), tables.ROWS)):
+            others = np.delete(self.accuracy[c], c)
+            rows.append((self.names[c] or f"class {self.targets[c]}", int(self.sizes[c]), int(self.images[c]), self.original_accuracy[c],
+                         self.accuracy[c, c], float(np.nanmean(others)) if np.isfinite(others).any() else np.nan))
+        verb = "kept" if self.game == "preserve" else "dropped"
+        heads = ("class", "channels", "images", "named rightly", f"its own, set {verb}", f"the others', set {verb}")
+        return tables.table("Specificity", (tables.count(len(self), "class", "classes"), f"layer {self.layer}"), heads, rows, len(self))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

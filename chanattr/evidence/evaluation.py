@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from chanattr import tables
 from chanattr.errors import InputError
 from chanattr.settings import Settings
 
@@ -80,6 +81,14 @@ class Summary:
     entries: int
     lines: tuple[Line, ...]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row a method, with 95 % intervals over images."""
+        heads = ("method", "share of the best score", f"a* ({self.unit})", "lost without", "evaluations")
+        rows = [(line.method.replace("_", " "), tables.interval(*line.share), tables.interval(*line.smallest),
+                 tables.interval(*line.deletion), line.evaluations) for line in self.lines]
+        areas = tables.count(len(self.areas), "area") if self.areas else "a* alone"
+        return tables.table("Evaluation", (tables.count(self.images, "image"), f"layer {self.layer}", areas, "95 % intervals"), heads, rows)
+
     def as_dict(self) -> dict[str, Any]:
         """JSON types; null where there is no figure."""
         whole = dataclasses.asdict(self)
@@ -138,6 +147,10 @@ class Evaluation:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: its summary."""
+        return self.summary()._repr_html_()
 
     def table(self, seed: int = 0) -> tuple[Line, ...]:
         """One line a method, with bootstrap intervals over images (percentiles of 2,000 resamples).

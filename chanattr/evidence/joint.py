@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chanattr import tables
 from chanattr.errors import InputError
 from chanattr.records import ImageAttribution, SpatialAttribution
 
@@ -39,6 +40,14 @@ class JointView:
     inside: np.ndarray
     share: np.ndarray
     areas: np.ndarray
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row a layer, means over images."""
+        rows = [(layer, *(float(np.nanmean(values[place])) if np.isfinite(values[place]).any() else np.nan
+                          for values in (self.overlap, self.correlation, self.inside, self.share)))
+                for place, layer in enumerate(self.layers)]
+        facts = (tables.count(len(self.keys), "image"), f"mean area {self.areas.mean():.1%}")
+        return tables.table("JointView", facts, ("layer", "overlap", "correlation", "points in", "energy in"), rows)
 
     def table(self) -> str:
         """Means over images, a line a layer."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from chanattr import tables
 from chanattr.errors import InputError
 from chanattr.evidence.evaluation import Interval, mean_of, resamples
 
@@ -93,6 +94,16 @@ class Pointing:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: hits and energy, of all and of the difficult ones."""
+        rows = []
+        for subset in SUBSETS:
+            told = self.figures(subset)
+            rows.append((subset, told.images, tables.interval(*told.overall), tables.interval(*told.inside),
+                         tables.interval(*told.energy), told.chance.value))
+        heads = ("images", "played", "hits", "in a box itself", "energy in boxes", "of a uniform map")
+        return tables.table("Pointing", (tables.count(len(self), "map"), "95 % intervals"), heads, rows)
 
     def figures(self, subset: str = "all", seed: int = 0) -> Line:
         """The figures of a subset.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chanattr import tables
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sanity:
@@ -34,6 +36,14 @@ class Sanity:
     similarity: np.ndarray
     limit: float
     verdict: str
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row a depth."""
+        rows = [(int(depth), name or "the trained network", after, similarity, float(jaccard.mean()), float(chance.mean()))
+                for depth, name, after, similarity, jaccard, chance in zip(self.depth, self.random, self.after, self.similarity,
+                                                                           self.jaccard, self.chance, strict=True)]
+        heads = ("random", "the last", "only after the layer", "similarity", "overlap", "by chance")
+        return tables.table("Sanity", (self.verdict, f"layer {self.layer}"), heads, rows)
 
     @property
     def passes(self) -> bool:

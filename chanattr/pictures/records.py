@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chanattr import tables
 from chanattr.pictures.settings import PictureSettings
 
 NONE = -1
@@ -49,6 +50,15 @@ class Inversion:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row an image; ``ca.figures.inversions`` draws the pictures."""
+        rows = [(key, int(self.areas[n]), self.cosine[n], self.kept_cosine[n], int(self.targets[n]), int(self.predictions[n]),
+                 self.probability[n]) for n, key in enumerate(self.keys[:tables.ROWS])]
+        heads = ("image", "channels", "cosine", "within them", "target", "named", "probability")
+        facts = (tables.count(len(self), "picture"), f"layer {self.layer}", f"{self.masks.shape[1]:,} channels", self.settings.objective,
+                 f"{self.settings.steps} steps")
+        return tables.table("Inversion", facts, heads, rows, len(self))
+
     @property
     def named(self) -> np.ndarray:
         """Whether the network names the target for the picture, bool [N]."""
@@ -87,6 +97,15 @@ class ChannelImages:
     def __len__(self) -> int:
         return len(self.names)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row a channel or set; ``ca.figures.channel_cards`` draws the pictures."""
+        rows = [(name, float(self.value[r].max()), int(self.predictions[r, self.value[r].argmax()]),
+                 self.probability[r, self.value[r].argmax()]) for r, name in enumerate(self.names[:tables.ROWS])]
+        heads = ("picture of", "activation", "named", "probability")
+        each = tables.count(self.value.shape[1], "picture")
+        facts = (f"{each} of each", f"layer {self.layer}", f"{self.settings.steps} steps")
+        return tables.table("ChannelImages", facts, heads, rows, len(self))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Examples:
@@ -119,3 +138,15 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.channels)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row a channel, with its first image; ``ca.figures.channel_cards`` draws them."""
+        rows = []
+        for r, name in enumerate(self.names[:tables.ROWS]):
+            there = self.rows[r][self.rows[r] != NONE]
+            best = self.value[r, 0] if len(there) else np.nan
+            rows.append((name, len(there), self.keys[there[0]] if len(there) else "", float(best)))
+        heads = ("channel", "images", "the first", "activation" if self.kind == "driven" else "lost without it")
+        facts = (f"images that {'drive' if self.kind == 'driven' else 'need'} it", f"of {tables.count(len(self.keys), 'image')}",
+                 f"layer {self.layer}")
+        return tables.table("Examples", facts, heads, rows, len(self))

@@ -1,0 +1,93 @@
+"""What a record shows of itself in a notebook: a small table as HTML, escaped and of bounded size; no colours of its own."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+ROWS, TEXT = 8, 60  # shown at most; characters of a text
+CELL = "padding:2px 10px 2px 0;text-align:left;vertical-align:top;border:0;background:none;color:inherit"
+LINE = "border-bottom:1px solid rgba(128,128,128,0.4)"
+SPECIAL = {-1: "not reached", -2: "not run"}
+
+
+def table(title: str, facts: Sequence[object], heads: Sequence[str], rows: Sequence[Sequence[object]], of: int | None = None) -> str:
+    """A table in HTML that is read on light and dark pages alike: all its colours are those around it.
+
+    Args:
+        title: what it is, such as the name of a record's type.
+        facts: said in one line below it.
+        heads: of the columns.
+        rows: of cells: texts, whole numbers, numbers (three figures; a dash for NaN) and truths; 8 are shown, and how many more there are.
+        of: rows that there are, where only some are given.
+
+    Example:
+        >>> "&lt;b&gt;" in table("Record", ["<b>"], ["key"], [["a.jpg"]])
+        True
+    """
+    head = "".join(f'<th style="{CELL};{LINE};font-weight:600">{text(name)}</th>' for name in heads)
+    body = "".join("<tr>" + "".join(f'<td style="{CELL}">{text(cell)}</td>' for cell in row) + "</tr>" for row in rows[:ROWS])
+    left = (len(rows) if of is None else of) - min(len(rows), ROWS)
+    more = f'<div style="opacity:0.7">and {left:,} more</div>' if left else ""
+    said = " · ".join(text(fact) for fact in facts)
+    return (f'<div style="font-size:13px;line-height:1.4;overflow-x:auto"><div><b>{text(title)}</b> '
+            f'<span style="opacity:0.75">{said}</span></div>'
+            f'<table style="border-collapse:collapse;background:none;color:inherit;font-size:inherit;margin:4px 0"><thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table>{more}</div>")
+
+
+def text(value: object) -> str:
+    """A cell as HTML that shows it as it is: cut, control characters replaced, escaped for text and for attributes."""
+    return html.escape(short("".join(c if c.isprintable() else "\ufffd" for c in plain(value))), quote=True)
+
+
+def plain(value: object) -> str:
+    """A cell in words.
+
+    Example:
+        >>> plain(True), plain(1234), plain(0.12345), plain(float("nan"))
+        ('yes', '1,234', '0.123', '–')
+    """
+    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
+        return "yes" if value else "no"
+    if isinstance(value, Integral):
+        return f"{int(value):,}"
+    if isinstance(value, Real):
+        return f"{float(value):.3g}" if math.isfinite(float(value)) else "–"
+    return str(value)
+
+
+def short(words: str) -> str:
+    """Text of at most 60 characters, the middle left out."""
+    if len(words) <= TEXT:
+        return words
+    head = (TEXT - 1) // 2
+    return f"{words[:head]}…{words[-(TEXT - 1 - head):]}"
+
+
+def area(value: Any, share: bool = False) -> str:
+    """a* in words: a count, or a share of a picture; what there is in place of one.
+
+    Example:
+        >>> area(12), area(0.0512, share=True), area(-1)
+        ('12', '5.1%', 'not reached')
+    """
+    return SPECIAL.get(int(value), "–") if value < 0 else f"{value:.1%}" if share else f"{int(value):,}"
+
+
+def interval(value: Any, low: Any, high: Any) -> str:
+    """A figure with its interval."""
+    return plain(value) if not math.isfinite(value) else f"{plain(value)} ({plain(low)} to {plain(high)})"
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """So many of something.
+
+    Example:
+        >>> count(1, "image"), count(3, "class", "classes")
+        ('1 image', '3 classes')
+    """
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"

@@ -1,0 +1,158 @@
+"""What records show of themselves in a notebook: their numbers, escaped, of bounded size, without colours of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+
+from chanattr import tables
+from chanattr.evidence.class_records import Specificity
+from chanattr.evidence.evaluation import Evaluation
+from chanattr.evidence.joint import JointView
+from chanattr.evidence.pointing import Pointing
+from chanattr.evidence.randomised import Sanity
+from chanattr.pictures.records import ChannelImages, Examples, Inversion
+from chanattr.pictures.settings import CHANNEL, INVERSION, PictureSettings
+from tests.pictures.fake_run import class_record, image_record, settings
+from tests.pictures.test_spatial_figures import made as spatial_record
+
+KEY, NAME = "<img src=x onerror=alert(1)>.jpg", '</script><b title="x">'
+
+
+class Reader(HTMLParser):
+    """Tags, attributes and cells of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.cells: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.cells:
+            self.cells[-1] += data
+
+
+def evaluation() -> Evaluation:
+    return Evaluation(layer=NAME, settings=settings("layer3", 16), methods=("exact", NAME), keys=(KEY, "b"), areas=np.array([2, 4]),
+                      scores=np.array([[[2.0, 4], [1, 3]], [[1, 2], [1, 2]]]), top1=np.ones((2, 2, 2), bool),
+                      smallest_area=np.array([[3, 5], [6, 8]]), deletion_area=np.array([[1, 2], [2, 4]]), evaluations=np.full((2, 2), 80.0),
+                      seconds=np.zeros((2, 2)), original=np.ones(2), empty=np.zeros(2), entries=16)
+
+
+def pointing() -> Pointing:
+    return Pointing(keys=(KEY, "b"), targets=np.zeros(2, int), hit=np.array([1, 0]), points=np.zeros((2, 2)), distance=np.zeros(2),
+                    inside=np.array([True, False]), difficult=np.zeros(2, bool), energy=np.array([0.5, 0.25]), share=np.array([0.1, 0.1]),
+                    tolerance=15, smooth=0.0, padding="zero")
+
+
+def specificity() -> Specificity:
+    half = np.array([[1.0, 0.25], [0.5, 0.75]])
+    return Specificity(layer="layer3", settings=settings("layer3", 16), game="preserve", count=4, source="joint", random_seed=-1,
+                       names=(NAME, ""), targets=np.array([0, 7]), sizes=np.array([4, 4]), images=np.array([3, 3]), accuracy=half,
+                       logits=half, original_accuracy=np.ones(2), original_logits=np.ones(2), random_accuracy=half * np.nan,
+                       random_logits=half * np.nan)
+
+
+def inversion() -> Inversion:
+    grey = np.zeros((1, 8, 8, 3), np.uint8)
+    return Inversion(layer="features.7", settings=PictureSettings(**INVERSION), keys=(KEY,), masks=np.ones((1, 4), np.float32),
+                     pictures=grey, originals=grey, value=np.ones(1), cosine=np.array([0.625]), kept_cosine=np.array([0.75]),
+                     targets=np.zeros(1, int), predictions=np.ones(1, int), probability=np.array([0.5]))
+
+
+def channels() -> ChannelImages:
+    return ChannelImages(layer="features.7", settings=PictureSettings(**CHANNEL), names=(NAME,), weights=np.eye(4)[:1],
+                         pictures=np.zeros((1, 2, 8, 8, 3), np.uint8), value=np.array([[1.0, 2.5]]), predictions=np.array([[3, 4]]),
+                         probability=np.array([[0.1, 0.2]]))
+
+
+def examples() -> Examples:
+    return Examples(layer="features.7", kind="needed", channels=np.array([3, 9]), names=(NAME, "channel 9"), keys=(KEY,),
+                    rows=np.array([[0], [-1]]), value=np.array([[2.5], [np.nan]]), position=np.zeros((2, 1, 2), int),
+                    boxes=np.zeros((2, 1, 4), int), crops=np.zeros((2, 1, 6, 6, 3), np.uint8))
+
+
+def sanity() -> Sanity:
+    return Sanity(layer=NAME, random=("", NAME), depth=np.array([0, 1]), after=np.array([True, True]), jaccard=np.ones((2, 1, 1)),
+                  chance=np.zeros((2, 1, 1)), rank=np.ones((2, 1)), similarity=np.array([1.0, 0.25]), limit=0.5, verdict="passes")
+
+
+def joint() -> JointView:
+    one = np.full((1, 1), 0.375)
+    return JointView(layers=(NAME,), keys=(KEY,), masks=(np.ones((1, 2, 2)),), energies=(np.ones((1, 2, 2)),), overlap=one,
+                     correlation=one * np.nan, inside=one, share=one, areas=np.array([0.2]))
+
+
+def images() -> Any:
+    found = image_record(images=6)
+    return dataclasses.replace(found, keys=(KEY, *found.keys[1:]))
+
+
+def classes() -> Any:
+    found = class_record(image_record())
+    return dataclasses.replace(found, names=(NAME, *found.names[1:]))
+
+
+RECORDS = {"images": images, "classes": classes, "masks": lambda: spatial_record(0.2, KEY), "evaluation": evaluation,
+           "summary": lambda: evaluation().summary(), "pointing": pointing, "specificity": specificity, "inversion": inversion,
+           "channels": channels, "examples": examples, "sanity": sanity, "joint": joint}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_shows_itself_and_what_is_named_like_markup_is_text(name: str) -> None:
+    page = RECORDS[name]()._repr_html_()
+    read = Reader(page)
+    assert read.tags <= {"div", "b", "span", "table", "thead", "tbody", "tr", "th", "td"}
+    assert read.attributes == {"style"}
+    assert len(page) < 12_000
+    assert not re.search(r"#[0-9a-f]{3}|color:(?!inherit)|rgb\(", page)  # read on light and dark pages alike
+    if name not in ("pointing", "evaluation", "summary", "specificity", "channels", "classes", "sanity", "joint"):
+        assert KEY in "".join(read.cells)
+
+
+@pytest.mark.parametrize(("name", "cells"), [
+    ("masks", ["20.0%", "8.1", "8"]), ("evaluation", ["exact", "1 (1 to 1)", "4 (3 to 5)", "80"]), ("inversion", ["4", "0.625", "0.75"]),
+    ("examples", [NAME, "1", KEY, "2.5", "channel 9", "0", "", "–"]), ("joint", [NAME, "0.375", "–", "0.375"]),
+    ("specificity", [NAME, "4", "3", "1", "1", "0.25", "class 7"]), ("channels", [NAME, "2.5", "4", "0.2"]),
+    ("sanity", ["0", "the trained network", "yes", "1"]), ("pointing", ["all", "2"]),
+])
+def test_its_numbers_are_the_record_s(name: str, cells: list[str]) -> None:
+    shown = "\n".join(Reader(RECORDS[name]()._repr_html_()).cells)
+    assert "\n".join(cells) in shown or all(cell in shown.split("\n") for cell in cells)
+
+
+def test_what_has_no_a_star_is_said() -> None:
+    shown = Reader(image_record(images=6)._repr_html_()).cells
+    assert {"not reached", "not run", "0"} <= set(shown)
+
+
+def test_long_records_and_long_names_stay_small() -> None:
+    found = dataclasses.replace(image_record(images=200), keys=tuple("k" * 5000 + str(n) for n in range(200)))
+    page = found._repr_html_()
+    assert len(page) < 12_000
+    assert "and 192 more" in page
+    assert page.count("<tr>") == 1 + tables.ROWS
+
+
+def test_control_characters_are_replaced() -> None:
+    assert tables.text("a\x00\u202eb") == "a\ufffd\ufffdb"
+
+
+def test_no_torch_is_needed() -> None:
+    code = "import sys, chanattr.records, chanattr.pictures.records, chanattr.evidence.evaluation; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
