@@ -35,7 +35,8 @@ def table(title: str, facts: Sequence[object], heads: Sequence[str], rows: Seque
     said = " · ".join(text(fact) for fact in facts)
     return (f'<div style="font-size:13px;line-height:1.4;overflow-x:auto"><div><b>{text(title)}</b> '
             f'<span style="opacity:0.75">{said}</span></div>'
-            f'<table style="border-collapse:collapse;background:none;color:inherit;font-size:inherit;margin:4px 0"><thead><tr>{head}</tr></thead>'
+            '<table style="border-collapse:collapse;background:none;color:inherit;font-size:inherit;margin:4px 0">'
+            f"<thead><tr>{head}</tr></thead>"
             f"<tbody>{body}</tbody></table>{more}</div>")
 
 
