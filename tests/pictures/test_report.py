@@ -228,7 +228,7 @@ def test_pictures_of_channels_come_once_a_layer_and_only_where_there_are(tmp_pat
     with open_run(path) as run:
         inverted = len(run.inversions("layer3")[0])
     assert text.count("Inversion of ") == inverted
-    assert text.count("as the network took it") == inverted / 2
+    assert text.count("alt=\"The image ") == inverted / 2
     assert text.count("the network names it &lt;b&gt;monarch") == 0  # in data alone
 
 
@@ -239,7 +239,7 @@ def test_pictures_beyond_the_page_are_left_in_the_file(tmp_path: Path, monkeypat
     with open_run(path, "a") as run:
         write_pictures(run, "layer3", run.keys)
     text = page_of(path)
-    assert text.count("as the network took it") == 1
+    assert text.count("alt=\"The image ") == 1
     assert "The file has pictures of 3 more channels" in text
     assert "The file has 2 more inversions." in text
 

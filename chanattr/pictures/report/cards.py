@@ -17,8 +17,8 @@ from chanattr.records import ClassAttribution
 if TYPE_CHECKING:
     from chanattr.store import Run
 
-SIDE, EXAMPLE, INVERSION = 112, 64, 112  # pixels on the page
-MOST_CHANNELS, MOST_EXAMPLES, MOST_INVERTED = 40, 3, 60  # channels a layer, examples a kind, inverted images a layer: a page stays small
+SIDE, EXAMPLE, INVERSION = 100, 56, 100  # pixels on the page
+MOST_CHANNELS, MOST_EXAMPLES, MOST_INVERTED = 36, 3, 48  # channels a layer, examples a kind, inverted images a layer: a page stays small
 TOP = 6  # cards of a class
 KINDS = {"driven": "driven most by", "needed": "needed most by"}
 
@@ -75,7 +75,7 @@ def _crops(one: Examples, row: int) -> list[list[str]]:
 
 
 def _inverted(run: Run, layer: str, keys: Sequence[str], names: Sequence[str]) -> tuple[dict[str, Markup], str]:
-    """By image a row of its inversions at a layer, and how many are left out, in words."""
+    """By image a row of its inversions at a layer, and how many are left out, in words; the script puts the tile's picture before them."""
     made: dict[str, Markup] = {}
     shown = 0
     total = run.summary()["pictures"].get(layer, {}).get("inversions", 0)
@@ -90,7 +90,7 @@ def _inverted(run: Run, layer: str, keys: Sequence[str], names: Sequence[str]) -
                 what = "the whole activation" if whole else f"{record.areas[row]:,} channels"
                 named = words.class_name(int(record.predictions[row]), names)
                 if not cards:
-                    cards.append(_figure(small(record.originals[row], INVERSION), f"{key} as the network took it", "the image", ""))
+                    cards.append(_figure("", f"The image {key}", "the image", ""))
                 cards.append(_figure(small(record.pictures[row], INVERSION), f"Inversion of {what} of {key}", what,
                                      f"cosine {record.cosine[row]:.2f}; named {named}"))
         if cards:
@@ -100,15 +100,15 @@ def _inverted(run: Run, layer: str, keys: Sequence[str], names: Sequence[str]) -
 
 
 def _figure(source: str, alt: str, title: str, below: str) -> Markup:
-    image = element("img", src=source, alt=alt, loading="lazy", width=INVERSION, height=INVERSION)
+    image = element("img", src=source or "data:,", alt=alt, loading="lazy", width=INVERSION, height=INVERSION, data_tile=not source)
     return element("figure", image, element("figcaption", element("b", title), " ", below))
 
 
 def small(picture: np.ndarray, side: int) -> str:
     """A picture u1 [H, W, C] as a data URI, its longer side at most `side`."""
-    whole = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture[..., :3]).convert("RGB")
+    whole = Image.fromarray(np.ascontiguousarray(picture[..., :3] if picture.shape[-1] >= 3 else picture[..., 0])).convert("RGB")
     whole.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return raster.data_uri(np.asarray(whole), quality=76)
+    return raster.data_uri(np.asarray(whole), quality=72)
 
 
 def store(kept: Kept, number: int) -> Markup | None:
@@ -121,7 +121,8 @@ def card_list(channels: Iterable[int], kept: Kept, below: dict[int, str] | None 
     shown = [channel for channel in channels if below is not None or channel in kept.channels]
     if not shown:
         return None
-    items = [element("li", element("b", f"channel {channel}"), element("span", (below or {}).get(channel, ""), class_="quiet"),
+    said = below or {}
+    items = [element("li", element("b", f"channel {channel}"), element("span", said[channel], class_="quiet") if channel in said else None,
                      data_channel=channel) for channel in shown]
     return element("ul", *items, class_="cards")
 

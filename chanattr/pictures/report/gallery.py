@@ -21,6 +21,8 @@ from chanattr.records import NOT_REACHED, NOT_RUN, ImageAttribution
 if TYPE_CHECKING:
     from chanattr.store import Run
 
+MOST_CARDS = 12  # of an image
+
 
 class Shown(NamedTuple):
     """An image of the page; `picture` is None where the file keeps none."""
@@ -175,8 +177,9 @@ def _channels(found: ImageAttribution, channels: list[int], kept: Kept) -> Marku
     """The a* set: cards of those that the file has pictures of, and all numbers."""
     if not channels:
         return None
-    cards = card_list(channels, kept)
-    title = element("h4", f"What channels of its a* set look for ({sum(c in kept.channels for c in channels)} of {len(channels):,})")
+    pictured = [channel for channel in kept.channels if channel in set(channels)][:MOST_CARDS]  # those that most sets have
+    cards = card_list(sorted(pictured), kept)
+    title = element("h4", f"What channels of its a* set look for ({len(pictured)} of {len(channels):,})")
     shown = element("div", title, cards, class_="panel") if cards else None
     return join([shown, channel_list(f"The {len(channels):,} {found.settings.unit} of its a* set", channels)])
 

@@ -11,7 +11,7 @@ from chanattr.pictures.figures import words
 from chanattr.pictures.report.answer import Section
 from chanattr.pictures.report.markup import Markup, element, join
 
-CELL, TREE, NAMES = 20, 120, 190  # of the drawing: side of a cell, width of the tree, room for names
+CELL, TREE, LETTER = 20, 120, 7  # of the drawing: side of a cell, width of the tree, and of a letter
 MOST = 40  # classes
 
 
@@ -47,24 +47,25 @@ def _drawing(found: Overlap, joined: Clusters, targets: Sequence[int], names: Se
              linked: set[int]) -> Markup:
     count, order = len(targets), joined.order.tolist()
     most = float(found.jaccard[~np.eye(count, dtype=bool)].max())
-    wide, high = TREE + NAMES + count * CELL + 8, count * CELL + 8
+    room = LETTER * max(len(words.short(name, 26)) for name in names) + 14
+    wide, high = TREE + room + count * CELL + 8, count * CELL + 8
     rows = [_row(found.jaccard[row][order], max(most, 1e-9), place, targets[row], names[row], order, names, section,
-                 linked) for place, row in enumerate(order)]
+                 linked, room) for place, row in enumerate(order)]
     paths = element("path", d=_tree(joined, order), class_="tree")
     return element("svg", paths, *rows, viewBox=f"0 0 {wide} {high}", width=wide, height=high, role="group",
                    aria_label=f"Overlap of {count} classes at {section.title}; the most alike share {most:.0%}")
 
 
 def _row(values: np.ndarray, most: float, place: int, target: int, name: str, order: Sequence[int], names: Sequence[str],
-         section: Section, linked: set[int]) -> Markup:
+         section: Section, linked: set[int], room: int) -> Markup:
     top = 4 + place * CELL
     best = max(((value, other) for other, value in enumerate(values.tolist()) if other != place), default=(0.0, place))
     said = f"{name}: most like {names[order[best[1]]]}, {best[0]:.0%} shared"
-    cells = [element("rect", x=TREE + NAMES + column * CELL, y=top, class_="own") if column == place else
-             element("rect", x=TREE + NAMES + column * CELL, y=top, fill_opacity=f"{max(0.04, min(1.0, value / most)):.2f}")
+    cells = [element("rect", x=TREE + room + column * CELL, y=top, class_="own") if column == place else
+             element("rect", x=TREE + room + column * CELL, y=top, fill_opacity=f"{max(0.04, min(1.0, value / most)):.2f}")
              for column, value in enumerate(values.tolist())]
-    label = element("text", words.short(name, 26), x=TREE + NAMES - 8, y=top + CELL * 0.7)
-    line = join([element("title", said), element("rect", x=TREE, y=top, class_="hit", style=f"width:{NAMES}px"), label, *cells])
+    label = element("text", words.short(name, 26), x=TREE + room - 8, y=top + CELL * 0.7)
+    line = join([element("title", said), element("rect", x=TREE, y=top, class_="hit", style=f"width:{room}px"), label, *cells])
     if target not in linked:
         return element("g", line)
     return element("a", line, href=f"#class/{target}/{section.link}", aria_label=said, data_leaf=target)

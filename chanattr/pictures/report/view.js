@@ -150,6 +150,12 @@ const chanattrView = (() => {
 
   // Pictures and examples into the cards of channels that come into view.
   function fill(root, section) {
+    for (const image of all("img[data-tile]", root)) {
+      const tile = document.querySelector(`a[data-image="${image.closest("article").dataset.image}"] img`);
+      if (tile) image.src = tile.src;
+      else image.closest("figure").hidden = true;
+      image.removeAttribute("data-tile");
+    }
     for (const card of all("li[data-channel]:not([data-filled])", root)) {
       card.dataset.filled = "true";
       if (!stores.has(section)) {

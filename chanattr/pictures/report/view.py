@@ -14,7 +14,7 @@ from chanattr.pictures.report.masks import Part
 from chanattr.records import ImageAttribution
 
 FINEST = 14  # cells of a side of an energy map on the page, at most
-LEVELS = 32  # of energy: what an eye tells apart through the picture
+LEVELS = 16  # of energy: what an eye tells apart through the picture
 DIGITS = 5  # of scores
 
 
