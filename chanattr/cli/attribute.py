@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,7 @@ def run_attribute(options: dict[str, Any]) -> int:
             click.echo(json.dumps({"event": "summary", **about}))
         else:
             tell_summary(summary, output)
+    tell_workers(summary)
     return tell_bad(loader, summary)
 
 
@@ -60,6 +62,7 @@ def summary_of(loader: ImageLoader, summary: RunSummary, output: Path, complete:
     bad = [{"image": name, "reason": reason} for name, reason in [*loader.bad, *summary.bad]]
     return {"output": str(output), "searched": summary.images, "skipped": summary.skipped, "classes": dict(summary.classes),
             "engines": dict(summary.engines), "seconds": round(summary.seconds, 3), "bad": bad, "complete": complete,
+            "workers": [one.as_dict() for one in summary.workers],
             "exit_code": EXIT_SOME_BAD if bad else 0}
 
 
@@ -110,6 +113,12 @@ def tell_summary(summary: RunSummary, output: Path) -> None:
     click.echo(f"{summary.images} images searched{skipped}; {summary.seconds:.0f} s; wrote {output}")
     for layer, engine in summary.engines.items():
         click.echo(f"  {layer}: {engine}")
+
+
+def tell_workers(summary: RunSummary) -> None:
+    """A line for each worker: what it did, and how fast."""
+    for number, one in enumerate(summary.workers):
+        say(f"worker {number}: {one}", "worker", logging.INFO, worker=number, **one.as_dict())
 
 
 def tell_bad(loader: ImageLoader, summary: RunSummary) -> int:

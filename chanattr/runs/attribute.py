@@ -36,6 +36,7 @@ from chanattr.runs.images import Pass, RunSummary
 from chanattr.runs.plan import Plan, Ready, make_ready
 from chanattr.runs.pool import results
 from chanattr.runs.shards import as_shard, part_of
+from chanattr.runs.tally import Worker
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward
 from chanattr.settings import Search
@@ -114,14 +115,15 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
     about = {"model": asked.model, "model_sha256": plan.digest, "shard_size": shard_size, "preprocessing": preprocessing,
              "class_names": list(class_names)}
     images = Pass(run=run, label=label, layers=plan.layers, about=about, targets=targets, classes=known, shard_size=shard_size)
-    done, skipped, bad = images.search(loader, lambda tasks: results(ready, tasks, workers), progress)
+    team: list[Worker] = []
+    done, skipped, bad = images.search(loader, lambda tasks: results(ready, tasks, workers, team), progress)
     counts: dict[str, int] = {}
     if classes:
         counts = attribute_classes(run, ready, loader, label, images.note, areas=class_areas, folds=folds, names=class_names,
                                    shard_size=shard_size, progress=progress)
     images.note(finished=True)
     return RunSummary(images=done, skipped=skipped, classes=counts, seconds=time.monotonic() - started, bad=bad,
-                      engines=dict(ready.engines))
+                      engines=dict(ready.engines), workers=tuple(team))
 
 
 def _with_means(ready: Ready, run: Run, loader: Iterable[Any], label: str) -> Ready:

@@ -7,19 +7,20 @@ import os
 import pickle
 import re
 import signal
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 
-from chanattr.errors import InputError, ModelError
+from chanattr.errors import ChanattrError, InputError, ModelError
 from chanattr.network.outputs import device_of
 from chanattr.runs.plan import Plan, Ready, Searched, Task, make_ready, search_shard
+from chanattr.runs.tally import Worker, host
 
 LOG = logging.getLogger(__name__)
 TRIES = 3  # of a shard whose worker died; an error of our own code, or of the model's, is raised at once
@@ -42,27 +43,13 @@ class _Job(NamedTuple):
     tries: int
 
 
-@dataclass
-class _Done:
-    """What one worker did so far."""
-
-    host: str = ""
-    images: int = 0
-    seconds: float = 0.0
-    deaths: int = 0
-
-    def add(self, host: str, images: int, seconds: float) -> None:
-        """Counts a shard."""
-        self.host, self.images, self.seconds = host, self.images + images, self.seconds + seconds
-
-
 class _Team(NamedTuple):
     """Workers by number, what each did, how to get another, and what each takes up ("GPU" or "CPU")."""
 
     hire: Callable[[], Any]
     unit: str
     workers: dict[int, Any]
-    done: list[_Done]
+    done: list[Worker]
 
 
 def cluster_of(words: str) -> Cluster:
@@ -83,32 +70,30 @@ def cluster_of(words: str) -> Cluster:
     return Cluster("", int(address)) if address.isdigit() and not count else Cluster(address, count)
 
 
-def cluster_results(ready: Ready, tasks: Iterable[Task], words: str) -> Generator[tuple[Task, Searched], None, None]:
+def cluster_results(ready: Ready, tasks: Iterable[Task], words: str, done: list[Worker]) -> Generator[tuple[Task, Searched], None, None]:
     """Each task with what it gives, one a layer, in the order that they are done; one task is out for each worker.
 
     Args:
         ready: this process's own.
         tasks: read as workers become free, so that this process never holds more than is out.
         words: of `cluster_of`.
+        done: takes what each worker did.
 
     Raises:
         InputError: Ray is not installed, or cannot be reached.
-        ModelError: a shard's worker died `TRIES` times.
+        ModelError: a worker cannot get ready, or a shard's worker died `TRIES` times.
     """
     where = cluster_of(words)
     with _ray(where) as ray:
-        team = _hire(ray, ready.plan, where)
+        team = _hire(ray, ready.plan, where, done)
         try:
             yield from _give_out(ray, team, tasks)
         finally:
             for worker in team.workers.values():
                 ray.kill(worker)
-            for number, one in enumerate(team.done):
-                LOG.info("worker %d on %s: %d images x layers in %.1f s (%.2f a second), %d deaths", number, one.host or "?", one.images,
-                         one.seconds, one.images / max(one.seconds, 1e-9), one.deaths)
 
 
-def _hire(ray: Any, plan: Plan, where: Cluster) -> _Team:
+def _hire(ray: Any, plan: Plan, where: Cluster, done: list[Worker]) -> _Team:
     """A worker for each GPU where the model lies on one, else for each core; or as many as said."""
     gpu = device_of(plan.model).type == "cuda"
     unit = "GPU" if gpu else "CPU"
@@ -120,8 +105,13 @@ def _hire(ray: Any, plan: Plan, where: Cluster) -> _Team:
     # A worker that died is replaced by a new one, not restarted by Ray, which would start one that cannot start for ever.
     kind = ray.remote(max_restarts=0, max_task_retries=0, num_cpus=1, num_gpus=int(gpu))(_Worker)
     data = ray.put(pickle.dumps(plan))
-    return _Team(lambda: kind.remote(data, threads), unit, {number: kind.remote(data, threads) for number in range(count)},
-                 [_Done() for _ in range(count)])
+    places = [os.path.abspath(place) for place in sys.path]  # a module of the user's own is found where this process found it
+
+    def hire() -> Any:
+        return kind.remote(data, threads, places)
+
+    done += [Worker() for _ in range(count)]
+    return _Team(hire, unit, {number: hire() for number in range(count)}, done)
 
 
 def _give_out(ray: Any, team: _Team, tasks: Iterable[Task]) -> Iterator[tuple[Task, Searched]]:
@@ -141,10 +131,12 @@ def _give_out(ray: Any, team: _Team, tasks: Iterable[Task]) -> Iterator[tuple[Ta
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, Exception) else error) from error
         except ray.exceptions.RayError as error:
+            if getattr(error, "actor_init_failed", False):  # not even chanattr is there
+                raise _unready(_last(error)) from error
             _replace(ray, team, job, error)
             again.append(job)
         else:
-            team.done[job.worker].add(host, len(job.task.shard.keys) * len(job.task.layers), seconds)
+            team.done[job.worker].add(host, len(job.task.shard.keys), seconds)
         if job.worker in team.workers:
             idle.append(job.worker)
         send()  # before what came is looked at: a worker must not wait for the disk
@@ -184,19 +176,41 @@ def _first(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-class _Worker:
-    """A process of Ray that holds the model."""
+def _last(error: BaseException) -> str:
+    """Of an error of Ray with the traceback of another, which is its cause: that one's line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1][:200]
 
-    def __init__(self, plan: bytes, threads: int) -> None:
+
+def _unready(why: str) -> ModelError:
+    return ModelError(f"a worker cannot get ready ({why}); expected the model's file, its packages and chanattr there as they are here; "
+                      "put them there under the same paths, or work here with a number of processes")
+
+
+class _Worker:
+    """A process of Ray that holds the model.
+
+    What goes wrong while it gets ready is kept and raised with the first shard: of an actor that dies at its start Ray tells little.
+    """
+
+    def __init__(self, plan: bytes, threads: int, places: list[str]) -> None:
         torch.set_num_threads(threads)
-        made: Plan = pickle.loads(plan)
-        self._ready = make_ready(made)
+        sys.path.extend(place for place in places if place not in sys.path)
+        try:
+            made: Plan = pickle.loads(plan)
+            self._ready: Ready | Exception = make_ready(made)
+        except ChanattrError as error:
+            self._ready = error
+        except Exception as error:
+            self._ready = _unready(f"{type(error).__name__}: {_first(error)}")
 
     def search(self, task: bytes) -> tuple[list[Searched], str, float]:
         """What a shard gives, the host, and the seconds that it took."""
+        if isinstance(self._ready, Exception):
+            raise self._ready
         began = time.monotonic()
         found = list(search_shard(self._ready, pickle.loads(task)))
-        return found, os.uname().nodename, time.monotonic() - began
+        return found, host(), time.monotonic() - began
 
 
 @contextmanager

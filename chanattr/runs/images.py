@@ -16,6 +16,7 @@ from chanattr.runs.checks import ASKED, Targets, check_labels
 from chanattr.runs.overlap import ahead, behind
 from chanattr.runs.plan import Searched, Task
 from chanattr.runs.shards import Shard, shards
+from chanattr.runs.tally import Worker
 from chanattr.store import ImageTable, Run
 
 Results = Generator[tuple[Task, Searched], None, None]  # each task with what it gives, one a layer
@@ -32,6 +33,7 @@ class RunSummary:
         engines: how masked activations (or pictures) were scored, by layer.
         seconds: of the whole call.
         bad: (key, reason) of the images whose scores are not finite; they are not in the file.
+        workers: what each worker process did; empty where this one worked alone.
     """
 
     images: int
@@ -40,6 +42,7 @@ class RunSummary:
     engines: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     bad: tuple[tuple[str, str], ...] = ()
+    workers: tuple[Worker, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

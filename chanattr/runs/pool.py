@@ -7,12 +7,14 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from typing import NamedTuple
 
 import torch
 from tqdm.std import tqdm
@@ -20,24 +22,34 @@ from tqdm.std import tqdm
 from chanattr.errors import ChanattrError, ModelError
 from chanattr.runs.cluster import cluster_results
 from chanattr.runs.plan import Plan, Ready, Searched, Task, make_ready, search_shard
+from chanattr.runs.tally import Worker, host
 
 GRACE = 5  # seconds that a worker outlives a kill: by then the process that started it has ended it, and its pipes are not torn
 _READY: list[Ready] = []  # one a worker process, set by its initializer
 
 
-def results(ready: Ready, tasks: Iterable[Task], workers: int | str) -> Generator[tuple[Task, Searched], None, None]:
+class _Back(NamedTuple):
+    """What a worker gives back of a shard: an answer a layer, its process, and the seconds that it took."""
+
+    found: list[Searched]
+    process: int
+    seconds: float
+
+
+def results(ready: Ready, tasks: Iterable[Task], workers: int | str, team: list[Worker]) -> Generator[tuple[Task, Searched], None, None]:
     """Each task with what it gives, one a layer, as they come.
 
     Args:
         ready: this process's own.
         tasks: read as they are needed; with workers at most two a worker are ahead.
         workers: processes; 0 searches here; words of `cluster_of` search on Ray.
+        team: takes what each worker did; it grows as they come to work.
 
     Raises:
         ModelError: a worker process died.
     """
     if isinstance(workers, str):
-        yield from cluster_results(ready, tasks, workers)
+        yield from cluster_results(ready, tasks, workers, team)
         return
     if not workers:
         for task in tasks:
@@ -47,9 +59,14 @@ def results(ready: Ready, tasks: Iterable[Task], workers: int | str) -> Generato
     threads = max(1, (os.cpu_count() or 1) // workers)
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(ready.plan, threads))
+    known: dict[int, Worker] = {}
     try:
-        for task, found in _in_order(pool, tasks, ahead=2 * workers):
-            for searched in found:
+        for task, back in _in_order(pool, tasks, ahead=2 * workers):
+            if back.process not in known:
+                known[back.process] = Worker()
+                team.append(known[back.process])
+            known[back.process].add(host(), len(task.shard.keys), back.seconds)
+            for searched in back.found:
                 yield task, searched
     except BaseException:
         _stop(pool)
@@ -57,8 +74,8 @@ def results(ready: Ready, tasks: Iterable[Task], workers: int | str) -> Generato
     pool.shutdown()
 
 
-def _in_order(pool: ProcessPoolExecutor, tasks: Iterable[Task], ahead: int) -> Iterator[tuple[Task, list[Searched]]]:
-    waiting: deque[tuple[Task, Future[list[Searched]]]] = deque()
+def _in_order(pool: ProcessPoolExecutor, tasks: Iterable[Task], ahead: int) -> Iterator[tuple[Task, _Back]]:
+    waiting: deque[tuple[Task, Future[_Back]]] = deque()
     try:
         for task in tasks:
             with _deaf():
@@ -117,7 +134,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _search(task: bytes) -> list[Searched]:
+def _search(task: bytes) -> _Back:
     if not _READY:
         raise ChanattrError("a worker has no model; expected its start to have made one; report this")
-    return list(search_shard(_READY[0], pickle.loads(task)))
+    began = time.monotonic()
+    found = list(search_shard(_READY[0], pickle.loads(task)))
+    return _Back(found, os.getpid(), time.monotonic() - began)

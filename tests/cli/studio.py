@@ -97,6 +97,7 @@ class Studio(NamedTuple):
 
 def make_studio(folder: Path, per_class: int = 3) -> Studio:
     """Writes the model file and `per_class` noisy pictures of each class."""
+    folder.mkdir(exist_ok=True)
     file = folder / "little.py"
     file.write_text(MODEL.format(names=list(CLASSES), classes=len(CLASSES)))
     rng = np.random.default_rng(0)

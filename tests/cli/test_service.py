@@ -116,6 +116,26 @@ def test_a_summary_that_fails_at_the_end_is_told_with_the_code_that_the_command_
     assert len(ca.open_run(tmp_path / "run.h5").keys) == 12
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_each_local_worker_did_is_told(studio: Studio, tmp_path: Path, form: str) -> None:
+    words = quick(studio, tmp_path / "run.h5", "--workers", "2", "--log-format", form, "--summary", tmp_path / "told.json")
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 1, done.output  # one picture cannot be read
+    told = json.loads((tmp_path / "told.json").read_text())["workers"]
+    assert 1 <= len(told) <= 2
+    assert sum(one["images"] for one in told) == 12
+    assert all(one["seconds"] > 0 and one["per_second"] > 0 and one["deaths"] == 0 and one["host"] for one in told)
+    if form == "text":
+        said = [line for line in done.stderr.splitlines() if line.startswith("worker ")]
+        assert len(said) == len(told)
+        for number, (line, one) in enumerate(zip(said, told, strict=True)):
+            assert line.startswith(f"worker {number}: {one['images']} images in {one['seconds']:.1f} s (")
+            assert line.endswith(f" a second) on {one['host']}")
+    else:
+        said_too = [line for line in lines(done.stderr) if line["event"] == "worker"]
+        assert [line["images"] for line in said_too] == [one["images"] for one in told]
+
+
 def test_every_line_is_json_from_the_first_word_on(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = quick(studio, tmp_path / "run.h5", "--log-format", "json")
     for wrong in ([*words, "--bogus"], [*words, "--batch-size", "x"], ["--bogus", *words], [*words[:5], "--log-format=json"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 import chanattr as ca
 from chanattr.runs.cluster import Cluster, cluster_of
+from tests.cli.studio import make_studio
 from tests.models import Plain, images, seeded
 from tests.runs.loaders import COUNT, Loader, content, run_all
 
@@ -64,6 +66,9 @@ def test_the_content_is_that_of_one_process(ray: Any, tmp_path: Path) -> None:
     summary = run_all(tmp_path / "ray.h5", shard_size=2, workers="ray:2")
     assert signal.getsignal(signal.SIGTERM) is before
     assert summary.images == 10
+    assert len(summary.workers) == 2
+    assert sum(one.images for one in summary.workers) == 10
+    assert all(one.host and one.seconds > 0 for one in summary.workers if one.images)
     assert content(tmp_path / "ray.h5") == content(tmp_path / "here.h5")
 
 
@@ -98,7 +103,8 @@ import chanattr as ca, logging
 logging.basicConfig(level=logging.INFO)
 path = Path({str(tmp_path)!r})
 try:
-    print(run_all(path / "ray.h5", model=seeded(Doomed), shard_size=3, workers="ray:2", classes=False).images)
+    told = run_all(path / "ray.h5", model=seeded(Doomed), shard_size=3, workers="ray:2", classes=False)
+    print([one.as_dict() for one in told.workers], told.images)
 except ca.ModelError as error:
     print(error)
 """
@@ -113,8 +119,9 @@ except ca.ModelError as error:
         run_all(tmp_path / "ray.h5", model=seeded(Doomed), shard_size=3, classes=False)
     else:
         assert done.stdout.split()[-1] == "10"
+        assert done.stdout.count("'per_second'") == 2
+        assert done.stdout.count("'deaths': 1") >= 1
         assert done.stderr.count("its shard is done again") >= deaths
-        assert "images x layers in" in done.stderr  # throughput of each worker
     run_all(tmp_path / "here.h5", model=seeded(Doomed), shard_size=3, classes=False)
     assert content(tmp_path / "ray.h5") == content(tmp_path / "here.h5")
 
@@ -145,3 +152,40 @@ def test_an_interruption_ends_the_workers_and_keeps_what_was_done(ray: Any, tmp_
     run_all(tmp_path / "run.h5", shard_size=2, workers="ray:2")
     run_all(tmp_path / "here.h5", shard_size=2)
     assert content(tmp_path / "run.h5") == content(tmp_path / "here.h5")
+
+
+@needs_ray
+def test_a_model_of_a_file_that_lies_elsewhere(tmp_path: Path) -> None:
+    """Neither in the folder where the command is started, nor beside its program."""
+    studio = make_studio(tmp_path / "home")
+    (tmp_path / "away").mkdir()
+    words = ["attribute", studio.model, str(studio.images), "--layer", "mix", "--areas", "1,2", "--device", "cpu", "--workers", "ray:2"]
+    done = subprocess.run([sys.executable, "-m", "chanattr", *words, "-o", "run.h5", "--summary", "told.json"], capture_output=True,
+                          text=True, check=False, cwd=tmp_path / "away", timeout=300,
+                          env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("worker ")]
+    assert len(lines) == 2
+    assert all(" images in " in line and " a second) on " in line for line in lines)
+    told = json.loads((tmp_path / "away" / "told.json").read_text())
+    assert sum(one["images"] for one in told["workers"]) == 12
+    assert all(set(one) == {"host", "images", "seconds", "per_second", "deaths"} for one in told["workers"])
+
+
+class Homebound(Plain):
+    """Can be unpickled only in the process that made it."""
+
+    def __reduce__(self) -> Any:
+        return _come, (os.getpid(),)
+
+
+def _come(home: int) -> Any:
+    if os.getpid() != home:
+        raise ModuleNotFoundError("No module named 'mine'")
+    return seeded(Homebound)
+
+
+@needs_ray
+def test_what_a_worker_lacks_at_its_start_is_told_at_once(ray: Any, tmp_path: Path) -> None:
+    with pytest.raises(ca.ModelError, match=r"a worker cannot get ready \(ModuleNotFoundError: No module named 'mine'\); expected"):
+        run_all(tmp_path / "run.h5", model=seeded(Homebound), shard_size=2, workers="ray:2", classes=False)
