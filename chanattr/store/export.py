@@ -7,7 +7,9 @@ import functools
 import importlib
 import json
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,11 @@ import h5py
 import numpy as np
 
 from chanattr.errors import InputError, StoreError
+from chanattr.store.beside import is_of_run
 from chanattr.store.index import Answers, Index
 from chanattr.store.layout import FOLDERS, TEXT, Column, Head, decode, energy_column
 from chanattr.store.netcdf import create_dataset, hdf5, marker, scale
+from chanattr.store.parts import Place, list_parts
 from chanattr.store.run import Run
 from chanattr.store.source import block_rows, gather
 
@@ -55,8 +59,8 @@ def export_run(run: Run, output: Path, form: str) -> list[Path]:
 
     netCDF and zarr have the run file's groups, names and dimensions, with masks as one byte an entry. CSV and parquet are folders of flat
     tables: ``images``, and for each kind of answers one table with a row an image (or class) and one with a row for each of its areas,
-    sets as the numbers of their channels. Thumbnails are left out everywhere, and arrays with more axes (energies, codes, mean masks) in
-    tables.
+    sets as the numbers of their channels. Thumbnails and pictures that were made are left out everywhere, and arrays with more axes
+    (energies, codes, mean masks) in tables.
 
     Raises:
         InputError: no such form, or its library is not installed.
@@ -70,11 +74,14 @@ def export_run(run: Run, output: Path, form: str) -> list[Path]:
         except ImportError as error:
             raise InputError(f"--format {form} needs {NEEDS[form]}, which is not installed; expected the extra '{form}'; pip install "
                              f"'chanattr[{form}]', or take netcdf or csv") from error
-    if output.exists():
+    if is_of_run(output, run.path) or list_parts(Place(output).parts):
+        raise StoreError(f"{output} belongs to a run; expected a place for the export alone; name another")
+    if os.path.lexists(output):
         raise StoreError(f"{output} is there already; expected a place for the export; name another, or move that one away")
-    temporary = output.with_name(f"{output.name}.writing")
-    _remove(temporary)
+    folder = None
     try:
+        folder = tempfile.mkdtemp(prefix=".chanattr-export-", dir=output.parent)
+        temporary = Path(folder, "export")
         {"netcdf": _netcdf, "zarr": _zarr, "csv": _csv, "parquet": _parquet}[form](run.index_for_copies, temporary)
         os.replace(temporary, output)
     except OSError as error:
@@ -83,15 +90,9 @@ def export_run(run: Run, output: Path, form: str) -> list[Path]:
         raise StoreError(f"{output} cannot be written ({error.strerror or error}); expected room and permission to write there; make room, "
                          "or name another place") from error
     finally:
-        _remove(temporary)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
     return sorted(output.iterdir()) if output.is_dir() and form != "zarr" else [output]
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 # Arrays
@@ -182,7 +183,7 @@ def _zarr(index: Index, output: Path) -> None:
 
     root = zarr.create_group(store=str(output), zarr_format=3)
     for group in _groups(index):
-        here = root.require_group(group.path) if group.path else root
+        here = root.require_group(_zarr_path(group.path)) if group.path else root
         here.update_attributes(dict(group.attributes))
         for name, values in group.coordinates.items():
             kind = str if values.dtype == object else values.dtype
@@ -196,6 +197,12 @@ def _zarr(index: Index, output: Path) -> None:
             for start, values in one.blocks():
                 if values.size:
                     made[start:start + len(values)] = values.astype(str) if one.dtype is str else values
+
+
+def _zarr_path(path: str) -> str:
+    """A group's path without the names that zarr keeps for itself, escaped as those of the run file."""
+    return "/".join(re.sub(r"^(zarr\.json$|__|\.z)", lambda match: f"%{ord(match[0][0]):02X}{match[0][1:]}", name)
+                    for name in path.split("/"))
 
 
 # Tables

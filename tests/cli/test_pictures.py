@@ -70,6 +70,30 @@ def test_invert_for_programs_with_keys_and_an_area(file: Path, studio: Studio, t
     assert Path(said["file"]).is_file()
 
 
+def test_pictures_are_kept_and_made_once(file: Path, studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "own.h5"
+    shutil.copy(file, own)
+    words = [str(own), str(studio.images), "--model", studio.model, "-o", str(tmp_path / "out"), *QUICK, "--seed", "11"]
+    said = [call("invert", *words, "--count", "2", "--no-store"), call("visualise", *words, "--top", "2", "--no-store")]
+    assert own.read_bytes() == file.read_bytes()
+    assert [call("invert", *words, "--count", "2"), call("visualise", *words, "--top", "2")] == said
+    with ca.open_run(own) as run:
+        assert run.content_sha256() == run.check()
+        assert {4, 2} <= set(run.summary()["pictures"][LAYER].values())
+    kept = own.read_bytes()
+    for name in ("invert", "visualise", "examples"):
+        monkeypatch.setattr(f"chanattr.runs.making.{name}", None)  # whatever calls it fails
+    assert [call("invert", *words, "--count", "2"), call("visualise", *words, "--top", "2")] == said
+    assert own.read_bytes() == kept
+    assert "pictures kept: " in call("show", str(own))
+
+
+def test_a_run_that_is_not_there_is_not_made(studio: Studio, tmp_path: Path) -> None:
+    assert "no run at" in call("invert", str(tmp_path / "none.h5"), str(studio.images), code=2)
+    assert "no run at" in call("visualise", str(tmp_path / "none.h5"), code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_visualise_takes_what_most_sets_have_and_shows_examples(file: Path, studio: Studio, tmp_path: Path) -> None:
     said = json.loads(call("visualise", str(file), str(studio.images), "--top", "2", "--examples", "12", "--json", "-o", str(tmp_path),
                            *QUICK, "--model", studio.model))[LAYER]

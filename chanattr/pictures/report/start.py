@@ -98,7 +98,7 @@ def _curves(run: Run, shown: Sequence[tuple[int, Section]]) -> Markup:
         points = _median_curve(run, section)
         drawn.append((number, points))
         high = max([high, *(value for _, value in points)])
-    high = max(1.1, min(high, 2.0) * 1.05)
+    high = max(1.1, high * 1.05)
     start = min((share for _, points in drawn for share, _ in points), default=0.01)
 
     def x(share: float) -> float:
