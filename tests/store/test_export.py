@@ -144,3 +144,45 @@ def test_what_cannot_be_exported(path: Path, tmp_path: Path, monkeypatch: pytest
         with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\)"):
             export(path, tmp_path / "x", form)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["there"]
+
+
+@pytest.mark.parametrize("form", ["netcdf", "csv"])
+def test_nothing_of_the_users_is_taken_for_ours(path: Path, tmp_path: Path, form: str) -> None:
+    """A folder or file of another name, however alike it is."""
+    for name in ("book.writing", ".book.writing", "book.parts"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.txt").write_text("mine")
+    export(path, tmp_path / "book", form)
+    assert all((tmp_path / name / "mine.txt").read_text() == "mine" for name in ("book.writing", ".book.writing", "book.parts"))
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".book.writing", "book", "book.parts", "book.writing"]
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(StoreError, match="is there already"):
+        export(path, tmp_path / "link", form)
+
+
+@pytest.mark.parametrize("place", ["run.h5", "alias.h5", "run.h5.lock", "run.h5.merging", "run.h5.parts", "run.h5.parts/book", "other.h5"])
+def test_an_export_never_takes_the_place_of_a_run(tmp_path: Path, place: str) -> None:
+    """Neither of its own, which may lie in parts alone, nor of another."""
+    (tmp_path / "alias.h5").symlink_to("run.h5")
+    for name in ("run.h5", "other.h5"):
+        run = open_run(tmp_path / name, "a")
+        run.write(images(0, 4))
+        run._release()
+    assert not (tmp_path / "run.h5").exists()
+    with pytest.raises(StoreError, match="belongs to a run; expected a place for the export alone; name another"):
+        export(tmp_path / "run.h5", tmp_path / place, "netcdf")
+    for name in ("run.h5", "other.h5"):
+        with open_run(tmp_path / name) as run:
+            assert len(run.keys) == 4
+            run.check()
+
+
+@pytest.mark.parametrize("layer", ["zarr.json", "__own", ".zgroup", "zarr.jsonx"])
+def test_names_that_zarr_keeps_for_itself(tmp_path: Path, layer: str) -> None:
+    zarr = pytest.importorskip("zarr")
+    with open_run(tmp_path / "run.h5", "a") as run:
+        run.write(record := images(0, 2, layer=layer, settings=settings(layer)))
+    export(tmp_path / "run.h5", tmp_path / "run.zarr", "zarr")
+    [group] = [group for _, group in zarr.open_group(str(tmp_path / "run.zarr"), mode="r")["layers"].groups()]
+    assert group["exact"].attrs["layer"] == layer
+    assert np.array_equal(group["exact"]["score"][...], record.scores, equal_nan=True)
