@@ -59,8 +59,8 @@ def export_run(run: Run, output: Path, form: str) -> list[Path]:
 
     netCDF and zarr have the run file's groups, names and dimensions, with masks as one byte an entry. CSV and parquet are folders of flat
     tables: ``images``, and for each kind of answers one table with a row an image (or class) and one with a row for each of its areas,
-    sets as the numbers of their channels. Thumbnails are left out everywhere, and arrays with more axes (energies, codes, mean masks) in
-    tables.
+    sets as the numbers of their channels. Thumbnails and pictures that were made are left out everywhere, and arrays with more axes
+    (energies, codes, mean masks) in tables.
 
     Raises:
         InputError: no such form, or its library is not installed.
