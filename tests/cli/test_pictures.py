@@ -73,7 +73,7 @@ def test_invert_for_programs_with_keys_and_an_area(file: Path, studio: Studio, t
 def test_pictures_are_kept_and_made_once(file: Path, studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "own.h5"
     shutil.copy(file, own)
-    words = [str(own), str(studio.images), "--model", studio.model, "-o", str(tmp_path / "out"), *QUICK, "--seed", "11", "--model", studio.model]
+    words = [str(own), str(studio.images), "--model", studio.model, "-o", str(tmp_path / "out"), *QUICK, "--seed", "11"]
     said = [call("invert", *words, "--count", "2", "--no-store"), call("visualise", *words, "--top", "2", "--no-store")]
     assert own.read_bytes() == file.read_bytes()
     assert [call("invert", *words, "--count", "2"), call("visualise", *words, "--top", "2")] == said
