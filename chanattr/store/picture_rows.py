@@ -12,7 +12,7 @@ import numpy as np
 
 from chanattr.errors import StoreError
 from chanattr.store import check
-from chanattr.store.layout import TEXT
+from chanattr.store.layout import TEXT, Column
 from chanattr.store.netcdf import create_dataset, marker, scale
 from chanattr.store.picture_layout import (
     DIGEST,
@@ -31,6 +31,7 @@ from chanattr.store.picture_layout import (
 from chanattr.store.source import Items, Source, read_array, read_rows
 
 LARGE = 2**16  # bytes of a row from which it gets a chunk of its own, so that one picture can be read alone
+BLOCK_BYTES = 2**26  # of rows that are copied at once
 
 
 @dataclass(eq=False)
@@ -166,6 +167,11 @@ def read_record(pictures: Pictures, ids: Sequence[bytes], keys: Sequence[str]) -
                          "them again in another file") from error
 
 
+def _row_bytes(head: PictureHead, column: Column) -> int:
+    """Of a column, in a row; a text counts as one."""
+    return int(np.prod(head.shape(column, 1))) * (1 if column.dtype == TEXT else np.dtype(column.dtype).itemsize)
+
+
 def merge_pictures(root: h5py.File, pictures: Pictures) -> None:
     """A group of the merged file: chunks with checksums, dimensions named; a picture at a time, so that memory does not grow."""
     head, ids = pictures.head, list(pictures.place)
@@ -175,17 +181,19 @@ def merge_pictures(root: h5py.File, pictures: Pictures) -> None:
     for name, length in {**head.sizes, "hash": 32}.items():
         marker(group, name, length)
     made = {name: create_dataset(group, name, (len(ids), 32), "|u1", ("row", "hash")) for name in (ID, DIGEST)}
+    sizes = []
     for column in head.columns:
-        shape = head.shape(column, len(ids))
-        size = int(np.prod(shape[1:])) * (1 if column.dtype == TEXT else np.dtype(column.dtype).itemsize)
+        shape, size = head.shape(column, len(ids)), _row_bytes(head, column)
+        sizes.append(size)
         dtype = h5py.string_dtype() if column.dtype == TEXT else column.dtype
         made[column.name] = create_dataset(group, column.name, shape, dtype, ("row", *column.dims),
                                            most=1 if size >= LARGE else 64)
         if column.dtype == "<f4":
             made[column.name].attrs["_FillValue"] = np.float32(np.nan)
-    for start in range(0, len(ids), 64):
-        for name, values in read_stored(pictures, ids[start:start + 64]).items():
-            made[name][start:start + 64] = values
+    step = max(1, min(64, BLOCK_BYTES // sum(sizes)))
+    for start in range(0, len(ids), step):
+        for name, values in read_stored(pictures, ids[start:start + step]).items():
+            made[name][start:start + step] = values
 
 
 def whole_rows(where: str, group: h5py.Group, items: Items, faults: list[str]) -> Iterator[tuple[PictureHead, dict[str, np.ndarray]]]:
@@ -279,9 +287,12 @@ def picture_piece(shelf: Shelf, record: Made, made_with: Mapping[str, Any]) -> t
     """What a part takes of a record: the pictures that are not there yet; None where all are.
 
     Raises:
-        StoreError: the same question with pictures of another size.
+        StoreError: the same question with pictures of another size, or more in a row than can be read again.
     """
     head, data = head_of(record, made_with), encoded(record)
+    if (most := max(_row_bytes(head, column) for column in head.columns)) > check.MAX_CHUNK:
+        raise StoreError(f"{most:,} bytes of pictures in a row at {head.layer!r}; expected at most {check.MAX_CHUNK:,}, as readers take "
+                         "them; make fewer of the same channels at once, or smaller ones")
     known = shelf.get(head.path)
     if known is not None and dict(known.head.sizes) != dict(head.sizes):
         raise StoreError(f"pictures of the sizes {dict(head.sizes)} at {head.layer!r}; expected {dict(known.head.sizes)}, as those made "

@@ -160,6 +160,21 @@ def test_what_contradicts_is_refused(path: Path, tmp_path: Path, record: Any, ma
             run.write_pictures(inversions(), WITH)
 
 
+def test_a_row_too_large_to_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chanattr.store.check.MAX_CHUNK", 200_000)
+    with open_run(tmp_path / "run.h5", "a") as run:
+        with pytest.raises(StoreError, match=r"240,000 bytes of pictures in a row at 'a/b'; expected at most 200,000"):
+            run.write_pictures(channels(takes=200), WITH)
+        run.write_pictures(inversions(), WITH)
+
+
+def test_large_rows_are_merged_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chanattr.store.picture_rows.BLOCK_BYTES", 3000)
+    assert write(tmp_path / "run.h5").is_file()
+    with open_run(tmp_path / "run.h5") as run:
+        assert whole(run)
+
+
 def test_plain_h5py_reads_it(path: Path) -> None:
     with h5py.File(path) as root:
         [group] = root["pictures/inversions/a%2Fb"].values()
