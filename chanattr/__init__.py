@@ -56,6 +56,7 @@ _HOMES = {
     "image_loader": "chanattr.images",
     "load_annotations": "chanattr.images.annotations",
     "report": "chanattr.pictures.report",
+    "explore": "chanattr.pictures.explorer",
     "PictureSettings": "chanattr.pictures.settings",
     "Pixels": "chanattr.pictures.pixels",
     "pixels_of": "chanattr.pictures.pixels",

@@ -40,9 +40,9 @@ def table(title: str, facts: Sequence[object], heads: Sequence[str], rows: Seque
             f"<tbody>{body}</tbody></table>{more}</div>")
 
 
-def text(value: object) -> str:
+def text(value: object, most: int = TEXT) -> str:
     """A cell as HTML that shows it as it is: cut, control characters replaced, escaped for text and for attributes."""
-    return html.escape(short("".join(c if c.isprintable() else "\ufffd" for c in plain(value))), quote=True)
+    return html.escape(short("".join(c if c.isprintable() else "\ufffd" for c in plain(value)), most), quote=True)
 
 
 def plain(value: object) -> str:
@@ -61,12 +61,12 @@ def plain(value: object) -> str:
     return str(value)
 
 
-def short(words: str) -> str:
-    """Text of at most 60 characters, the middle left out."""
-    if len(words) <= TEXT:
+def short(words: str, most: int = TEXT) -> str:
+    """Text of at most so many characters, the middle left out."""
+    if len(words) <= most:
         return words
-    head = (TEXT - 1) // 2
-    return f"{words[:head]}…{words[-(TEXT - 1 - head):]}"
+    head = (most - 1) // 2
+    return f"{words[:head]}…{words[-(most - 1 - head):]}"
 
 
 def area(value: Any, share: bool = False) -> str:

@@ -7,6 +7,7 @@
 # %%
 import chanattr as ca
 from chanattr.images import demo_folder
+from chanattr.pictures.pixels import shown, to_bytes
 
 model = ca.load_model("embedded")
 loader = ca.image_loader([demo_folder() / "780_schooner"], model.preprocess, class_names=model.class_names, root=demo_folder(),
@@ -36,15 +37,15 @@ ca.figures.area_curve(found, 0, names=model.class_names)
 # %% [markdown]
 # ## Where they look
 #
-# A channel has an activation at every position. The energy of the masked activation, laid over the picture, says where the set is active.
+# A channel has an activation at every position. The energy of the masked activation, laid over the picture as the network saw it, says
+# where the set is active.
 
 # %%
-shown = loader.part([3])
-thumbnail = next(iter(shown)).thumbnails[0]
-ca.figures.energy_map(found, 0, thumbnail, names=model.class_names)
+picture = to_bytes(shown(image, ca.pixels_of(model.preprocess)))[0]
+ca.figures.energy_map(found, 0, picture, names=model.class_names)
 
 # %%
-ca.figures.area_strip(found, 0, thumbnail, names=model.class_names)
+ca.figures.area_strip(found, 0, picture, names=model.class_names)
 
 # %% [markdown]
 # ## Using the set

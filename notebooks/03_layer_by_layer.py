@@ -10,6 +10,7 @@ from pathlib import Path
 
 import chanattr as ca
 from chanattr.images import demo_folder
+from chanattr.pictures.pixels import shown, to_bytes
 
 model = ca.load_model("embedded")
 folders = [demo_folder() / name for name in ("251_dalmatian", "780_schooner")]
@@ -64,7 +65,7 @@ cheap[-1]
 
 # %%
 row = found["features.12"].keys.index("251_dalmatian/dalmatian_image_0002.jpg")
-picture = run.thumbnail(run.keys[row])
+picture = to_bytes(shown(images[row:row + 1], ca.pixels_of(model.preprocess)))[0]
 maps = {layer: one.energy[row:row + 1] for layer, one in found.items()}
 ca.figures.method_maps([picture], maps)
 
@@ -85,6 +86,9 @@ ca.figures.mask_strip(masks, 0, picture, names=model.class_names)
 # %%
 view = ca.joint_view(masks, [one[[row]] for one in found.values()])
 {layer: round(float(value), 2) for layer, value in zip(view.layers, view.correlation[:, 0], strict=True)}
+
+# %% [markdown]
+# With ipywidgets installed (extra `notebook`), `ca.explore(run)` shows every image of a run at every layer, with a slider over areas.
 
 # %%
 run.close()

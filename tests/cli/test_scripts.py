@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -106,3 +107,22 @@ def test_a_figure_whose_answers_are_missing_is_named(studio: Studio, tmp_path: P
     assert "figure 1 needs masks on the picture under the label 'exact': chanattr spatial" in done.stderr
     assert "figure 10 needs classes: chanattr attribute" in done.stderr
     assert not list((tmp_path / "out").iterdir())
+
+
+def notebooks(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(SCRIPTS / "notebooks"), *words], capture_output=True, text=True, check=False)
+
+
+def test_a_notebook_that_is_not_there_is_named(tmp_path: Path) -> None:
+    done = notebooks("--out", str(tmp_path / "made"), "07_nowhere")
+    assert done.returncode == 2
+    assert "no notebook '07_nowhere'; expected one of 01_one_image, " in done.stderr
+
+
+def test_what_notebooks_need_is_said(tmp_path: Path) -> None:
+    if all(importlib.util.find_spec(name) for name in ("ipykernel", "jupytext", "nbclient", "nbformat")):
+        pytest.skip("all that it needs is installed")
+    done = notebooks("--out", str(tmp_path / "made"))
+    assert done.returncode == 2
+    assert "is not installed; install the extra: .venv/bin/python -m pip install -e '.[notebook]'" in done.stderr
+    assert not (tmp_path / "made").exists()
