@@ -197,8 +197,8 @@ def _reading(run: Run, found: Sequence[Section], shown: Sequence[Shown]) -> Mark
              ("Score", "what the network makes of the masked layer. It may exceed the original: some dropped channels spoke against "
               "the target."),
              ("Energy", "root mean square over the selected channels at each position of the layer's grid. It shows where they are active, "
-              "which is not a proof of which pixels matter. It lies on the part of the picture that the network was given; what was cut off "
-              "is dark."),
+              "which is not a proof of which pixels matter. It lies on the part of the picture that the network was given; what was cut "
+              "off is dark."),
              ("Cards", "what the file keeps of a channel: a picture made to drive it, and parts of images that drive or need it most."),
              ("Masks on the picture", "smooth masks of one area; bright is what the network is shown. Choose an area with the slider. They "
               "show what is enough, found by one search: another place may be enough too."),
