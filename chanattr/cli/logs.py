@@ -143,10 +143,10 @@ def check_summary(path: Path, run: Path) -> None:
     """
     from chanattr.store import is_of_run
 
-    place = path.resolve()
+    place = Path(os.path.realpath(path))
     if is_of_run(place, run):
         raise InputError(f"--summary {path} is the run file or lies in what belongs to it; expected a file of its own; name another")
-    if place.is_dir() or (place.exists() and not place.is_file()):
+    if place.is_dir() or place.is_symlink() or (place.exists() and not place.is_file()):
         raise InputError(f"--summary {path} is no plain file; expected a place for one; add a file name such as summary.json")
     if place.exists() and not _is_summary(place):
         raise InputError(f"--summary {path} is there already and is no summary; expected a new file, or a summary to replace; name "
@@ -162,7 +162,7 @@ def write_summary(path: Path, about: Mapping[str, Any]) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    place = path.resolve()
+    place = Path(os.path.realpath(path))
     with _writing(place, path, "the run itself is saved: name another") as temporary:
         temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf8")
         os.replace(temporary, place)

@@ -130,7 +130,7 @@ def _group(index: Index, answers: Answers) -> _Group:
     if head.entry == "group":
         variables.append(_whole("groups", ("channel",), head.groups))
     sizes = {dim: head.sizes[dim] for column in head.columns for dim in column.dims if dim in ("y", "x", "code_y", "code_x")}
-    return _Group(head.path, {"layer": head.layer, "label": head.label, "settings": head.settings.to_json(), "engine": head.engine,
+    return _Group(head.path, {"layer": head.layer, "label": head.label, "settings": head.settings.to_json(), **head.provenance,
                               **head.own_attributes}, coordinates, sizes, variables)
 
 

@@ -260,7 +260,8 @@ def read_head(kind: type, group: h5py.Group, items: Items) -> Head:
         raise ValueError(f"the groups of {group.name} are not numbered from 0 without a gap")
     down, across = (int(size) for size in about["grid"])
     head = Head(kind=kind, layer=str(about["layer"]), label=str(about["label"]), settings=Settings.from_json(str(about["settings"])),
-                engine=str(about["engine"]), areas=areas, fill_values=fill, groups=groups, grid=(down, across))
+                engine=str(about["engine"]), areas=areas, fill_values=fill, groups=groups, grid=(down, across),
+                created=str(about.get("created", "")), versions=str(about.get("versions", "")))
     if f"/{head.path}" != group.name:
         raise ValueError(f"the group {group.name} says that it is {head.path}")
     if (kernel := {name: about.get(name) for name in head.own_attributes}) != head.own_attributes:

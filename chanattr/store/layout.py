@@ -16,6 +16,7 @@ from chanattr.codes import COLDNESS, GRID, RADIUS
 from chanattr.errors import StoreError
 from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, SpatialAttribution, is_grouped
 from chanattr.settings import Settings
+from chanattr.store.provenance import now, versions
 
 FORMAT, PART_FORMAT, FORMAT_VERSION = "chanattr-run", "chanattr-part", "1.0"
 Answer = ImageAttribution | ClassAttribution | SpatialAttribution
@@ -82,6 +83,7 @@ class Head:
         fill_values: f4 [L]; masks on the picture have no channels.
         groups: group of every channel, i4 [L].
         grid: (h, w) of the layer, or of the picture that masks lie on; (0, 0) for classes.
+        created, versions: when the first answers of the group were written, and by what (JSON); "" in files that do not say so.
     """
 
     kind: type
@@ -93,6 +95,8 @@ class Head:
     fill_values: np.ndarray
     groups: np.ndarray
     grid: tuple[int, int] = (0, 0)
+    created: str = ""
+    versions: str = ""
 
     @property
     def path(self) -> str:
@@ -114,6 +118,12 @@ class Head:
     def own_attributes(self) -> dict[str, Any]:
         """Attributes that only groups of this kind have."""
         return KERNEL if self.kind is SpatialAttribution else {}
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Attributes that tell how the answers came about."""
+        told = {"engine": self.engine, "created": self.created, "versions": self.versions}
+        return {name: value for name, value in told.items() if value or name == "engine"}
 
     @property
     def entries(self) -> int:
@@ -265,4 +275,4 @@ def head_of(record: Answer, label: str) -> Head:
     channels: dict[str, Any] = {name: getattr(record, name, np.zeros(0)) for name in ("fill_values", "groups")}
     return Head(kind=type(record), layer=record.layer, label=label, settings=record.settings, engine=record.engine,
                 areas=np.asarray(record.areas).astype(area_type(type(record))), fill_values=encode(fill, channels["fill_values"]),
-                groups=np.asarray(channels["groups"]).astype("<i4"), grid=(int(grid[0]), int(grid[1])))
+                groups=np.asarray(channels["groups"]).astype("<i4"), grid=(int(grid[0]), int(grid[1])), created=now(), versions=versions())

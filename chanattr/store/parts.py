@@ -22,7 +22,7 @@ from chanattr.store.picture_layout import PictureHead
 
 WRITING = ".writing"
 MAX_PART = 2**30  # bytes: a part is read whole
-_NAME = re.compile(r"(\d{6,})-([0-9a-f]{64})\.h5")
+_NAME = re.compile(r"(\d{6,18})-([0-9a-f]{64})\.h5", re.ASCII)  # a number that HDF5 can hold
 
 
 class PartGone(StoreError):
@@ -38,6 +38,18 @@ class Place:
     """
 
     file: Path
+
+    def __post_init__(self) -> None:
+        """Takes the run's real name where the one given is a link: both have one lock, one folder of parts, and one file to replace.
+
+        Raises:
+            StoreError: the link leads round to itself.
+        """
+        if self.file.is_symlink():
+            real = Path(os.path.realpath(self.file))
+            if real.is_symlink():
+                raise StoreError(f"{self.file} is a link that leads round to itself; expected a run file, or a link to one; pass its path")
+            object.__setattr__(self, "file", real)
 
     @property
     def parts(self) -> Path:
@@ -130,6 +142,9 @@ def write_part(place: Place, number: int, data: bytes) -> PartName:
     if len(data) > MAX_PART:
         raise StoreError(f"{len(data)} bytes of answers came at once; expected at most {MAX_PART} a part; write fewer rows at a time "
                          "(a smaller shard_size)")
+    if number >= 10**18:
+        raise StoreError(f"a part of {place.file} has the number {number - 1}; expected them counted from 1, with 18 digits at most; move "
+                         "the part with that number away")
     sha256 = hashlib.sha256(data).hexdigest()
     part = PartName(number, sha256, place.parts / f"{number:06d}-{sha256}.h5")
     temporary = place.parts / WRITING
@@ -231,7 +246,7 @@ def put_head(root: h5py.File, head: Head) -> h5py.Group:
     """The group of some answers with its attributes."""
     group = root.create_group(head.path)
     group.attrs.update({"layer": head.layer, "label": head.label, "settings": head.settings.to_json(), "digest": head.settings.digest(),
-                        "engine": head.engine, "grid": np.array(head.grid, "<i4"), **head.own_attributes})
+                        "grid": np.array(head.grid, "<i4"), **head.provenance, **head.own_attributes})
     return group
 
 

@@ -154,7 +154,7 @@ def has_channels(index: Index, name: tuple[str, str]) -> bool:
 
 def _common(answers: Answers) -> dict[str, Any]:
     head = answers.head
-    return {"areas": head.areas.tolist(), "settings": head.settings.as_dict(), "engine": head.engine}
+    return {"areas": head.areas.tolist(), "settings": head.settings.as_dict(), **head.provenance}
 
 
 def _about(index: Index, layer: str, label: str) -> dict[str, Any]:

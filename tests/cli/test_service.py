@@ -77,12 +77,14 @@ def quick(studio: Studio, path: Path, *words: object) -> list[str]:
     ("run.h5", "is the run file or lies in what belongs to it"), ("link.h5", "is the run file or lies in what belongs to it"),
     ("run.h5.lock", "is the run file or lies in what belongs to it"), ("run.h5.parts", "is the run file or lies in what belongs to it"),
     ("run.h5.parts/s.json", "is the run file or lies in what belongs to it"), ("/", "is no plain file"), (".", "is no plain file"),
-    ("no/summary.json", "cannot be written"), ("mine.txt", "is there already and is no summary"), ("pipe", "is no plain file")])
+    ("no/summary.json", "cannot be written"), ("mine.txt", "is there already and is no summary"), ("pipe", "is no plain file"),
+    ("round", "is no plain file")])
 def test_a_summary_has_a_place_of_its_own_before_the_work_begins(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                                  place: str, told: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.txt").write_text("mine")
     (tmp_path / "link.h5").symlink_to("run.h5")
+    (tmp_path / "round").symlink_to("round")
     os.mkfifo(tmp_path / "pipe")
     before = sorted(tmp_path.iterdir())
     done = CliRunner().invoke(main, quick(studio, tmp_path / "run.h5", "--summary", place))
