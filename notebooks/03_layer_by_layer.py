@@ -78,10 +78,12 @@ ca.figures.method_maps([picture], maps)
 # %%
 masks = ca.spatial(model.module, images[row:row + 1], targets=[251], keys=[run.keys[row]], areas=[0.4],
                    search=ca.ExactSearch(relaxed_steps=12), refine=False, precision="float32")
-ca.figures.mask_strip(masks, 0, picture, names=model.class_names)
+kept = {"mask of 40 %": masks.masks(picture.shape[:2])[:, 0]}
+ca.figures.method_maps([picture], kept | maps)
 
 # %% [markdown]
-# Below is the correlation of mask and energy over positions. Where a mask does not reach the score, as here, the largest area is taken.
+# Below is the correlation of mask and energy over positions. This mask does not reach the score of the whole picture (a\* is larger), but
+# it is where the score is most easily kept.
 
 # %%
 view = ca.joint_view(masks, [one[[row]] for one in found.values()])

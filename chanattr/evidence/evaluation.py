@@ -83,8 +83,9 @@ class Summary:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row a method, with 95 % intervals over images."""
-        heads = ("method", "share of the best score", f"a* ({self.unit})", "lost without", "evaluations")
-        rows = [(line.method.replace("_", " "), tables.interval(*line.share), tables.interval(*line.smallest),
+        shares = ["share of the best score"] if self.areas else []
+        heads = ("method", *shares, f"a* ({self.unit})", "lost without", "evaluations")
+        rows = [(line.method.replace("_", " "), *(tables.interval(*line.share) for _ in shares), tables.interval(*line.smallest),
                  tables.interval(*line.deletion), line.evaluations) for line in self.lines]
         areas = tables.count(len(self.areas), "area") if self.areas else "a* alone"
         return tables.table("Evaluation", (tables.count(self.images, "image"), f"layer {self.layer}", areas, "95 % intervals"), heads, rows)
