@@ -82,8 +82,7 @@ kept = {"mask of 40 %": masks.masks(picture.shape[:2])[:, 0]}
 ca.figures.method_maps([picture], kept | maps)
 
 # %% [markdown]
-# Below is the correlation of mask and energy over positions. This mask does not reach the score of the whole picture (a\* is larger), but
-# it is where the score is most easily kept.
+# Below is the correlation of mask and energy over positions. This mask, of a short search, does not reach the score of the whole picture.
 
 # %%
 view = ca.joint_view(masks, [one[[row]] for one in found.values()])
