@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -40,36 +41,69 @@ class _Lines(logging.Formatter):
 
 
 class _Stderr(logging.Handler):
-    """Writes to the stderr of now."""
+    """Writes to a stream, a line a record."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self.stream = stream
+        self.setFormatter(_Lines())
 
     def emit(self, record: logging.LogRecord) -> None:
         """One line."""
-        click.echo(self.format(record), err=True)
+        click.echo(self.format(record), file=self.stream)
+
+
+class _Heard(io.TextIOBase):
+    """In the place of stderr: what anyone writes there, such as the user's own model, is logged line by line."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._rest, self._lock, self._mine = stream, "", threading.RLock(), False
+
+    def write(self, text: str) -> int:
+        """Keeps what is no whole line yet."""
+        with self._lock:
+            if self._mine:  # logging itself failed, and says so
+                return int(self._stream.write(text))
+            *whole, self._rest = (self._rest + text).split("\n")
+            self._mine = True
+            try:
+                for line in whole:
+                    if line.strip():
+                        LOG.warning("%s", line)
+            finally:
+                self._mine = False
+            return len(text)
+
+    def fileno(self) -> int:
+        """Of the stream behind."""
+        return int(self._stream.fileno())
 
 
 @contextmanager
 def spoken(words: Sequence[str]) -> Iterator[None]:
     """Inside, all that is said goes to stderr as JSON lines, where the words of a command ask for that.
 
-    From the first word on, before anything is read or imported: errors in the words, warnings, tracebacks of finalizers and threads, and
-    what the libraries log come so too.
+    From the first word on, before anything is read or imported: errors in the words, warnings, tracebacks of finalizers and threads, what
+    the libraries log, and what Python code writes to stderr come so too.
     """
     if not _asks(words):
         yield
         return
-    root, handler, form = logging.getLogger(), _Stderr(), _Lines()
-    handler.setFormatter(form)
+    root, stream = logging.getLogger(), sys.stderr
     before, level = root.handlers[:], root.level
     hooks = sys.unraisablehook, threading.excepthook
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_Stderr(stream)]
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     sys.unraisablehook = lambda lost: _tell_lost("an error in a finalizer", lost.exc_type, lost.exc_value, lost.exc_traceback)
     threading.excepthook = lambda lost: _tell_lost("an error in a thread", lost.exc_type, lost.exc_value, lost.exc_traceback)
-    _JSON.append(form)
+    _JSON.append(_Lines())
+    sys.stderr = _Heard(stream)
     try:
         yield
     finally:
+        sys.stderr.write("\n")
+        sys.stderr = stream
         _JSON.pop()
         sys.unraisablehook, threading.excepthook = hooks
         root.handlers[:] = before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import pickle
@@ -13,7 +14,7 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from tqdm.std import tqdm
 
 from chanattr.errors import ChanattrError, ModelError
 from chanattr.runs.cluster import cluster_results
+from chanattr.runs.hearing import heard, speak_through
 from chanattr.runs.plan import Plan, Ready, Searched, Task, make_ready, search_shard
 from chanattr.runs.tally import Worker, host
 
@@ -58,20 +60,22 @@ def results(ready: Ready, tasks: Iterable[Task], workers: int | str, team: list[
         return
     threads = max(1, (os.cpu_count() or 1) // workers)
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(ready.plan, threads))
     known: dict[int, Worker] = {}
-    try:
-        for task, back in _in_order(pool, tasks, ahead=2 * workers):
-            if back.process not in known:
-                known[back.process] = Worker()
-                team.append(known[back.process])
-            known[back.process].add(host(), len(task.shard.keys), back.seconds)
-            for searched in back.found:
-                yield task, searched
-    except BaseException:
-        _stop(pool)
-        raise
-    pool.shutdown()
+    with heard() as says:
+        given = (ready.plan, threads, says, logging.getLogger().level)
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=given)
+        try:
+            for task, back in _in_order(pool, tasks, ahead=2 * workers):
+                if back.process not in known:
+                    known[back.process] = Worker()
+                    team.append(known[back.process])
+                known[back.process].add(host(), len(task.shard.keys), back.seconds)
+                for searched in back.found:
+                    yield task, searched
+        except BaseException:
+            _stop(pool)
+            raise
+        pool.shutdown()
 
 
 def _in_order(pool: ProcessPoolExecutor, tasks: Iterable[Task], ahead: int) -> Iterator[tuple[Task, _Back]]:
@@ -115,7 +119,8 @@ def _deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(plan: Plan, threads: int) -> None:
+def _start(plan: Plan, threads: int, says: Connection, level: int) -> None:
+    speak_through(says, level)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: threading.Timer(GRACE, os._exit, [1]).start())
     if hasattr(signal, "pthread_sigmask"):

@@ -195,6 +195,40 @@ def test_what_threads_and_finalizers_say_is_json(capsys: pytest.CaptureFixture[s
     assert (threading.excepthook, sys.unraisablehook) == before
 
 
+LOUD = """
+
+class Loud(Plain):
+    def forward(self, x):
+        if not torch.compiler.is_exporting():
+            warnings.warn("a warning of the model's", stacklevel=1)
+            logging.getLogger("mine").warning("a word of the model's")
+            print("said by the model", file=sys.stderr) if WORKERS == 0 else None
+        return super().forward(x)
+
+
+def loud():
+    torch.manual_seed(3)
+    return Loud(), make()[1]
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_model_says_is_json_in_every_process(tmp_path: Path, workers: int) -> None:
+    studio = make_studio(tmp_path)
+    file = Path(studio.model.removesuffix(":make"))
+    file.write_text(f"import logging, sys, warnings\nWORKERS = {workers}\n{file.read_text()}{LOUD}")
+    words = ["attribute", f"{file}:loud", str(studio.images), "--layer", "mix", "-o", str(tmp_path / "run.h5"), "--areas", "2", "--device",
+             "cpu", "--no-classes", "--log-format", "json", "--workers", str(workers)]
+    done = subprocess.run([sys.executable, "-m", "chanattr", *words], capture_output=True, text=True, check=False,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    said = lines(done.stderr)
+    here = [line for line in said if line["message"] == "a word of the model's"]
+    assert {line["logger"] for line in here} == {"mine"}
+    assert any("a warning of the model's" in line["message"] and line["logger"] == "py.warnings" for line in said)
+    assert any(line["message"] == "said by the model" for line in said) == (workers == 0)
+
+
 def test_an_interruption_while_imports_run_is_json(tmp_path: Path) -> None:
     """Of a command that has read no word of its own yet: torch takes a second to import."""
     code = "import os, sys\nos.kill(os.getpid(), 2) if 'NOW' in os.environ else None\n"
