@@ -16,10 +16,9 @@ from chanattr.runs.plan import Ready
 from chanattr.runs.shards import as_shard
 from chanattr.settings import Settings
 from chanattr.store import Run
+from chanattr.store.layout import ASKED, asked_of
 
 Targets = str | int
-# The run attributes {layer: {label: {"targets": ..., "finished": ...}}} of sets of channels, and of masks on the picture.
-ASKED = ("asked", "asked_spatial")
 
 
 def check_counts(**counts: tuple[object, int]) -> None:
@@ -130,7 +129,7 @@ def _of_classes(asked: Settings, held: Settings) -> list[tuple[str, Any, Any]]:
 
 def other_targets(run: Run, layer: str, label: str, targets: Targets, *, spatial: bool = False) -> list[tuple[str, Any, Any]]:
     """The difference of targets from those that a file was asked with, if there is one."""
-    before = run.attributes.get(ASKED[spatial], {}).get(layer, {}).get(label, {}).get("targets", targets)
+    before = asked_of(run.attributes, ASKED[spatial]).get(layer, {}).get(label, {}).get("targets", targets)
     return [("targets", targets, before)] if targets != before else []
 
 

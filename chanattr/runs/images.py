@@ -12,12 +12,13 @@ import numpy as np
 from chanattr.errors import InputError, ModelError
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution, SpatialAttribution
-from chanattr.runs.checks import ASKED, Targets, check_labels
+from chanattr.runs.checks import Targets, check_labels
 from chanattr.runs.overlap import ahead, behind
 from chanattr.runs.plan import Searched, Task
 from chanattr.runs.shards import Shard, shards
 from chanattr.runs.tally import Worker
 from chanattr.store import ImageTable, Run
+from chanattr.store.layout import ASKED, asked_of
 
 Results = Generator[tuple[Task, Searched], None, None]  # each task with what it gives, one a layer
 
@@ -75,7 +76,7 @@ class Pass:
         Called with the first answers, not before: a call that comes to none leaves no file.
         """
         name = ASKED[self.spatial]
-        asked = self.run.attributes.get(name, {})
+        asked = asked_of(self.run.attributes, name)
         targets = self.targets if isinstance(self.targets, str) else int(self.targets)
         for layer in self.layers:
             if not finished or self.label in self.run.labels(layer, spatial=self.spatial):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from chanattr.errors import ChanattrError, StoreError
 MAX_OBJECTS = 20_000
 MAX_DEPTH = 6
 MAX_CHUNK = 64 * 2**20
+MAX_ROW = 8 * 2**20  # bytes: packed masks become eight times as many
+MAX_ENTRIES = 2**20  # channels of a layer
 MAX_RATIO = 2000  # deflate cannot pack more than 1032 to 1, so an honest file stays far below
 MAX_OPENED = 64 * 2**20  # and the size of the file: what is read whole on opening, so that a small file cannot fill the memory
 MAX_ARRAY = 2**16  # bytes of an attribute that is no single text
@@ -31,23 +34,33 @@ LAYOUTS = {h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED}
 # Written by the libraries for their own use: references between datasets, never read here.
 LIBRARY = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "DIMENSION_LABELS", "_Netcdf4Dimid", "_Netcdf4Coordinates",
            "_NCProperties", "_nc3_strict"}
+_HEAP = re.compile(rb"GCOL\x01\0\0\0")
 _HEAP_OBJECT = struct.Struct("<H6xQ")  # number and size
 READING = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError, EOFError, SystemError)
 
 
-def check_heaps(data: bytes | mmap.mmap, path: Path) -> None:
+def check_heaps(data: bytes | mmap.mmap, path: Path, filled: Sequence[tuple[int, int]] = ()) -> None:
     """Refuses collections of texts in which HDF5 would go round for ever: an object of no size, or one that ends outside.
+
+    Args:
+        data: of the file.
+        path: named in errors.
+        filled: stretches of the data that are no holes; the rest is zeros.
 
     Source: HDF5 File Format Specification, III.E, "Disk Format: Level 1E - Global Heap".
 
     Raises:
-        StoreError: there is one.
+        StoreError: there is one, or heaps lie within heaps.
     """
-    for found in re.finditer(rb"GCOL\x01\0\0\0", data):
-        place = found.start()
+    whole = filled or [(0, len(data))]
+    walked = 0
+    for place in (found.start() for first, end in whole for found in _HEAP.finditer(data, max(0, first - 8), end + 8)):
         size = int.from_bytes(data[place + 8:place + 16], "little")
         if not 16 < size <= len(data) - place:
             continue  # by chance in other data; HDF5 itself refuses a heap that is larger than the file
+        walked += size
+        if walked > 2 * len(data):
+            raise refusal(path, f"heaps of texts lie within one another at byte {place}")
         at, end = place + 16, place + size
         while at + 16 <= end:
             number, length = _HEAP_OBJECT.unpack_from(data, at)
@@ -55,6 +68,21 @@ def check_heaps(data: bytes | mmap.mmap, path: Path) -> None:
             if step < 16 or at + step > end:
                 raise refusal(path, f"a heap of texts at byte {place} is damaged")
             at += step
+
+
+def filled_parts(file: int, size: int) -> list[tuple[int, int]]:
+    """Where an open file has data, first and end: a hole of gigabytes takes no room on the disk, and must take no time."""
+    if not hasattr(os, "SEEK_DATA"):
+        return [(0, size)]
+    found, at = [], 0
+    while at < size:
+        try:
+            first = os.lseek(file, at, os.SEEK_DATA)
+        except OSError:  # none from here on
+            break
+        at = os.lseek(file, first, os.SEEK_HOLE)
+        found.append((first, at))
+    return found or [(0, min(size, 16))]
 
 
 @contextmanager
@@ -83,6 +111,19 @@ def refusal(path: Path, why: str) -> StoreError:
 
 class Odd(ValueError):
     """An object that chanattr did not write so."""
+
+
+def root_attributes(root: h5py.File, path: Path) -> dict[str, Any]:
+    """What a file says of itself, before anything else of it is looked at.
+
+    Raises:
+        StoreError: its attributes are of other types than chanattr's.
+    """
+    try:
+        _check_attributes(root, "/")
+    except Odd as error:
+        raise refusal(path, str(error)) from error
+    return attributes(root)
 
 
 def walk(root: h5py.File, path: Path, lost: list[str] | None = None) -> dict[str, h5py.Group | h5py.Dataset]:
@@ -179,7 +220,7 @@ def _check_dataset(item: h5py.Dataset, where: str) -> None:
     if item.chunks and np.prod(item.chunks, dtype=float) * item.dtype.itemsize > MAX_CHUNK:
         raise Odd(f"{where} has chunks of {item.chunks}")
     declared = np.prod(item.shape, dtype=float) * item.dtype.itemsize
-    if np.prod(item.shape[1:], dtype=float) * item.dtype.itemsize > MAX_CHUNK:
+    if np.prod(item.shape[1:], dtype=float) * item.dtype.itemsize > MAX_ROW:
         raise Odd(f"{where} has rows of {item.shape[1:]}")
     if declared > MAX_RATIO * item.id.get_storage_size() + SLACK:
         raise Odd(f"{where} declares {item.shape} but stores {item.id.get_storage_size()} bytes")

@@ -73,6 +73,7 @@ class Index:
         order: layers and labels in the order of first writing.
         merged: number of the last part that the file holds; `last`: of the last part there is.
         content_sha256: as the file states it.
+        version: of the format; the newest of file and parts.
     """
 
     run_id: str = ""
@@ -89,6 +90,7 @@ class Index:
     merged: int = 0
     last: int = 0
     content_sha256: str = ""
+    version: str = FORMAT_VERSION
 
     def add_image(self, key: str, sha256: bytes, label: int) -> int:
         """A key's row; a new one at the end, and what was unknown of an old one filled in.
@@ -133,15 +135,16 @@ def add(index: Index, source: Source, *, sealed: bool = True) -> None:
         StoreError: the source is damaged, or of another run, format or question.
     """
     with source.open() as root:
-        found = check.walk(root, source.path)
-        about = check.attributes(root)
+        about = check.root_attributes(root, source.path)
         check_format(about, source)
+        found = check.walk(root, source.path)
         if index.run_id and about.get("run_id") != index.run_id:
             raise StoreError(f"{source.path} belongs to another run than the file beside it; expected parts of one run; move the "
                              f"folder {source.path.parent.name} away if the file is the one you want, or else the file")
         index.run_id = str(about["run_id"])
+        index.version = max(index.version, str(about["format_version"]), key=version_of)
         if "settings" in about:
-            index.attributes = _attributes(about["settings"])
+            index.attributes = run_attributes(str(about["settings"]))
         groups = by_group(found)
         rows = _add_images(index, source, groups)
         if source.part is None:
@@ -168,8 +171,25 @@ def check_format(about: Mapping[str, Any], source: Source) -> None:
                          f"{expected!r}; pass a file that 'chanattr attribute' wrote")
     version = str(about.get("format_version"))
     if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
+        older = version_of(version) < version_of(FORMAT_VERSION)
         raise StoreError(f"{source.path} has format version {version}; expected {FORMAT_VERSION} or another of the same first number; "
-                         "install a newer chanattr")
+                         + ("make it again: no released version wrote such files" if older else "install a newer chanattr"))
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """A format version as numbers; words that are none count as 0."""
+    return tuple(int(word) if word.isdecimal() and len(word) < 9 else 0 for word in text.split("."))
+
+
+def check_writable(index: Index) -> None:
+    """Refuses to go on with a file of a newer format: what this version does not know in it would be lost in the next merge.
+
+    Raises:
+        StoreError: so.
+    """
+    if version_of(index.version) > version_of(FORMAT_VERSION):
+        raise StoreError(f"the run has format version {index.version}; expected {FORMAT_VERSION} or an older one to go on with; install a "
+                         "newer chanattr, or write to another file (reading is possible)")
 
 
 def _add_file(index: Index, about: Mapping[str, Any], found: dict[str, Any], sealed: bool) -> None:
@@ -255,8 +275,10 @@ def read_head(kind: type, group: h5py.Group, items: Items) -> Head:
     about = check.attributes(group)
     areas = read_array(items, "area", area_type(kind), (len(items["area"]),))
     fill = read_array(items, "fill_values", "<f4", (len(items["fill_values"]),)) if "fill_values" in items else np.zeros(0, "<f4")
+    if len(fill) > check.MAX_ENTRIES:
+        raise ValueError(f"{group.name} has {len(fill)} channels, more than {check.MAX_ENTRIES}")
     groups = read_array(items, "groups", "<i4", fill.shape) if "groups" in items else np.arange(len(fill), dtype="<i4")
-    if not np.array_equal(np.unique(groups), np.arange(len(np.unique(groups)))):
+    if "groups" in items and not np.array_equal(np.unique(groups), np.arange(len(np.unique(groups)))):
         raise ValueError(f"the groups of {group.name} are not numbered from 0 without a gap")
     down, across = (int(size) for size in about["grid"])
     head = Head(kind=kind, layer=str(about["layer"]), label=str(about["label"]), settings=Settings.from_json(str(about["settings"])),
@@ -313,7 +335,12 @@ def check_column(head: Head, group: Items, column: Column, rows: int) -> None:
         raise ValueError(f"{item.name} is {item.dtype} {item.shape}, not {column.dtype} {head.shape(column, rows)}")
 
 
-def _attributes(text: str) -> dict[str, Any]:
+def run_attributes(text: str) -> dict[str, Any]:
+    """What a run is about, from JSON.
+
+    Raises:
+        ValueError: they are no JSON object.
+    """
     found = json.loads(text)
     if not isinstance(found, dict):
         raise ValueError("its settings are not a JSON object")

@@ -10,14 +10,13 @@ import numpy as np
 
 from chanattr.errors import StoreError
 from chanattr.store.index import Answers, Index
-from chanattr.store.layout import FOLDERS, energy_column
+from chanattr.store.layout import ASKED, FOLDERS, asked_of, energy_column
 from chanattr.store.parts import ImageRows
 from chanattr.store.picture_rows import missing_from, read_stored
 from chanattr.store.run import Run, open_run
 from chanattr.store.source import BLOCK, block_rows, gather
 from chanattr.store.thumbnails import read_thumbnail
 
-ASKED = ("asked", "asked_spatial")  # attributes that say whether a run came to its end
 PICTURES = 64  # a part
 MEASURED = "evaluations"  # of the answers that one file has: not true of all together
 
@@ -60,8 +59,8 @@ def _together(target: Run, source: Run, path: Path) -> dict[str, Any]:
                              "of one model, made alike; merge those that are")
     both = {name: value for name, value in {**theirs, **mine}.items() if name not in (*ASKED, MEASURED)}
     for name in ASKED:
-        asked = mine.get(name, {})
-        for layer, labels in theirs.get(name, {}).items():
+        asked = asked_of(mine, name)
+        for layer, labels in asked_of(theirs, name).items():
             for label, said in labels.items():
                 held = asked.setdefault(layer, {}).setdefault(label, said)
                 if held.get("targets") != said.get("targets"):

@@ -18,6 +18,8 @@ from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, Spatia
 from chanattr.settings import Settings
 from chanattr.store.provenance import now, versions
 
+# The run attributes {layer: {label: {"targets": ..., "finished": ...}}} of sets of channels, and of masks on the picture.
+ASKED = ("asked", "asked_spatial")
 FORMAT, PART_FORMAT, FORMAT_VERSION = "chanattr-run", "chanattr-part", "1.0"
 Answer = ImageAttribution | ClassAttribution | SpatialAttribution
 ENTRY = "entry"  # of a mask: named "channel" in a file, or "group" where channels are grouped
@@ -276,3 +278,15 @@ def head_of(record: Answer, label: str) -> Head:
     return Head(kind=type(record), layer=record.layer, label=label, settings=record.settings, engine=record.engine,
                 areas=np.asarray(record.areas).astype(area_type(type(record))), fill_values=encode(fill, channels["fill_values"]),
                 groups=np.asarray(channels["groups"]).astype("<i4"), grid=(int(grid[0]), int(grid[1])), created=now(), versions=versions())
+
+
+def asked_of(attributes: Mapping[str, Any], name: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """What a run was asked, by layer and label: one of `ASKED`; a file may hold anything there, and what is no such thing is left out.
+
+    Args:
+        attributes: of the run; nothing in them is changed.
+        name: of the attribute.
+    """
+    layers = attributes.get(name)
+    return {layer: {label: dict(said) for label, said in labels.items() if isinstance(said, dict)}
+            for layer, labels in (layers.items() if isinstance(layers, dict) else ()) if isinstance(labels, dict)}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from pathlib import Path
 
 from chanattr.errors import StoreError
 from chanattr.store.index import Index, load
-from chanattr.store.parts import PartGone, Place, list_parts
+from chanattr.store.parts import PartGone, PartName, Place, is_torn, list_parts
 
+_log = logging.getLogger(__name__)
 TRIES = 5  # a reader whose parts are merged away under it looks again
 
 
@@ -25,18 +27,52 @@ def check_path(place: Place, mode: str) -> None:
                          "check the path, or make one with that command or in mode 'a'")
 
 
-def load_place(place: Place) -> Index:
-    """The index, read again when another process merged meanwhile."""
+def load_place(place: Place, mode: str = "r") -> Index:
+    """The index, read again when another process merged meanwhile.
+
+    A last part that is torn, as a power cut may leave it where the disk promised too much, is passed over with a warning: nothing in it had
+    been told to be written on a disk that keeps its promises, and its images are searched again. In mode "a" it is set aside.
+
+    Raises:
+        StoreError: anything else is damaged.
+    """
     for _ in range(TRIES):
         before = _identity(place.file)
         index = None
         with contextlib.suppress(PartGone):
-            index = load(place.file if before else None, list_parts(place.parts))
+            index = load(place.file if before else None, _whole(list_parts(place.parts), mode))
         if index is not None and _identity(place.file) == before:
             return index
         if index is not None:
             index.close()
     raise StoreError(f"{place.file} is merged again and again while it is read; expected it to be still for a second; try again")
+
+
+def load_again(place: Place, stale: Index) -> Index:
+    """The index of a run that was merged while it was open for reading; the stale one is closed.
+
+    Raises:
+        PartGone: there is another run now.
+        StoreError: as `load_place`.
+    """
+    fresh = load_place(place)
+    if fresh.run_id != stale.run_id:
+        fresh.close()
+        raise PartGone(f"{place.file} is another run since it was opened; expected it to stay; open it again")
+    stale.close()
+    return fresh
+
+
+def _whole(parts: list[PartName], mode: str) -> list[PartName]:
+    """The parts without a last one that is torn."""
+    if not parts or not is_torn(parts[-1]):
+        return parts
+    last = parts[-1].path
+    _log.warning("%s is torn (cut short, or zeros at its end) and passed over%s: its images are searched again", last,
+                 "; set aside as .torn" if mode == "a" else "")
+    if mode == "a":
+        last.replace(last.with_suffix(".torn"))
+    return parts[:-1]
 
 
 def _identity(file: Path) -> tuple[int, int, int] | None:

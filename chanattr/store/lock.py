@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import stat
 from pathlib import Path
 
 from chanattr.errors import StoreError
@@ -20,21 +22,31 @@ def take(path: Path) -> int:
     The file is never deleted: a second process could hold the deleted file while a third one makes and locks a new one.
 
     Raises:
-        StoreError: another process holds it, or it cannot be made.
+        StoreError: another process holds it, it cannot be made, or something else lies there.
     """
+    strictly = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | strictly, 0o666)
     except OSError as error:
+        if path.is_symlink() or path.is_dir():
+            raise _no_lock(path) from error
         raise StoreError(f"{path} cannot be made ({error.strerror}); expected a folder that can be written to; "
                          "choose another place for the run file, or change the folder's permissions") from error
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _no_lock(path)
         _lock(descriptor, path)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    except OSError:
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, without a name on it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _no_lock(path: Path) -> StoreError:
+    return StoreError(f"{path} is no plain file; expected the lock of a run, which is one; look at what it is, and move it away")
 
 
 def _lock(descriptor: int, path: Path) -> None:

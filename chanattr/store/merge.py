@@ -19,7 +19,7 @@ from chanattr.store import check
 from chanattr.store.digest import content_sha256
 from chanattr.store.index import Answers, Index, load
 from chanattr.store.layout import ENTRY, FOLDERS, FORMAT, FORMAT_VERSION, TEXT, Column, ImageTable, energy_column
-from chanattr.store.netcdf import create_dataset, fill, hdf5, marker, scale
+from chanattr.store.netcdf import Disk, create_dataset, fill, hdf5, marker, scale
 from chanattr.store.parts import Place, cannot_write, put_head, sync_folder
 from chanattr.store.picture_rows import merge_pictures
 from chanattr.store.reader import is_complete
@@ -67,7 +67,7 @@ def _write(path: Path, index: Index, table: ImageTable) -> None:
             for kind in FOLDERS:
                 if name in index.answers[kind]:
                     disk.check()
-                    _put_answers(root, index.answers[kind][name], len(index.keys))
+                    _put_answers(root, index.answers[kind][name], len(index.keys), disk)
         for where in sorted(index.pictures):
             disk.check()
             merge_pictures(root, index.pictures[where])
@@ -129,7 +129,7 @@ def _put_thumbnails(group: h5py.Group, index: Index) -> None:
         pictures[place] = padded
 
 
-def _put_answers(root: h5py.File, answers: Answers, images: int) -> None:
+def _put_answers(root: h5py.File, answers: Answers, images: int, disk: Disk) -> None:
     """One group: scales first, then every column in blocks of rows, so that memory does not grow with the run."""
     head = answers.head
     group = put_head(root, head)
@@ -145,13 +145,14 @@ def _put_answers(root: h5py.File, answers: Answers, images: int) -> None:
     rows = np.arange(images) if head.rows == "image" else answers.rows()
     if head.rows == "class":
         scale(group, "class", rows.astype("<i4"))
-    _put_columns(group, answers, answers.pieces, head.columns, rows, head.rows)
+    _put_columns(group, answers, answers.pieces, head.columns, rows, head.rows, disk)
     if len(kept := answers.energy_rows()):
         scale(group, "energy_row", kept.astype("<i4"))
-        _put_columns(group, answers, answers.energy, (energy_column(),), kept, "energy_row")
+        _put_columns(group, answers, answers.energy, (energy_column(),), kept, "energy_row", disk)
 
 
-def _put_columns(group: h5py.Group, answers: Answers, pieces: Sequence[Any], wanted: Sequence[Column], rows: np.ndarray, axis: str) -> None:
+def _put_columns(group: h5py.Group, answers: Answers, pieces: Sequence[Any], wanted: Sequence[Column], rows: np.ndarray, axis: str,
+                 disk: Disk) -> None:
     head = answers.head
     made = {}
     for column in wanted:
@@ -161,6 +162,7 @@ def _put_columns(group: h5py.Group, answers: Answers, pieces: Sequence[Any], wan
         made[column.name].attrs.update(_meaning(column, head.entries))
     step = block_rows(wanted, head)
     for start in range(0, len(rows), step):
+        disk.check()
         for name, values in gather(head, pieces, wanted, rows[start:start + step]).items():
             if values.size:
                 made[name][start:start + step] = values

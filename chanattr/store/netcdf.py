@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import h5py
@@ -25,6 +29,10 @@ class Disk(io.FileIO):
     """
 
     refused: OSError | None = None
+
+    def stop(self) -> None:
+        """Refuses all that comes, as where a signal ends the writing."""
+        self.refused = self.refused or InterruptedError(errno.EINTR, "ended by a signal")
 
     def write(self, data: Any) -> int:
         """Writes all of it, or takes note of why not."""
@@ -46,12 +54,41 @@ class Disk(io.FileIO):
 @contextmanager
 def hdf5(path: Path, mode: str) -> Iterator[tuple[h5py.File, Disk]]:
     """A new ("w") or existing ("r+") HDF5 file that can be closed on a full disk too; its errors come at the end, or from `check`."""
-    with Disk(path, "w+" if mode == "w" else "r+") as disk:
+    with Disk(path, "w+" if mode == "w" else "r+") as disk, held_signals(disk.stop):
         try:
             with h5py.File(disk, mode) as root:
                 yield root, disk
         finally:
             disk.check()
+
+
+@contextmanager
+def held_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the end, for an exception that their handlers raise within a write crashes HDF5.
+
+    Args:
+        stop: called at once when one comes; should bring the end near.
+    """
+    came: list[int] = []
+
+    def later(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        stop()
+
+    main = threading.current_thread() is threading.main_thread()
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    kept = {number: handler for number, handler in kept.items() if callable(handler)}
+    try:
+        for number in kept:
+            signal.signal(number, later)
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+        if came:
+            first = kept[signal.Signals(came[0])]
+            if callable(first):
+                first(came[0], None)
 
 
 def create_dataset(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, dims: tuple[str, ...], *,

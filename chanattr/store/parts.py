@@ -21,7 +21,7 @@ from chanattr.store.layout import FORMAT_VERSION, PART_FORMAT, TEXT, Column, Hea
 from chanattr.store.picture_layout import PictureHead
 
 WRITING = ".writing"
-MAX_PART = 2**30  # bytes: a part is read whole
+MAX_PART = 2**29  # bytes: a part is read whole
 _NAME = re.compile(r"(\d{6,18})-([0-9a-f]{64})\.h5", re.ASCII)  # a number that HDF5 can hold
 
 
@@ -124,6 +124,22 @@ def read_part(part: PartName) -> bytes:
         raise StoreError(f"{part.path} is damaged ({len(data)} bytes whose sha256 is not the one in its name); expected a part as it was "
                          "written; delete it: its images are searched again when the run goes on, and nothing else is lost")
     return data
+
+
+def is_torn(part: PartName) -> bool:
+    """Whether a part ends before its end, or in zeros that it was not written with: never written out, rather than changed.
+
+    Source: HDF5 File Format Specification, II.A, superblock version 0: the end of the file stands at byte 40.
+    """
+    try:
+        if not part.path.is_file() or part.path.stat().st_size > MAX_PART:
+            return False
+        data = part.path.read_bytes()
+    except OSError:
+        return False
+    if len(data) >= 48 and hashlib.sha256(data).hexdigest() == part.sha256:
+        return False
+    return len(data) < 48 or len(data) < int.from_bytes(data[40:48], "little") or not any(data[-512:])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from chanattr.errors import StoreError
 from chanattr.records import ClassAttribution, ImageAttribution, SpatialAttribution
 from chanattr.store.digest import content_sha256
 from chanattr.store.index import Answers, Index, gather_energy
-from chanattr.store.layout import FORMAT_VERSION, Column, ImageTable, columns, decode
+from chanattr.store.layout import ASKED, FORMAT_VERSION, Column, ImageTable, asked_of, columns, decode
 from chanattr.store.picture_rows import counted, verify_pictures
 from chanattr.store.source import gather
 from chanattr.store.thumbnails import read_thumbnail
@@ -20,7 +20,7 @@ from chanattr.store.thumbnails import read_thumbnail
 Keys = int | slice | str | Sequence[int] | Sequence[str] | np.ndarray | None
 _TABLE = ("target", "prediction", "probability")
 _WORDS = {ImageAttribution: "answers for images", ClassAttribution: "answers for classes", SpatialAttribution: "masks on the picture"}
-_BY_IMAGE = (ImageAttribution, SpatialAttribution)
+BY_IMAGE = (ImageAttribution, SpatialAttribution)  # of channels, and on the picture
 
 
 def rows_of(index: Index, rows: Any) -> np.ndarray:
@@ -123,7 +123,7 @@ def image_table(index: Index) -> ImageTable:
     wanted = {column.name: column for column in columns(ImageAttribution) if column.name in _TABLE}
     found: dict[str, Any] = {name: np.full(count, column.missing, column.dtype) for name, column in wanted.items()}
     unknown = np.ones(count, bool)
-    for answers in (index.answers[kind][name] for kind in _BY_IMAGE for name in sorted(index.answers[kind])):
+    for answers in (index.answers[kind][name] for kind in BY_IMAGE for name in sorted(index.answers[kind])):
         rows = answers.rows()
         rows = rows[unknown[rows]]
         if len(rows):
@@ -172,15 +172,10 @@ def _about(index: Index, layer: str, label: str) -> dict[str, Any]:
 
 def is_complete(index: Index) -> bool:
     """Whether there are answers, every image has one at every layer and label, and no run that wrote some was stopped before its end."""
-    images = [answers for kind in _BY_IMAGE for answers in index.answers[kind].values()]
+    images = [answers for kind in BY_IMAGE for answers in index.answers[kind].values()]
     every = bool(index.keys) and bool(images) and all(len(answers.done) == len(index.keys) for answers in images)
-    return every and not any(_unfinished(index.attributes.get(name)) for name in ("asked", "asked_spatial"))
-
-
-def _unfinished(asked: Any) -> bool:
-    """Whether the attribute ``{layer: {label: {"finished": ...}}}``, which a run keeps, says so; a file may hold anything there."""
-    labels = [label for layer in asked.values() if isinstance(layer, dict) for label in layer.values()] if isinstance(asked, dict) else []
-    return any(isinstance(label, dict) and label.get("finished") is False for label in labels)
+    said = [one for name in ASKED for labels in asked_of(index.attributes, name).values() for one in labels.values()]
+    return every and not any(one.get("finished") is False for one in said)
 
 
 def verify(whole: Index, alone: Index) -> str:

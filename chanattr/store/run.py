@@ -6,10 +6,10 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,18 +18,19 @@ from chanattr.pictures.records import ChannelImages, Examples, Inversion
 from chanattr.records import ClassAttribution, ImageAttribution, SpatialAttribution
 from chanattr.store import lock, reader, writer
 from chanattr.store.digest import content_sha256
-from chanattr.store.index import Index, add, load
+from chanattr.store.index import Index, add, check_writable, load
 from chanattr.store.layout import Answer, ImageTable
 from chanattr.store.loading import TRIES as TRIES
-from chanattr.store.loading import check_path, load_place
+from chanattr.store.loading import check_path, load_again, load_place
 from chanattr.store.merge import merge
-from chanattr.store.parts import Place, build_part, remove_parts, write_part
+from chanattr.store.parts import PartGone, Place, build_part, remove_parts, write_part
 from chanattr.store.picture_layout import Made
 from chanattr.store.picture_rows import picture_piece, records
 from chanattr.store.reader import Keys
 from chanattr.store.source import Source
 from chanattr.store.thumbnails import read_thumbnail
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -72,8 +73,9 @@ class Run:
         check_path(self._place, mode)
         self._lock = lock.take(self._place.lock) if mode == "a" else -1
         try:
-            self._open = load_place(self._place)
+            self._open = load_place(self._place, mode)
             if mode == "a":
+                check_writable(self._open)
                 remove_parts(self._place, self._open.merged)
                 self._open.run_id = self._open.run_id or secrets.token_hex(8)
         except BaseException:
@@ -93,7 +95,7 @@ class Run:
             _log.warning("%s could not be merged and stays in parts: %s", self.path, second)
 
     def __repr__(self) -> str:
-        state = "closed" if self._open is None else f"{len(self._open.keys)} images, {len(self.layers)} layers"
+        state = "closed" if self._open is None else f"{len(self.keys)} images, {len(self.layers)} layers"
         return f"<run {self.path} ({self.mode}): {state}>"
 
     def close(self) -> None:
@@ -117,7 +119,7 @@ class Run:
     def _mend(self) -> None:
         """Reads the index again where an interruption fell between a part and its place in the index: a merge would lose it."""
         if self._torn and self._open is not None:
-            fresh = load_place(self._place)
+            fresh = load_place(self._place, self.mode)
             fresh.run_id, fresh.last = self._open.run_id, max(fresh.last, self._open.last)
             self._open.close()
             self._open, self._torn = fresh, False
@@ -135,6 +137,14 @@ class Run:
         if self._open is None:
             raise StoreError(f"{self.path} is closed; expected an open run; open it again with ca.open_run")
         return self._open
+
+    def _read(self, get: Callable[[Index], T]) -> T:
+        """What is asked of the index; once more where whoever writes the run has merged parts since it was opened."""
+        try:
+            return get(self._index)
+        except PartGone:  # only another process merges: never while this one writes
+            self._open = load_again(self._place, self._index)
+            return get(self._index)
 
     # What is there
 
@@ -157,7 +167,7 @@ class Run:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Keys of all images, in the order of first writing: the rows of `per_image`."""
+        """Keys of all images in the order of first writing: the rows of `per_image`."""
         return tuple(self._index.keys)
 
     @property
@@ -167,7 +177,7 @@ class Run:
 
     def finished(self, layer: str, label: str = "exact", *, spatial: bool = False) -> set[str]:
         """Keys of the images that have a set of channels (or a mask on the picture) at a layer; empty for a layer that has none."""
-        answers = self._index.answers[SpatialAttribution if spatial else ImageAttribution].get((layer, label))
+        answers = self._index.answers[reader.BY_IMAGE[spatial]].get((layer, label))
         return {self._index.keys[row] for row in answers.done} if answers else set()
 
     def per_image(self, layer: str, label: str = "exact", rows: Keys = None) -> ImageAttribution:
@@ -184,7 +194,7 @@ class Run:
         Raises:
             StoreError: no such answers, no such rows, or the file is damaged.
         """
-        return reader.image_record(self._index, layer, label, rows)
+        return self._read(lambda index: reader.image_record(index, layer, label, rows))
 
     def spatial(self, rows: Keys = None, layer: str = ":input", label: str = "exact") -> SpatialAttribution:
         """The masks on the picture, in the order of `keys` or of the rows given; ``found.masks()`` has what their codes mean.
@@ -199,7 +209,7 @@ class Run:
         Raises:
             StoreError: no such answers, no such rows, or the file is damaged.
         """
-        return reader.spatial_record(self._index, layer, label, rows)
+        return self._read(lambda index: reader.spatial_record(index, layer, label, rows))
 
     def field(self, layer: str, name: str, label: str = "exact", rows: Keys = None, *, spatial: bool = False) -> np.ndarray:
         """One array of `per_image` (or of `spatial`), by its name there, without reading the others: for statistics over large files.
@@ -207,7 +217,7 @@ class Run:
         Raises:
             StoreError: no such answers, rows or array, or the file is damaged.
         """
-        return reader.row_field(self._index, SpatialAttribution if spatial else ImageAttribution, layer, label, name, rows)
+        return self._read(lambda index: reader.row_field(index, reader.BY_IMAGE[spatial], layer, label, name, rows))
 
     def has_classes(self, layer: str, label: str = "exact") -> bool:
         """Whether there are answers for classes at a layer."""
@@ -219,7 +229,7 @@ class Run:
         Raises:
             StoreError: there are none, or the file is damaged.
         """
-        return reader.class_record(self._index, layer, label)
+        return self._read(lambda index: reader.class_record(index, layer, label))
 
     def inversions(self, layer: str, keys: Sequence[str] | None = None) -> tuple[Inversion, ...]:
         """The inversions at a layer, whole and masked: a record for each way (settings, model, pixels) that some were made.
@@ -229,7 +239,7 @@ class Run:
         Raises:
             StoreError: the file is damaged.
         """
-        return records(self._index.pictures, Inversion, layer, ("key", keys), self.keys)
+        return self._read(lambda index: records(index.pictures, Inversion, layer, ("key", keys), self.keys))
 
     def channel_pictures(self, layer: str, names: Sequence[str] | None = None) -> tuple[ChannelImages, ...]:
         """The pictures of channels at a layer: a record for each way that some were made.
@@ -239,7 +249,7 @@ class Run:
         Raises:
             StoreError: the file is damaged.
         """
-        return records(self._index.pictures, ChannelImages, layer, ("name", names), self.keys)
+        return self._read(lambda index: records(index.pictures, ChannelImages, layer, ("name", names), self.keys))
 
     def examples(self, layer: str, channels: Sequence[int] | None = None) -> tuple[Examples, ...]:
         """The dataset examples of channels at a layer: a record for each kind and set of images; `rows` count the run's `keys`.
@@ -247,11 +257,11 @@ class Run:
         Raises:
             StoreError: the file is damaged.
         """
-        return records(self._index.pictures, Examples, layer, ("channel", channels), self.keys)
+        return self._read(lambda index: records(index.pictures, Examples, layer, ("channel", channels), self.keys))
 
     def images(self) -> ImageTable:
         """The images without thumbnails; target, prediction and probability come from the first layer and label by name."""
-        return reader.image_table(self._index)
+        return self._read(reader.image_table)
 
     def thumbnail(self, key: str) -> np.ndarray:
         """The small picture of an image, u1 [y, x, rgb].
@@ -259,7 +269,7 @@ class Run:
         Raises:
             StoreError: none was kept.
         """
-        return read_thumbnail(self._index, key)
+        return self._read(lambda index: read_thumbnail(index, key))
 
     def summary(self) -> dict[str, Any]:
         """What the run holds, in JSON types: layers, labels, settings, counts."""
@@ -270,7 +280,7 @@ class Run:
 
         Engine, versions and the order of rows are left out.
         """
-        return content_sha256(self._index)
+        return self._read(content_sha256)
 
     def check(self) -> str:
         """Reads everything and compares it with the digests that were written; gives `content_sha256`.
@@ -294,8 +304,7 @@ class Run:
 
         Args:
             record: answers to one question; its settings must equal those under the same layer and label (images, classes and masks on
-                the picture each have their own).
-            label: under which the answers lie.
+                the picture each have their own). `label`: under which the answers lie.
             images: digests, labels and thumbnails of the record's images, in the same order; None takes what `register` was told.
                 The table's target, prediction and probability are taken from the record.
 
@@ -303,10 +312,8 @@ class Run:
             StoreError: another question or model, another answer for a row, other bytes for a key, or the disk is full.
         """
         index = self._writable()
-        if isinstance(record, ClassAttribution):
-            data = writer.class_part(index, record, label)
-        else:
-            data = writer.image_part(index, self._known, record, label, self._noted(record, images))
+        data = (writer.class_part(index, record, label) if isinstance(record, ClassAttribution) else
+                writer.image_part(index, self._known, record, label, self._noted(record, images)))
         self._write_changed()
         if data is not None:
             self._write(data)
@@ -322,9 +329,8 @@ class Run:
         Raises:
             StoreError: made by another model than that of the answers, or the disk is full.
         """
-        index = self._writable()
-        writer.check_model(index, str(made_with.get("model_sha256") or ""))
-        if (piece := picture_piece(index.pictures, record, made_with)) is not None:
+        writer.check_model(self._writable(), str(made_with.get("model_sha256") or ""))
+        if (piece := picture_piece(self._index.pictures, record, made_with)) is not None:
             self.write_stored(pictures=piece)
 
     def register(self, keys: Sequence[str], sha256: np.ndarray, labels: np.ndarray) -> None:
@@ -344,13 +350,7 @@ class Run:
             StoreError: a value that JSON cannot hold, or another model than that of the answers in the file.
         """
         index = self._writable()
-        if "model_sha256" in values:
-            writer.check_model(index, str(values["model_sha256"]))
-        try:
-            text = json.dumps(index.attributes | values, sort_keys=True, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise StoreError(f"the attributes {', '.join(values)} cannot be stored ({error}); expected text, numbers, lists and dicts; "
-                             "convert them first") from error
+        text = writer.attributes_with(index, values)
         if json.loads(text) != index.attributes:
             self._write(build_part(index.run_id, settings=text))
 
@@ -392,5 +392,9 @@ class Run:
         index.last += 1  # also when the write fails: a number is never used twice
         self._torn = True
         part = write_part(self._place, index.last, data)
-        add(index, Source(part.path, part))
+        try:
+            add(index, Source(part.path, part))
+        except StoreError:  # it does not fit what is there, and would keep the run from being opened
+            part.path.unlink()
+            raise
         self._torn = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +15,12 @@ import numpy as np
 from chanattr.errors import ChanattrError, StoreError
 from chanattr.records import NOT_RUN, ClassAttribution, SpatialAttribution
 from chanattr.store import check
-from chanattr.store.index import by_group, check_column, check_columns, check_format, read_head
-from chanattr.store.layout import FOLDERS, TEXT, Column, Head, area_type, decode, energy_column
+from chanattr.store.index import by_group, check_column, check_columns, check_format, read_head, run_attributes
+from chanattr.store.layout import ASKED, FOLDERS, TEXT, Column, Head, area_type, asked_of, decode, energy_column
 from chanattr.store.parts import ImageRows, PartGone, Place, list_parts
 from chanattr.store.picture_rows import is_pictures, whole_rows
 from chanattr.store.run import TRIES, Run, open_run
 from chanattr.store.source import BLOCK, Items, Source, block_rows, read_array, read_rows
-
-ASKED = ("asked", "asked_spatial")  # attributes that say whether a run came to its end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -457,16 +454,14 @@ def _wrong_sizes(head: Head, data: Mapping[Column, np.ndarray], rows: np.ndarray
 def _settings(text: str, work: _Work) -> None:
     """What the run is about, into the new file: as not finished, where something is lost."""
     try:
-        about = json.loads(text)
-        if not isinstance(about, dict):
-            raise ValueError("not a JSON object")
+        about = run_attributes(text)
     except ValueError as error:
         work.faults.append(f"the run's settings cannot be read ({check.brief(error)})")
         return
     if work.faults:
         for name in ASKED:
-            for labels in (about.get(name) or {}).values():
-                for label in labels.values():
-                    label["finished"] = False
+            said = asked_of(about, name)
+            about |= {name: {layer: {label: one | {"finished": False} for label, one in labels.items()} for layer, labels in said.items()}}
+        about = {name: value for name, value in about.items() if name not in ASKED or value}
     if work.target is not None and about:
         work.target.set_attributes(**about)

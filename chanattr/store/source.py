@@ -35,7 +35,7 @@ class Source:
                 # With HDF5's default locking: another choice fails where this process has the file open by other means.
                 self.size = path.stat().st_size
                 with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    check.check_heaps(data, path)
+                    check.check_heaps(data, path, check.filled_parts(file.fileno(), len(data)))
                 self._file = h5py.File(path, "r")
 
     @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,21 @@ def _check_head(index: Index, head: Head) -> None:
     stored = index.answers[head.kind].get((head.layer, head.label))
     if stored is not None:
         check_same(stored.head, head)
+
+
+def attributes_with(index: Index, values: Mapping[str, Any]) -> str:
+    """The run's attributes with some set anew, as JSON.
+
+    Raises:
+        StoreError: a value that JSON cannot hold, or another model than that of the answers in the file.
+    """
+    if "model_sha256" in values:
+        check_model(index, str(values["model_sha256"]))
+    try:
+        return json.dumps({**index.attributes, **values}, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"the attributes {', '.join(values)} cannot be stored ({error}); expected text, numbers, lists and dicts; "
+                         "convert them first") from error
 
 
 def check_model(index: Index, sha256: str) -> None:

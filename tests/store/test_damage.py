@@ -16,7 +16,7 @@ import pytest
 
 from chanattr.errors import StoreError
 from chanattr.store import open_run
-from chanattr.store.check import header_sha256, layout_sha256, walk
+from chanattr.store.check import filled_parts, header_sha256, layout_sha256, walk
 from tests.store.make import classes, images, table, write_all
 
 LAYER = "features.10"
@@ -122,6 +122,18 @@ def test_newer_format_versions(path: Path) -> None:
                 open_run(path)
         else:
             assert open_run(path).check()
+            with pytest.raises(StoreError, match=r"the run has format version 1.7; expected 1.0 or an older one to go on with; install"):
+                open_run(path, "a")
+
+
+@pytest.mark.parametrize(("version", "match"), [("2.0", "install a newer chanattr"), ("0.9", "make it again: no released version")])
+def test_the_version_is_told_before_what_it_brought(path: Path, version: str, match: str) -> None:
+    """What a later format adds may be nothing that this version knows: it is no damage."""
+    with h5py.File(path, "r+") as root:
+        root.attrs["format_version"] = version
+        root["a complex number"] = np.ones(3, complex)
+    with pytest.raises(StoreError, match=match):
+        open_run(path)
 
 
 def _replace(root: h5py.File, name: str, make: Callable[[], object]) -> None:
@@ -297,6 +309,36 @@ def test_a_heap_that_hdf5_would_read_for_ever_is_refused(path: Path, whole: byte
         path.write_bytes(whole[:place] + words + whole[place + len(words):])
         with pytest.raises(StoreError, match=r"a heap of texts at byte \d+ is damaged"):
             open_run(path)
+
+
+def test_heaps_within_heaps_are_refused_at_once(path: Path, whole: bytes) -> None:
+    """Each begins sixteen bytes after the one before and goes on to the end: walking all of them takes the square of the size."""
+    count = 40_000
+    heaps = b"".join(b"GCOL\1\0\0\0" + (16 * (count - place)).to_bytes(8, "little") for place in range(count))
+    path.write_bytes(whole + heaps)
+    with pytest.raises(StoreError, match=r"heaps of texts lie within one another|is damaged"):
+        open_run(path)
+
+
+def test_holes_are_not_looked_through(tmp_path: Path) -> None:
+    path = tmp_path / "run.h5"
+    with open(path, "wb") as file:
+        file.write(b"x" * 4096)
+        file.truncate(2**40)
+        file.seek(2**39)
+        file.write(b"GCOL\1")
+        file.flush()
+        filled = filled_parts(file.fileno(), 2**40)
+    if sum(end - first for first, end in filled) > 2**20:
+        pytest.skip("this file system keeps no holes")
+    assert filled[0][0] == 0
+    assert filled[-1][0] <= 2**39 < filled[-1][1]
+
+
+def test_more_channels_than_any_layer_has_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chanattr.store.check.MAX_ENTRIES", 10)
+    with pytest.raises(StoreError, match=r"has 21 channels, more than 10"):
+        open_run(path)
 
 
 def test_a_filter_with_another_parameter_is_refused(path: Path, whole: bytes) -> None:

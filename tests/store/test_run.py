@@ -6,19 +6,24 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
+import signal
 import stat
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
 import chanattr.store.merge
+import chanattr.store.netcdf
 from chanattr.axes import equal
 from chanattr.errors import StoreError
 from chanattr.records import NOT_RUN
 from chanattr.store import ImageTable, open_run
 from chanattr.store.index import Index, Source, add
+from chanattr.store.join import join_runs
 from tests.store.make import AREAS, CHANNELS, GRID, classes, images, keys, settings, sha256, table, write_all
 
 LAYER = "features.10"
@@ -490,6 +495,24 @@ def test_one_writer_and_any_number_of_readers(path: Path) -> None:
     open_run(path, "a").close()
 
 
+@pytest.mark.parametrize("there", ["link", "folder", "pipe"])
+def test_a_lock_that_is_no_plain_file_is_refused_and_left(path: Path, there: str) -> None:
+    place, precious = path.with_name("run.h5.lock"), path.with_name("precious")
+    precious.write_text("mine")
+    {"link": lambda: place.symlink_to(precious), "folder": place.mkdir, "pipe": lambda: os.mkfifo(place)}[there]()
+    with pytest.raises(StoreError, match=r"run.h5.lock is no plain file; expected the lock of a run, which is one; look at what it is"):
+        open_run(path, "a")
+    assert precious.read_text() == "mine"
+
+
+def test_a_full_disk_does_not_keep_a_lock_from_holding(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    held = open_run(path, "a")
+    with pytest.raises(StoreError, match=r"is being written by another process"):
+        open_run(path, "a")
+    held.close()
+
+
 def test_the_lock_is_free_after_an_error(path: Path) -> None:
     with pytest.raises(KeyboardInterrupt, match="stop"), open_run(path, "a") as run:  # noqa: PT012
         run.write(images(0, 2))
@@ -502,15 +525,27 @@ def test_the_lock_is_free_after_an_error(path: Path) -> None:
             open_run(path, "a")
 
 
-def test_a_reader_whose_parts_are_merged_is_told_to_open_again(path: Path) -> None:
+def test_a_reader_whose_parts_are_merged_reads_on(path: Path) -> None:
+    run = open_run(path, "a")
+    run.write(images(0, 2), images=table(images(0, 2)))
+    with open_run(path) as beside:
+        run.write(classes())
+        run.close()
+        assert not path_parts(path)
+        assert equal(beside.per_image(LAYER), images(0, 2))
+        assert equal(beside.per_class(LAYER), classes())
+
+
+def test_a_reader_whose_run_is_replaced_is_told(path: Path) -> None:
     run = open_run(path, "a")
     run.write(images(0, 2))
+    run._release()
     with open_run(path) as beside:
-        run.close()
-        with pytest.raises(StoreError, match=r"merged it into the run file: open the run again"):
+        shutil.rmtree(path.with_name("run.h5.parts"))
+        with open_run(path, "a") as other:
+            other.write(images(0, 2))
+        with pytest.raises(StoreError, match=r"is another run since it was opened; expected it to stay; open it again"):
             beside.per_image(LAYER)
-    with open_run(path) as again:
-        assert equal(again.per_image(LAYER), images(0, 2))
 
 
 def test_paths_that_cannot_be_runs(tmp_path: Path) -> None:
@@ -609,6 +644,40 @@ def test_a_full_disk_leaves_everything_readable(path: Path, monkeypatch: pytest.
         assert len(again.keys) == (4 if merging else 6)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_merge_waits_until_hdf5_is_out_of_it(path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """An exception raised within HDF5's own write ends the process."""
+    class Ended(BaseException):
+        pass
+
+    def end(*_: object) -> None:
+        raise Ended
+
+    run = open_run(path, "a")
+    run.write(images(0, 2))
+    real, came = chanattr.store.netcdf.Disk.write, []
+
+    def write(self: Any, data: Any) -> int:
+        if not came:
+            came.append(number)
+            os.kill(os.getpid(), number)
+        return real(self, data)
+
+    kept = signal.signal(number, end)
+    monkeypatch.setattr(chanattr.store.netcdf.Disk, "write", write)
+    try:
+        with pytest.raises(Ended):
+            run.close()
+        assert came
+        assert signal.getsignal(number) is end
+    finally:
+        signal.signal(number, kept)
+    assert not path.exists()
+    with open_run(path, "a") as again:
+        assert equal(again.per_image(LAYER), images(0, 2))
+    assert sorted(one.name for one in path.parent.iterdir()) == ["run.h5", "run.h5.lock"]
+
+
 def test_an_error_inside_with_is_not_hidden_by_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -641,22 +710,62 @@ def path_parts(path: Path, make: bool = False) -> list[Path]:
     return sorted(folder.glob("*.h5"))
 
 
-def test_a_torn_part_is_named_and_the_rest_goes_on_without_it(path: Path) -> None:
+@pytest.mark.parametrize("tail", ["cut", "empty", "zeros"])
+def test_a_torn_last_part_is_passed_over_and_searched_again(path: Path, tail: str, caplog: pytest.LogCaptureFixture) -> None:
     run = open_run(path, "a")
     run.write(images(0, 2))
     run.write(images(2, 4))
     run._release()
     torn = path_parts(path)[1]
-    torn.write_bytes(torn.read_bytes()[:-100])
-    for mode in ("r", "a"):
-        with pytest.raises(StoreError, match=rf"{torn.name} is damaged .* delete it: its images are searched again"):
-            open_run(path, mode)
-    torn.unlink()
+    data = torn.read_bytes()
+    torn.write_bytes({"cut": data[:-100], "empty": b"", "zeros": data[:-4096] + bytes(4096)}[tail])
+    with open_run(path) as again:
+        assert again.finished(LAYER) == set(keys(0, 2))
+    assert f"{torn.name} is torn (cut short, or zeros at its end) and passed over: its images are searched again" in caplog.text
+    assert torn.exists()
     with open_run(path, "a") as again:
+        assert not torn.exists()
+        assert torn.with_suffix(".torn").exists()
         assert again.finished(LAYER) == set(keys(0, 2))
         again.write(images(2, 4))
     with open_run(path) as again:
         assert equal(again.per_image(LAYER), images(0, 4))
+
+
+def test_any_other_damaged_part_is_named(path: Path) -> None:
+    run = open_run(path, "a")
+    for start in (0, 2, 4):
+        run.write(images(start, start + 2))
+    run._release()
+    _, middle, last = path_parts(path)
+    whole = middle.read_bytes()
+    for part, damaged in ((middle, whole[:-100]), (last, last.read_bytes()[:600] + b"x" + last.read_bytes()[601:])):
+        kept = part.read_bytes()
+        part.write_bytes(damaged)
+        for mode in ("r", "a"):
+            with pytest.raises(StoreError, match=rf"{part.name} is damaged .* delete it: its images are searched again"):
+                open_run(path, mode)
+        part.write_bytes(kept)
+    middle.unlink()
+    with open_run(path, "a") as again:
+        assert again.finished(LAYER) == {*keys(0, 2), *keys(4, 6)}
+
+
+def test_a_part_that_does_not_fit_is_taken_back(path: Path) -> None:
+    """What another file holds is written as it is stored; refused, it must not keep the run from being opened."""
+    with open_run(path, "a") as run:
+        run.write(images(0, 2), images=table(images(0, 2)))
+    other = path.with_name("other.h5")
+    with open_run(other, "a") as run:
+        run.write(images(0, 3), images=dataclasses.replace(table(images(0, 3)), sha256=np.full((3, 32), 7, np.uint8)))
+    with open_run(path) as run:
+        before = run.content_sha256()
+    for _ in range(2):
+        with pytest.raises(StoreError, match="is in the file with other bytes"):
+            join_runs([other], path)
+    with open_run(path) as run:
+        assert equal(run.per_image(LAYER), images(0, 2))
+        assert run.check() == before
 
 
 def test_parts_left_by_a_kill_after_the_merge_are_known_and_removed(path: Path) -> None:
