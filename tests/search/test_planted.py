@@ -167,7 +167,7 @@ def test_per_image_finds_the_planted_set(kind: str, seed: int) -> None:
 
 @pytest.mark.parametrize("kinds", NEAR)
 def test_near_the_best_of_all_subsets(kinds: tuple[str, ...], record_property: Callable[[str, object], None]) -> None:
-    means = {kind: np.concatenate([way(problem) for problem in problems(kind)]).mean() for kind in kinds}
+    means = {kind: float(np.concatenate([way(problem) for problem in problems(kind)]).mean()) for kind in kinds}
     record_property("share of the way to the best", means)
     assert np.mean(list(means.values())) >= REACHED, means
 
