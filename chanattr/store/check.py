@@ -20,7 +20,7 @@ from chanattr.errors import ChanattrError, StoreError
 MAX_OBJECTS = 20_000
 MAX_DEPTH = 6
 MAX_CHUNK = 64 * 2**20
-MAX_ROW = 8 * 2**20  # bytes: packed masks become eight times as many
+MAX_BYTES = 8 * 2**20  # of a row of single bytes: packed masks become eight times as many
 MAX_ENTRIES = 2**20  # channels of a layer
 MAX_RATIO = 2000  # deflate cannot pack more than 1032 to 1, so an honest file stays far below
 MAX_OPENED = 64 * 2**20  # and the size of the file: what is read whole on opening, so that a small file cannot fill the memory
@@ -220,7 +220,7 @@ def _check_dataset(item: h5py.Dataset, where: str) -> None:
     if item.chunks and np.prod(item.chunks, dtype=float) * item.dtype.itemsize > MAX_CHUNK:
         raise Odd(f"{where} has chunks of {item.chunks}")
     declared = np.prod(item.shape, dtype=float) * item.dtype.itemsize
-    if np.prod(item.shape[1:], dtype=float) * item.dtype.itemsize > MAX_ROW:
+    if np.prod(item.shape[1:], dtype=float) * item.dtype.itemsize > (MAX_BYTES if item.dtype.itemsize == 1 else MAX_CHUNK):
         raise Odd(f"{where} has rows of {item.shape[1:]}")
     if declared > MAX_RATIO * item.id.get_storage_size() + SLACK:
         raise Odd(f"{where} declares {item.shape} but stores {item.id.get_storage_size()} bytes")
