@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from chanattr import tables
 from chanattr.errors import StoreError
 from chanattr.records import ClassAttribution, ImageAttribution, SpatialAttribution
 from chanattr.store.digest import content_sha256
@@ -168,6 +169,21 @@ def _about(index: Index, layer: str, label: str) -> dict[str, Any]:
     if classes:
         about |= {"class_areas": classes.head.areas.tolist(), "class_settings": classes.head.settings.as_dict()}
     return about
+
+
+def labels_of(index: Index, layer: str, spatial: bool) -> tuple[str, ...]:
+    """Labels under which a layer has sets of channels, or masks on the picture."""
+    held = [name for name in index.order if name[0] == layer]
+    return tuple(name[1] for name in held if (name in index.answers[SpatialAttribution] if spatial else has_channels(index, name)))
+
+
+def html_of(told: dict[str, Any]) -> str:
+    """A run in a notebook: what `summary_of` says of it, a row for each layer and label."""
+    rows = [(layer, label, said["images"], said.get("classes", 0), said.get("channels", "masks on it"))
+            for part in ("layers", "spatial") for layer, labels in told[part].items() for label, said in labels.items()]
+    facts = (told["path"], f"{told['images']:,} images", f"model {told['attributes'].get('model') or 'unknown'}",
+             "complete" if told["complete"] else "not complete")
+    return tables.table("Run", facts, ("layer", "label", "images", "classes", "channels"), rows)
 
 
 def is_complete(index: Index) -> bool:

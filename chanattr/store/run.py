@@ -146,6 +146,9 @@ class Run:
             self._open = load_again(self._place, self._index)
             return get(self._index)
 
+    def _repr_html_(self) -> str:
+        return reader.html_of(self.summary())
+
     # What is there
 
     @property
@@ -160,10 +163,7 @@ class Run:
 
     def labels(self, layer: str, *, spatial: bool = False) -> tuple[str, ...]:
         """Labels under which a layer has sets of channels, for images or classes, or masks on the picture; empty where it has none."""
-        held = [name for name in self._index.order if name[0] == layer]
-        kept = [name for name in held if (name in self._index.answers[SpatialAttribution] if spatial else
-                                          reader.has_channels(self._index, name))]
-        return tuple(label for _, label in kept)
+        return reader.labels_of(self._index, layer, spatial)
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -435,6 +435,19 @@ def test_summary_is_json(path: Path) -> None:
     assert about["class_settings"]["folds"] == 2
 
 
+def test_a_notebook_shows_what_is_there(path: Path) -> None:
+    with open_run(path, "a") as run:
+        run.set_attributes(model="<img src=x onerror=alert(1)>")
+        run.write(images(0, 3))
+        run.write(classes())
+        shown = run._repr_html_()
+    assert "<table" in shown
+    assert [f">{word}</td>" in shown for word in (LAYER, "exact", "3", str(CHANNELS))] == [True] * 4
+    assert "not complete" not in shown
+    assert "<img" not in shown
+    assert "&lt;img src=x" in shown
+
+
 def test_the_same_answers_in_another_order_have_the_same_digest(tmp_path: Path) -> None:
     digests = set()
     for number, (size, layers) in enumerate([(2, (LAYER, "a/b")), (8, ("a/b", LAYER)), (3, (LAYER, "a/b"))]):
