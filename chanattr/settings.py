@@ -15,7 +15,6 @@ import numpy as np
 
 from chanattr.errors import InputError
 
-REWARDS = ("logit", "contrastive", "log_probability")
 GAMES = ("preserve", "delete", "dual")
 FILLS = ("zero", "mean", "spatial_mean", "values")
 PERTURBATIONS = ("blur", "fade", "mean", "noise")
@@ -133,7 +132,7 @@ class Settings:
         layer: dotted name, with ``@n`` for the n-th call; ``:input`` is the picture.
         areas: channels kept, or shares of a picture, increasing; empty when only a* was asked.
         search: with every field resolved.
-        reward: a name of `REWARDS`, or ``module:function`` of a callable.
+        reward: its name, or ``module:function`` of a callable.
         game: a name of `GAMES`.
         fill: a name of `FILLS`; with "values" `fill_sha256` tells which.
         level: "original", "top1", or a fraction of the way from the empty to the original score.

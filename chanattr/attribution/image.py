@@ -61,7 +61,7 @@ def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
         score: turns the model's output into logits, for models that give something else.
         keys: a name for each row; None is its number.
         group: what a mask selects whole: "" single channels; "heads" of attention (at ``NAME:input`` of their projection); channels a
-            group, in order; or the group of every channel, [K].
+            group, in order; the group of every channel, [K]; or ``f(K)`` that gives it.
         channel_axis: of the layer's output, where it is not found rightly.
         seed: of every random choice.
         batch_size: masked images run at once, at most; None fits the device; where memory runs out, less.

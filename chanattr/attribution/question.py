@@ -22,7 +22,7 @@ from chanattr.network.weights import model_sha256
 from chanattr.search.family import Channels
 from chanattr.search.groups import Group, Groups, groups_of
 from chanattr.search.objective import Reward, level_of, reward_function
-from chanattr.settings import COUNT, GAMES, REWARDS, STEPS, ExactSearch, Search, Settings, check_areas, check_number, check_search
+from chanattr.settings import COUNT, GAMES, STEPS, ExactSearch, Search, Settings, check_areas, check_number, check_search
 
 Areas = Sequence[int] | str | None
 
@@ -81,10 +81,7 @@ class Asked:
         resolved_level(self.level, self.game)
         if self.search is not None:
             check_search(self.search)
-        if not isinstance(self.reward, str) and not callable(self.reward):
-            raise InputError(f"reward={self.reward!r}; expected one of {', '.join(REWARDS)}, or a callable (logits, targets) -> [B]; "
-                             "leave it out for 'logit'")
-        reward_function(self.reward)  # refuses a name that is none
+        reward_function(self.reward)  # refuses what is none
         if self.score is not None and not callable(self.score):
             raise InputError(f"score={self.score!r}; expected a function of the model's output that gives logits; leave it out where "
                              "the model gives them itself")

@@ -22,7 +22,8 @@ from chanattr.network.outputs import device_of as device_of_model
 from chanattr.network.zoo import LoadedModel, load_function, load_model
 from chanattr.runs import RunSummary, attribute
 from chanattr.runs.cluster import cluster_of
-from chanattr.settings import REWARDS, SEARCHES, area_grid, paper_areas
+from chanattr.search.groups import Group
+from chanattr.settings import SEARCHES, area_grid, paper_areas
 from chanattr.store import open_run
 
 
@@ -155,7 +156,7 @@ def readers_of(asked: int | None, device: torch.device) -> int:
 
 
 def layer_areas(words: str, loaded: LoadedModel, loader: ImageLoader, layer: str, axis: int | None,
-                group: str | int) -> tuple[int, ...] | str:
+                group: Group) -> tuple[int, ...] | str:
     """Areas of one layer from words; counts over K are dropped with a notice.
 
     Raises:
@@ -194,16 +195,19 @@ def targets_of(words: str) -> str | int:
     return int(words)
 
 
-def group_of(words: str) -> str | int:
-    """'', 'heads', or channels a group.
+def group_of(words: str) -> Group:
+    """'', 'heads', channels a group, or the user's own ``file.py:function`` of the number of channels.
 
     Raises:
         InputError: none of these.
     """
     if words in ("", "heads"):
         return words
+    if ":" in words:
+        return load_function(words)
     if not (words.isascii() and words.isdigit() and int(words)):
-        raise InputError(f"--group {words}; expected 'heads', or a whole number of channels a group; leave it out for single channels")
+        raise InputError(f"--group {words}; expected 'heads', a whole number of channels a group, or file.py:function; "
+                         "leave it out for single channels")
     return int(words)
 
 
@@ -234,4 +238,4 @@ def fill_of(words: str) -> Any:
 
 def reward_of(words: str) -> str | Callable[..., Any]:
     """A reward by name, or the user's own ``file.py:function``."""
-    return words if words in REWARDS or ":" not in words else load_function(words)
+    return load_function(words) if ":" in words else words

@@ -97,7 +97,8 @@ def layers(**options: Any) -> None:
               help="Dotted name; repeat for several. NAME:input is its input, NAME@2 its second call.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The run file (HDF5); an existing one is added to.")
 @click.option("--channel-axis", type=int, help="Of the layers' output, where it is not found rightly; -1 is the last.")
-@click.option("--group", default="", help="What a mask selects whole: heads (at NAME:input of their projection), or channels a group.")
+@click.option("--group", default="",
+              help="What a mask selects whole: heads (at NAME:input of their projection), channels a group, or file.py:function of K.")
 @click.option("--areas", default="grid", show_default=True, help="'grid', 'paper', 'smallest' (a* only), or counts: 1,5,20.")
 @click.option("--targets", default="predicted", show_default=True, help="'predicted', 'label' (class folders), or a class number.")
 @click.option("--reward", default="logit", show_default=True, help="logit, contrastive, log_probability, or file.py:function.")

