@@ -105,6 +105,8 @@ class ImageAttribution:
     optimal: np.ndarray = _certificate(-1, "i1")
     certify_evaluations: np.ndarray = _certificate(0, "f4")
 
+    __repr__ = tables.outline
+
     def __post_init__(self) -> None:
         _settle(self)
         _check(self)
@@ -219,6 +221,8 @@ class ClassAttribution:
     fill_values: np.ndarray = axes("L")
     evaluations: np.ndarray = axes("C")
     groups: np.ndarray = _groups()
+
+    __repr__ = tables.outline
 
     def __post_init__(self) -> None:
         _settle(self)
@@ -355,6 +359,8 @@ class SpatialAttribution:
     smallest_top1: np.ndarray = axes("N")
     evaluations: np.ndarray = axes("N")
     refine_evaluations: np.ndarray = axes("N")
+
+    __repr__ = tables.outline
 
     def __post_init__(self) -> None:
         check_axes(self)

@@ -1,7 +1,8 @@
-"""What a record shows of itself in a notebook: a small table as HTML, escaped and of bounded size; no colours of its own."""
+"""What a record shows of itself: fields in a line; in a notebook a small HTML table, escaped, bounded, without colours of its own."""
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import math
 from collections.abc import Sequence
@@ -38,6 +39,27 @@ def table(title: str, facts: Sequence[object], heads: Sequence[str], rows: Seque
             '<table style="border-collapse:collapse;background:none;color:inherit;font-size:inherit;margin:4px 0">'
             f"<thead><tr>{head}</tr></thead>"
             f"<tbody>{body}</tbody></table>{more}</div>")
+
+
+def outline(record: Any) -> str:
+    """A record as Python shows it: every field, arrays by their type and shape, what is long cut.
+
+    Example:
+        >>> import numpy as np
+        >>> outline(np.zeros((2, 3), "f4")), outline(("a.jpg",) * 9), outline("layer3")
+        ('float32[2, 3]', '9 x str', "'layer3'")
+    """
+    if hasattr(record, "shape") and hasattr(record, "dtype"):
+        return f"{record.dtype}{list(record.shape)}".removeprefix("torch.")
+    if dataclasses.is_dataclass(record) or hasattr(record, "_fields"):
+        names = [f.name for f in dataclasses.fields(record)] if dataclasses.is_dataclass(record) else record._fields
+        values = [(name, getattr(record, name)) for name in names]
+        inner = (f"{name}={type(value).__name__}(...)" if dataclasses.is_dataclass(value) else f"{name}={outline(value)}"
+                 for name, value in values)
+        return f"{type(record).__name__}({', '.join(inner)})"
+    if isinstance(record, (tuple, list)) and (len(record) > 4 or any(hasattr(one, "shape") for one in record)):
+        return f"{len(record):,} x {type(record[0]).__name__}"
+    return short(repr(record))
 
 
 def text(value: object, most: int = TEXT) -> str:

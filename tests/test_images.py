@@ -314,6 +314,8 @@ def test_bad_files_are_skipped_and_noted_once(tmp_path: Path) -> None:
     assert [path for path, _ in loader.bad] == [str(tmp_path / "b.jpg"), str(tmp_path / "d.jpg")]
     assert loader.bad[0][1].startswith("is not a picture that Pillow knows")
     assert "truncated" in loader.bad[1][1]
+    assert repr(loader) == "<ImageLoader of 5 pictures, 2 of them unreadable (bad), 2 a batch>"
+    assert repr(next(iter(loader))).startswith("Batch(images=float32[1, 3, 4, 4], labels=int64[1], keys=('a.png',), sha256=uint8[1, 32]")
 
 
 def test_a_batch_of_bad_files_only_is_left_out(tmp_path: Path) -> None:
@@ -328,7 +330,7 @@ def test_no_example_among_bad_files(tmp_path: Path) -> None:
     write_text(tmp_path / "a.jpg")
     loader = image_loader(tmp_path, to_tensor)
     assert list(loader) == []
-    with pytest.raises(ca.ImageError, match=r"none of the 1 images can be read; .* first, .*a\.jpg: is not a picture"):
+    with pytest.raises(ca.ImageError, match=r"none of 1 image can be read; .* first, .*a\.jpg: is not a picture"):
         loader.example()
 
 

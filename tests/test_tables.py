@@ -136,6 +136,23 @@ def test_its_numbers_are_the_record_s(name: str, cells: list[str]) -> None:
     assert "\n".join(cells) in shown or all(cell in shown.split("\n") for cell in cells)
 
 
+@pytest.mark.parametrize("name", RECORDS)
+def test_python_shows_a_record_in_a_line_without_its_numbers(name: str) -> None:
+    record = RECORDS[name]()
+    words = repr(record)
+    assert words.startswith(f"{type(record).__name__}(")
+    assert len(words) < 1500
+    assert "\n" not in words
+    assert "array(" not in words
+
+
+def test_arrays_are_shown_by_type_and_shape() -> None:
+    words = repr(image_record(images=6))
+    assert "masks=bool[6, 13, 256]" in words
+    assert "settings=Settings(...)" in words
+    assert "keys=6 x str" in words
+
+
 def test_what_has_no_a_star_is_said() -> None:
     shown = Reader(image_record(images=6)._repr_html_()).cells
     assert {"not reached", "not run", "0"} <= set(shown)

@@ -30,6 +30,9 @@ def check_images(images: object) -> int:
         InputError: not a floating tensor with a batch axis and at least one image, nor a tuple or mapping of tensors with a row an
             image, of which one is such a tensor.
     """
+    if "images" in getattr(images, "_fields", ()):
+        raise InputError(f"images are a {type(images).__name__} of a loader; expected what of it the model takes; pass batch.images, and "
+                         "keys=batch.keys to have the files' names in the answers")
     tensors = tensors_of(images) if isinstance(images, (tuple, Mapping)) and first_tensor(images) is not None else [images]
     fitting = [x for x in tensors if isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 1 and len(x)]
     if not fitting:
@@ -48,15 +51,16 @@ def check_model(model: nn.Module, images: Inputs, score: Callable[..., Tensor] |
     _check_unquantised(model)
     first = tensors_of(images)[0]
     shape = f"of shape {tuple(first.shape)}, {first.dtype}" if images is first else outline(images)
-    what = f"images {shape}, {first.device}"
+    what = f"images {shape[:200]}, {first.device}"
     try:
         with frozen(model), torch.no_grad():
             logits = logits_of(call(model, images), score)
     except ChanattrError:
         raise
     except Exception as error:
+        single = "a single image [C, H, W] lacks the batch axis: give image[None]; otherwise " if first.ndim == 3 else ""
         raise ModelError(f"{type(model).__name__} failed on {what} ({type(error).__name__}: {_short(error)}); expected images as the model "
-                         "takes them; check their channels, size and device, and that model(images) runs by itself") from error
+                         f"takes them; {single}check their channels, size and device, and that model(images) runs by itself") from error
     if len(logits) != len(first):
         raise ModelError(f"{type(model).__name__} gave logits {tuple(logits.shape)} for {what}; expected one row an image; "
                          "give images with a batch axis [N, ...]")

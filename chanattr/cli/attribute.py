@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from chanattr.runs.cluster import cluster_of
 from chanattr.search.groups import Group
 from chanattr.settings import SEARCHES, area_grid, paper_areas
 from chanattr.store import open_run
+from chanattr.tables import count
 
 
 def run_attribute(options: dict[str, Any]) -> int:
@@ -111,9 +113,10 @@ def shard_of(words: str | None) -> tuple[int, int] | None:
 def tell_summary(summary: RunSummary, output: Path) -> None:
     """What was done, in a few lines."""
     skipped = f", {summary.skipped} were there already" if summary.skipped else ""
-    click.echo(f"{summary.images} images searched{skipped}; {summary.seconds:.0f} s; wrote {output}")
+    click.echo(f"{count(summary.images, 'image')} searched{skipped}; {summary.seconds:.0f} s; wrote {output}")
     for layer, engine in summary.engines.items():
         click.echo(f"  {layer}: {engine}")
+    click.echo(f"to see it: chanattr report {shlex.quote(str(output))}")
 
 
 def tell_workers(summary: RunSummary) -> None:
@@ -128,7 +131,7 @@ def tell_bad(loader: ImageLoader, summary: RunSummary) -> int:
         say(f"skipped {name}: {reason}", "skipped", image=name, reason=reason)
     for bad, what in ((loader.bad, "be read"), (summary.bad, "be searched")):
         if bad:
-            say(f"{len(bad)} image(s) could not {what} and are not in the file", "bad", count=len(bad))
+            say(f"{count(len(bad), 'image')} could not {what}: not in the file", "bad", count=len(bad))
     return len(loader.bad) + len(summary.bad)
 
 

@@ -13,12 +13,13 @@ import torch
 
 from chanattr.attribution.bench import PROTOCOL, Bench, Way, bench
 from chanattr.cli.attribute import device_of
-from chanattr.cli.text import TERMINAL, count, table
+from chanattr.cli.text import TERMINAL, table
 from chanattr.errors import InputError
 from chanattr.images import demo_folder, image_loader
 from chanattr.network.layers import describe
 from chanattr.network.zoo import LoadedModel, load_model
 from chanattr.settings import paper_areas
+from chanattr.tables import count
 
 DEFAULT_MODEL, DEFAULT_LAYER = "embedded", "features.12"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from chanattr.cli.text import count
 from chanattr.errors import InputError
 from chanattr.store import Run, open_run
 from chanattr.store.salvage import Survey, repair, survey
+from chanattr.tables import count
 
 
 def run_check(file: Path, *, model: str | None, images: Sequence[str], rewards: Sequence[str], sample: int, weights: str | None,

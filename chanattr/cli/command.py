@@ -115,7 +115,7 @@ def _usage(error: click.UsageError) -> str:
     """A misuse that click found, in one line with three beats."""
     command = error.ctx.command_path if error.ctx is not None else "chanattr"
     came = " ".join(error.format_message().split()).rstrip(".")
-    return f"{came}; expected words as '{command} --help' lists them; look there"
+    return f"{came}{' Expected' if came.endswith('?') else '; expected'} words as '{command} --help' lists them; look there"
 
 
 def _say(line: str, event: str, trace: str = "") -> None:

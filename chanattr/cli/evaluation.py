@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import click
 import numpy as np
 
-from chanattr.cli.text import TERMINAL, count, table
+from chanattr.cli.text import TERMINAL, table
 from chanattr.errors import InputError
 from chanattr.evidence.evaluation import Interval, Summary
 from chanattr.store import Run
+from chanattr.tables import count
 
 
 def keep(run: Run, label: str, summaries: Sequence[Summary]) -> None:

@@ -347,8 +347,8 @@ def merge(runs: tuple[Path, ...], output: Path) -> None:
 
     Without --shard, the same 'chanattr attribute' over the joined file searches what is missing, and the classes.
     """
-    from chanattr.cli.text import count
     from chanattr.store.join import join_runs
+    from chanattr.tables import count
 
     told = join_runs(runs, output)
     click.echo(f"wrote {output}: {count(told['images'], 'image')} of {count(len(runs), 'run')}")

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from chanattr.cli.text import TERMINAL, count, table
+from chanattr.cli.text import TERMINAL, table
 from chanattr.codes import SINGLE_DISC
 from chanattr.records import NOT_REACHED, NOT_RUN, SpatialAttribution
 from chanattr.settings import ExactSearch
 from chanattr.store import Run
+from chanattr.tables import count
 
 SHOWN = 20  # images in a table; the others are in the file
 NAME, CLASS = 20, 14  # letters of an image's name and of a class

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from chanattr.records import ClassAttribution, ImageAttribution
+from chanattr.tables import count
 
 TERMINAL = 80  # columns: what most terminals have
 PICTURES = {"channels": "of channels", "examples": "with dataset examples", "inversions": "inversions"}
@@ -32,12 +33,8 @@ def layer_table(layers: Sequence[Any]) -> str:
     """The layers of a model."""
     rows = [(layer.name or "(whole model)", layer.type, layer.calls, "x".join(map(str, layer.shape)),
              layer.channel_axis if layer.channel_axis >= 0 else "-", layer.channels or "-") for layer in layers]
-    return table(("layer", "type", "calls", "shape", "axis", "K"), rows) + f"\n{count(len(rows), 'layer')}"
-
-
-def count(number: int, what: str) -> str:
-    """So many of something, in words."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return table(("layer", "type", "calls", "shape", "axis", "K"), rows) + (f"\n{count(len(rows), 'layer')} of K channels; "
+                                                                          "--explain LAYER says what a mask means there")
 
 
 def legend() -> str:

@@ -65,6 +65,8 @@ class Specificity:
     random_accuracy: np.ndarray
     random_logits: np.ndarray
 
+    __repr__ = tables.outline
+
     def __len__(self) -> int:
         return len(self.targets)
 
@@ -124,6 +126,8 @@ class HeldOut:
     reaching: np.ndarray
     evaluations: np.ndarray
     groups: np.ndarray
+
+    __repr__ = tables.outline
 
     @property
     def rewards(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from chanattr import tables
 from chanattr.attribution.image import mean_fill, shard_size_of, to_f4
 from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_model, check_targets, checked_reward, goal_of
 from chanattr.attribution.question import Asked, default_batch_size, family_of
@@ -62,6 +63,8 @@ class Curves:
     insertion_probability_area: np.ndarray
     deletion_probability_area: np.ndarray
     fidelity: np.ndarray
+
+    __repr__ = tables.outline
 
 
 def curves(model: nn.Module, images: Inputs, layer: str, rankings: ImageAttribution | np.ndarray | Tensor | Sequence[Sequence[int]], *,

@@ -146,6 +146,8 @@ class Evaluation:
     empty: np.ndarray
     entries: int
 
+    __repr__ = tables.outline
+
     def __len__(self) -> int:
         return len(self.keys)
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from chanattr import tables
 from chanattr.attribution.asking import Asking, check_ends, judge, make_asking, one_a_row, search_grid
 from chanattr.attribution.image import answer, groups_of_channels, mean_fill, shard_size_of
 from chanattr.attribution.inputs import check_images, check_model, check_targets
@@ -175,7 +176,8 @@ def _plan(model: nn.Module, tail: Tail, images: Inputs, goal: Int[Tensor, "N"], 
     words = tuple((names[target] if target < len(names) else "") or f"class {target}" for target in classes.tolist())
     few = torch.nonzero(sizes < folds)[:, 0].tolist()
     if len(few) == len(classes):
-        raise InputError(f"{words[few[0]]} has {int(sizes[few[0]])} image(s), and no class has {folds}, so there is no held-out part; "
+        most = tables.count(int(sizes[few[0]]), "image")
+        raise InputError(f"{words[few[0]]} has {most}, and no class has {folds}, so there is no held-out part; "
                          f"expected {folds} or more a class, one for every fold; give more images, or use per_class, which needs no other")
     if few:
         LOG.warning("%d of %d classes have fewer than %d images (first %s): nothing is held out there, NaN", len(few), len(classes), folds,

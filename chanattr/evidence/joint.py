@@ -41,6 +41,8 @@ class JointView:
     share: np.ndarray
     areas: np.ndarray
 
+    __repr__ = tables.outline
+
     def _repr_html_(self) -> str:
         """What a notebook shows: a row a layer, means over images."""
         rows = [(layer, *(float(np.nanmean(values[place])) if np.isfinite(values[place]).any() else np.nan

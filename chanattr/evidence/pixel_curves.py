@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chanattr import tables
 from chanattr.attribution.image import to_f4
 from chanattr.attribution.inputs import check_finite, check_keys, checked_reward
 from chanattr.attribution.question import default_batch_size
@@ -62,6 +63,8 @@ class PixelCurves:
     deletion_score_area: np.ndarray
     insertion_base: str
     deletion_base: str
+
+    __repr__ = tables.outline
 
     def __len__(self) -> int:
         return len(self.keys)

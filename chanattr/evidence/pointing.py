@@ -92,6 +92,8 @@ class Pointing:
     smooth: float
     padding: str
 
+    __repr__ = tables.outline
+
     def __len__(self) -> int:
         return len(self.keys)
 

@@ -37,6 +37,8 @@ class Sanity:
     limit: float
     verdict: str
 
+    __repr__ = tables.outline
+
     def _repr_html_(self) -> str:
         """What a notebook shows: a row a depth."""
         rows = [(int(depth), name or "the trained network", after, similarity, float(jaccard.mean()), float(chance.mean()))

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from chanattr import tables
 from chanattr.attribution.asking import Asking, check_ends, judge, make_asking, search_grid
 from chanattr.attribution.image import mean_fill, per_image, shard_size_of, to_f4, to_i4, to_numpy
 from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_model, check_targets, goal_of
@@ -78,6 +79,8 @@ class Stability:
     similarity: np.ndarray
     smallest_similarity: np.ndarray
     rank: np.ndarray
+
+    __repr__ = tables.outline
 
 
 def stability(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[int] | Tensor | None = None,
@@ -162,6 +165,8 @@ class Robust:
     plain_unseen_scores: np.ndarray
     original: np.ndarray
     empty: np.ndarray
+
+    __repr__ = tables.outline
 
     @property
     def cost(self) -> np.ndarray:

@@ -19,6 +19,7 @@ from chanattr import embedded
 from chanattr.errors import ImageError, InputError
 from chanattr.images.find import Found, PathLike, find_images
 from chanattr.images.read import decode, open_image, read_bytes, thumbnail_of
+from chanattr.tables import count, outline
 
 THUMBNAILS = 500
 
@@ -42,6 +43,9 @@ class Batch(NamedTuple):
     sha256: UInt8[np.ndarray, "B 32"]
     thumbnails: tuple[np.ndarray, ...]
 
+    def __repr__(self) -> str:
+        return outline(self)
+
 
 class ImageLoader:
     """Batches of picture files, in the order of their keys; may be gone through any number of times.
@@ -63,6 +67,10 @@ class ImageLoader:
         self.labels = np.array([one.label for one in found], np.int64)
         self.bad: list[tuple[str, str]] = []
         self._noted: set[str] = set()
+
+    def __repr__(self) -> str:
+        bad = f", {len(self.bad)} of them unreadable (bad)" if self.bad else ""
+        return f"<ImageLoader of {count(len(self.keys), 'picture')}{bad}, {self._batch_size} a batch>"
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -95,7 +103,7 @@ class ImageLoader:
                 break
         if not images:
             path, reason = self.bad[0]
-            raise ImageError(f"none of the {len(self.keys)} images can be read; expected at least one; the first, {path}: {reason}")
+            raise ImageError(f"none of {count(len(self.keys), 'image')} can be read; expected at least one; the first, {path}: {reason}")
         return torch.stack(images)
 
     def _good(self, one: _Row | _Unread) -> _Row | None:

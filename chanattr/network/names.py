@@ -68,6 +68,9 @@ def find(model: nn.Module, name: str) -> Place:
     Raises:
         LayerError: no such layer; says which one may have been meant.
     """
+    if not isinstance(name, str):
+        its = next((f"; its own is {plain!r}" for plain, module in named(model).items() if module is name), "")
+        raise LayerError(f"layer is a {type(name).__name__}{its}; expected a dotted name as in named_modules; pass that")
     whole, call = split_call(name)
     bare, is_input = split_input(whole)
     modules, raw = named(model), dict(model.named_modules(remove_duplicate=False))

@@ -6,8 +6,10 @@ import difflib
 import importlib
 import importlib.util
 import json
+import logging
 import pickle
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -217,8 +219,9 @@ def _hf(name: str, own: bool) -> LoadedModel:
     bare = name.partition(":")[2]
     kind = transformers.AutoModelForImageClassification
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(bare, trust_remote_code=False)
-        config = transformers.AutoConfig.from_pretrained(bare, trust_remote_code=False)
+        with _quiet("huggingface_hub"):  # a line a retry, and a minute of them a file: the smallest file is asked for first
+            config = transformers.AutoConfig.from_pretrained(bare, trust_remote_code=False)
+            processor = transformers.AutoImageProcessor.from_pretrained(bare, trust_remote_code=False)
     except Exception as error:  # the hub's client raises many kinds
         raise ModelError(f"the configuration of {name} cannot be had ({_first_line(error)}); expected a model of the hub, a cached copy "
                          "or a folder, which --weights random needs too; check the name and the network") from error
@@ -287,6 +290,8 @@ SOURCES: dict[str, Source] = {  # by the words that an error has for them; the f
 def _unknown(name: str) -> str:
     close = difflib.get_close_matches(name, ["embedded", *LITE, *torchvision_names()], 3, 0.5)
     *others, last = SOURCES
+    if Path(name).is_file():
+        return f"{name} is a file, and not yet a model; expected the function in it that makes one; name it as {name}:FUNCTION"
     return f"no model {name!r}{_meant(close)} Expected {', '.join(others)} or {last}"
 
 
@@ -307,9 +312,21 @@ def _download_failed(name: str, error: BaseException) -> ModelError:
                       "check the network and the name, or pass --weights FILE, or --weights random")
 
 
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Inside, a vendor's logger says errors only."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _first_line(error: BaseException) -> str:
     """Vendors' errors run over many lines."""
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:150]}"
+    return f"{type(error).__name__}: {textwrap.shorten(next(iter(str(error).strip().splitlines()), ''), 200, placeholder=' ...')}"
 
 
 def _load_weights(module: nn.Module, path: Path, name: str) -> None:

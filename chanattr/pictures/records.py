@@ -47,6 +47,8 @@ class Inversion:
     predictions: np.ndarray
     probability: np.ndarray
 
+    __repr__ = tables.outline
+
     def __len__(self) -> int:
         return len(self.keys)
 
@@ -94,6 +96,8 @@ class ChannelImages:
     predictions: np.ndarray
     probability: np.ndarray
 
+    __repr__ = tables.outline
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -135,6 +139,8 @@ class Examples:
     position: np.ndarray
     boxes: np.ndarray
     crops: np.ndarray
+
+    __repr__ = tables.outline
 
     def __len__(self) -> int:
         return len(self.channels)

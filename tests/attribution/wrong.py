@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import chanattr as ca
+from chanattr.images.loader import Batch
 from tests.models import Plain, images, seeded
 
 QUICK = ca.ExactSearch(relaxed_steps=2, binary_steps=2)
@@ -28,6 +29,10 @@ class Wrong(NamedTuple):
 def ask(**options: Any) -> Any:
     given = {"images": images(4), "areas": (1, 3), "search": QUICK, "engine": "injection"} | options
     return ca.per_image(seeded(Plain), given.pop("images"), "mix", **given)
+
+
+def by_module(model: Any) -> Any:
+    return ca.per_image(model, images(4), model.mix)
 
 
 def ask_classes(**options: Any) -> Any:
@@ -118,6 +123,11 @@ CASES = {
     "level a list": Wrong(lambda: ask(level=[0.5]), "InputError", LEVEL.format(r"\[0.5\]")),
     "level over 1": Wrong(lambda: ask(level=1.5), "InputError", LEVEL.format("1.5")),
     "score a word": Wrong(lambda: ask(score="logits"), "InputError", "score='logits'; expected a function of the model's output"),
+    "a batch of a loader": Wrong(lambda: ask(images=Batch(images(4), np.zeros(4, int), tuple("abcd"), np.zeros((4, 32), "u1"), ())),
+                                 "InputError", r"images are a Batch of a loader; .*; pass batch.images, and keys=batch.keys"),
+    "one image alone": Wrong(lambda: ask(images=images(4)[0]), "ModelError", r"a single image \[C, H, W\] lacks .*: give image\[None\]"),
+    "a module as layer": Wrong(lambda: ca.capture(seeded(Plain), [torch.nn.ReLU()]).__enter__(), "LayerError", "layer is a ReLU; expected"),
+    "its module as layer": Wrong(lambda: by_module(seeded(Plain)), "LayerError", "layer is a Conv2d; its own is 'mix'; expected a dotted"),
     "reward a number": Wrong(lambda: ask(reward=5), "InputError", r"reward=5; expected one of logit, .*; leave it out"),
     "reward a list": Wrong(lambda: ask(reward=["logit"]), "InputError", r"reward=\['logit'\]; expected one of logit"),
     "reward of one number": Wrong(lambda: ask(reward=lambda logits, targets: logits.sum()), "InputError",

@@ -405,6 +405,11 @@ def test_an_unknown_name(name: str, message: str) -> None:
         load_model(name)
 
 
+def test_a_file_without_its_function_is_told_so(file: Path) -> None:
+    with pytest.raises(ca.ModelError, match=r"is a file, and not yet a model; expected the function in it .*; name it as .*\.py:FUNCTION"):
+        load_model(str(file))
+
+
 def test_every_name_has_one_source() -> None:
     names = ["embedded", "efficientnet_lite0", "timm:resnet18", "hf:google/vit", "a/b.py:build", "resnet18", "vit_b_16"]
     assert [sum(matches(name) for matches, _ in SOURCES.values()) for name in names] == [1] * len(names)
