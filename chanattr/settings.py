@@ -21,7 +21,7 @@ PERTURBATIONS = ("blur", "fade", "mean", "noise")
 # Not named by older files, where they mean this; so too of searches.
 LATER: dict[str, Any] = {"group": "", "groups_sha256": "", "certify": False, "perturbation": "", "perturbation_sha256": "", "levels": 0,
                          "blur": 0.0, "flip": False, "jitter": 0.0, "samples": 0}
-LATER_SEARCH: dict[str, dict[str, Any]] = {"exact": {"smoothing": 0.0, "starts": 1}, "penalty": {"growth": 1.0}}
+LATER_SEARCH: dict[str, dict[str, Any]] = {"exact": {"smoothing": 0.0, "starts": 1, "hard_every": 0}, "penalty": {"growth": 1.0}}
 Area = Any  # a whole number of channels, or a share of a picture
 Unset = Any  # None until the family fills it in
 PICTURE_AREAS = (0.025, 0.05, 0.1, 0.2)
@@ -70,6 +70,7 @@ class ExactSearch:
         refine_steps: evaluations of one bisection step of a*, 1 to 10.
         smoothing: of the gradient at the first step, in cells of a picture's grid; it falls to a tenth. 0 leaves it out, as for channels.
         starts: searches from the beginning, of which the best is kept; each has its own noise, or on pictures a coarser smoothing.
+        hard_every: on pictures, every how many steps sees the mask hardened towards its level set; 0 never.
     """
 
     relaxed_steps: int | Unset = _within(COUNT)
@@ -83,6 +84,7 @@ class ExactSearch:
     refine_steps: int | Unset = _within(Range(1, 10, whole=True))
     smoothing: float | Unset = _within(Range(0))
     starts: int | Unset = _within(STEPS)
+    hard_every: int | Unset = _within(COUNT)
     name: str = dataclasses.field(default="exact", init=False)
 
 

@@ -18,7 +18,7 @@ from chanattr.search.ascent import Start, ascend
 from chanattr.search.exact import FORWARDS
 from chanattr.search.objective import Reward, Score, Scored, images_per_evaluation, level_of, play, reached
 from chanattr.search.penalty import penalised
-from chanattr.search.pictures import Pictures, through
+from chanattr.search.pictures import Pictures, hardened, through
 from chanattr.settings import ExactSearch, Settings
 
 NEAR, NEAR_SHARE = 0.005, 0.05  # a* is refined until its bracket is no wider than this share of the picture, or of itself
@@ -101,8 +101,11 @@ class Asking(NamedTuple):
             far = [round(settings.jitter * side) for side in (self.ready.family.height, self.ready.family.width)]
             drawn = [[int(torch.randint(-most, most + 1, (1,), generator=generator)) for most in far] for _ in range(SHIFTS)]
             turns = [_both(turns[number % len(turns)], shifted(*moved)) for number, moved in enumerate(drawn)]
-        played = [play(self.score.seen(view), settings.game) for view in turns]
-        return [through(self.ready.family.spread, _as_masks(score)) for score in played]
+        played = [_as_masks(play(self.score.seen(view), settings.game)) for view in turns]
+        every = settings.search.hard_every if isinstance(settings.search, ExactSearch) else 0
+        spread = self.ready.family.spread
+        return [through((lambda values: hardened(spread(values).clamp(0, 1))) if every and step % every == every - 1 else spread,
+                        played[step % len(played)]) for step in range(len(played) * max(1, every or 1))]
 
     def search(self, areas: Float[Tensor, "P"], rows: Int[Tensor, "P"], start: Start | None = None) -> Float[Tensor, "P 1024"]:
         """Codes by the question's search, as they are stored."""

@@ -20,9 +20,10 @@ from chanattr.settings import AnySearch, ExactSearch, PenaltySearch
 
 TRIES, LAST_TRIES, CORRECTIONS = 8, 16, 3  # of the shift that gives the area: in the search, at its end, and there at full sampling
 LEVELS = 255  # steps of a stored code
+SOFTNESS = 0.1  # of a hardened mask's edge, in values of the mask
 AT_ONCE = 16  # masks made together at full sampling
 PICTURE_EXACT = ExactSearch(relaxed_steps=80, binary_steps=1, anneal=0.5, relaxed_rate=0.01, momentum=0.9, memory=0.0, exchange=0.0,
-                            exploration=0.0, refine_steps=10, smoothing=4.0, starts=1)
+                            exploration=0.0, refine_steps=10, smoothing=4.0, starts=1, hard_every=0)
 PICTURE_PENALTY = PenaltySearch(steps=800, learning_rate=0.01, penalty=300.0, ramp=0, momentum=0.9, dampening=0.9, start=1.0,
                                 reduction="mean", growth=1.0035)
 
@@ -142,6 +143,15 @@ def soft_maximum(values: Float[Tensor, "P 1024"], down: int, right: int, *, marg
     made = (weighted * (COLDNESS * weighted).softmax(1)).sum(1)
     whole = made.view(-1, down, right, cells, cells).permute(0, 3, 1, 4, 2).reshape(-1, cells * down, cells * right)
     return whole[:, :(cells - 1) * down + 1, :(cells - 1) * right + 1]
+
+
+def hardened(masks: Float[Tensor, "P HW"]) -> Float[Tensor, "P HW"]:
+    """Masks drawn to 0 and 1 around the value that as many pixels exceed as they have area; differentiable, the value held."""
+    count = masks.shape[1]
+    fixed = masks.detach()
+    place = (count * (1 - fixed.mean(1, keepdim=True))).long().clamp(0, count - 1)
+    edge = fixed.sort(dim=1).values.gather(1, place)
+    return ((masks - edge) / SOFTNESS).sigmoid()
 
 
 def _root(function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, at_low: Tensor, at_high: Tensor, tries: int) -> Tensor:

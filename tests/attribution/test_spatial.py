@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 import chanattr as ca
+import chanattr.attribution.spatial_asking as asking_module
 from chanattr.attribution.perturbation import Lookup, blurred, pyramid_of
 from chanattr.attribution.pictures import shifted
 from chanattr.axes import equal
 from chanattr.codes import level_sets, masks_of
 from chanattr.search.objective import contrastive
+from chanattr.search.pictures import hardened
 
 DRAFT = ca.ExactSearch(relaxed_steps=20)
 SIDE = 64
@@ -237,6 +239,19 @@ def test_of_several_starts_the_best_is_kept(game: str, bright: Tensor) -> None:
     assert not np.allclose(apart[0], apart[1])
     assert both.view_scores == pytest.approx(apart.min(0) if game == "delete" else apart.max(0), abs=1e-5)
     assert both.evaluations.tolist() == pytest.approx([2 * (24 + 5 / 3)] * 2)
+
+
+def test_steps_that_see_the_hardened_mask_are_taken_in_turn(bright: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every third, in both orientations: six steps to a round. Without them, and at every step, there are as many views as ever."""
+    rounds, hard = [], []
+    real = asking_module.ascend
+    monkeypatch.setattr(asking_module, "ascend", lambda scores, *rest, **more: rounds.append(len(scores)) or real(scores, *rest, **more))
+    monkeypatch.setattr(asking_module, "hardened", lambda masks: hard.append(len(masks)) or hardened(masks))
+    for every in (0, 1, 3):
+        search = ca.ExactSearch(relaxed_steps=6, hard_every=every)
+        ca.spatial(Sees(region_of(8, 36)), bright, targets=[1, 1], areas=(0.1,), search=search, refine=False)
+    assert rounds == [2, 2, 6]
+    assert len(hard) == 6 + 2
 
 
 def test_a_reward_of_ones_own(bright: Tensor) -> None:

@@ -11,7 +11,7 @@ import chanattr as ca
 from chanattr.codes import GRID, masks_of
 from chanattr.search.ascent import ascend
 from chanattr.search.objective import Scored
-from chanattr.search.pictures import Pictures, soft_maximum, through
+from chanattr.search.pictures import SOFTNESS, Pictures, hardened, soft_maximum, through
 
 SIZES = [(224, 224), (120, 160), (64, 64), (14, 14)]
 
@@ -114,3 +114,15 @@ def test_every_step_holds_its_area_and_the_best_region_is_found() -> None:
     masks = family.masks(family.finish(values, areas)).view(2, 64, 64)
     inside = (masks * region).sum((1, 2)) / masks.sum((1, 2))
     assert (inside > 0.8).all()
+
+
+def test_a_hardened_mask_is_drawn_to_its_level_set_and_keeps_its_slope() -> None:
+    ramp = torch.linspace(0, 1, 101, dtype=torch.float64)[None].requires_grad_()
+    made = hardened(ramp)
+    edge = 50  # half of the mask's area of a half lies above it
+    expected = 1 / (1 + np.exp(-(ramp.detach().numpy() - ramp[0, edge].item()) / SOFTNESS))
+    np.testing.assert_allclose(made.detach().numpy(), expected, rtol=1e-12)
+    assert 4 * (made * (1 - made)).mean() < 0.7 * 4 * (ramp * (1 - ramp)).mean()
+    slope = torch.autograd.grad(made.sum(), ramp)[0][0]
+    assert slope.argmax() == edge
+    assert slope.min() > 0
