@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from chanattr.attribution.image import per_image
 from chanattr.attribution.inputs import check_images, check_model, check_targets
 from chanattr.attribution.spatial import INPUT, spatial
+from chanattr.codes import level_sets
 from chanattr.errors import InputError, ModelError
 from chanattr.evidence.compare import above_chance, chance_of, entered, jaccard, mean_known, spearman
 from chanattr.evidence.randomised import Sanity
@@ -192,16 +193,10 @@ def _usual(layer: str, areas: Sequence[float] | None, search: Search | None, sco
 
     def pixels(model: nn.Module, images: Any, _layer: str, targets: Tensor) -> np.ndarray:
         shares = PICTURE_AREAS if areas is None else areas
-        return level_sets(spatial(model, images, targets=targets, areas=shares, search=search, score=score, refine=False).masks(), shares)
+        found = spatial(model, images, targets=targets, areas=shares, search=search, score=score, refine=False)
+        return level_sets(found.masks()).reshape(*found.codes.shape[:2], -1)
 
     return pixels if layer == INPUT else channels
-
-
-def level_sets(masks: Float[np.ndarray, "N A H W"], areas: Sequence[float]) -> Bool[np.ndarray, "N A HW"]:
-    """The pixels where masks are highest, so many as each area says; ties go to the first."""
-    flat = masks.reshape(*masks.shape[:2], -1)
-    ranks = (-flat).argsort(2, kind="stable").argsort(2, kind="stable")
-    return ranks < np.rint(np.asarray(areas) * flat.shape[2]).astype(int)[None, :, None]
 
 
 def _goal(model: nn.Module, images: Inputs, targets: Sequence[int] | Tensor | None,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import chanattr as ca
 from chanattr.evidence.compare import above_chance, chance_of, jaccard
 from chanattr.evidence.randomised import Sanity
-from chanattr.evidence.sanity import cascade_order, label_randomisation, level_sets, randomisation, reinitialise
+from chanattr.evidence.sanity import cascade_order, label_randomisation, randomisation, reinitialise
 from chanattr.network.weights import model_sha256
 from chanattr.settings import ExactSearch
 from tests.models import Plain, Tokens, Twice, images, seeded
@@ -154,11 +154,6 @@ def test_masks_on_the_picture_follow_the_network_and_the_class() -> None:
     assert label_randomisation(Region(), x, ":input", targets=[0, 1], areas=(0.08,), search=search).passes
     ignorant = randomisation(Region(), x, ":input", attribute=middle, targets=[0, 1])
     assert ignorant.verdict == "broken: ignores the network; with every module random its sets have a similarity of 1.00"
-
-
-def test_level_sets_have_their_sizes_and_ties_go_to_the_first() -> None:
-    masks = np.array([[[[0.5, 0.9], [0.5, 0.5]], [[0.5, 0.9], [0.5, 0.5]]]], np.float32)
-    assert level_sets(masks, (0.25, 0.5)).tolist() == [[[False, True, False, False], [True, True, False, False]]]
 
 
 def test_figures_are_those_of_the_copy_made_random() -> None:
