@@ -57,6 +57,33 @@ def test_the_region_that_a_network_sees_is_found(row: int, column: int, bright: 
     assert (masks[:, 1] * planted).sum((1, 2)).min() / 256 > 0.97  # a region of 6 % lies within a mask of 15 %
 
 
+class SeesTwo(Sees):
+    """Its class 1 is seen in two places: where both count, or where either is enough."""
+
+    def __init__(self, first: tuple[slice, slice], second: tuple[slice, slice], both: bool) -> None:
+        super().__init__(first, second)
+        self.both = both
+
+    def forward(self, images: Tensor) -> Tensor:
+        second, first = super().forward(images).unbind(1)
+        seen = first + second if self.both else torch.maximum(first, second)
+        return torch.stack([torch.zeros_like(seen), seen], 1)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_two_objects_of_the_class(both: bool, bright: Tensor) -> None:
+    """With room for one, a mask lies on one object where either is enough; where both count, it lies on objects, and on both with room."""
+    places = region_of(6, 6), region_of(42, 42)
+    found = ca.spatial(SeesTwo(*places, both), bright, targets=[1, 1], areas=(0.0625, 0.2), perturbation="fade", flip=False)
+    masks = found.masks()
+    covered = np.sort(np.stack([masks[(..., *place)].mean((2, 3)) for place in places], -1), -1)  # [N, A, 2], the fuller one last
+    assert (covered[:, 0].sum(-1) > 0.8).all()  # of the most, 1: smooth masks leave the corners of a square
+    if both:
+        assert (covered[:, 1] > 0.9).all()
+    else:
+        assert (covered[:, 0, 0] < 0.1).all()
+
+
 def test_areas_are_what_was_asked_at_several_sizes() -> None:
     for size in ((64, 64), (48, 80), (33, 57)):
         net = Sees((slice(8, 24), slice(8, 24)))
