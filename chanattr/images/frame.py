@@ -110,19 +110,6 @@ def measured_frame(preprocess: Callable[[Image.Image], Any], size: tuple[int, in
     return Frame(left, top, right, bottom, *black.shape)
 
 
-def move_boxes(boxes: Float[np.ndarray, "B 4"], frame: Frame) -> Float[np.ndarray, "B 4"]:
-    """Boxes of the file in pixels of the network's input, clipped to it, f4; where nothing is left the box has no area.
-
-    Examples:
-        >>> move_boxes(np.array([[100.0, 0, 200, 200]]), resize_and_crop((400, 200), 100, 80)).tolist()
-        [[0.0, 0.0, 40.0, 80.0]]
-    """
-    left, top, right, bottom, height, width = frame
-    scale = np.array([width / (right - left), height / (bottom - top)] * 2)
-    moved = (boxes - np.array([left, top] * 2)) * scale
-    return np.clip(moved, 0, [width, height] * 2).astype(np.float32)
-
-
 def regions_of(frame: Callable[[tuple[int, int]], Frame], annotations: Mapping[str, ImageBoxes], keys: Sequence[str],
                sizes: Mapping[str, tuple[int, int]] | None = None) -> Float[np.ndarray, "N 4"]:
     """The region of each picture's file that the network saw, f8 [N, 4], as `pointing_game` takes it; NaN for pictures without boxes.

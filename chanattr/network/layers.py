@@ -82,26 +82,6 @@ def describe_all(model: nn.Module, example: Inputs, names: Sequence[str], *, cha
                  for place in places)
 
 
-def canonical(model: nn.Module, example: Inputs, names: Sequence[str]) -> tuple[str, ...]:
-    """The one name of each layer, under which answers are stored: without wrappers' words, and with ``@n`` where it fires more than once.
-
-    Args:
-        model: left as found.
-        example: the model's input for one or two images.
-        names: as a caller may write them.
-
-    Raises:
-        LayerError: as `describe`.
-
-    Examples:
-        >>> import torch
-        >>> model = torch.nn.DataParallel(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()))
-        >>> canonical(model, torch.rand(1, 2), ["module.1", "1@1", "1"])
-        ('1', '1', '1')
-    """
-    return tuple(layer.name for layer in describe_all(model, example, names))
-
-
 def _masked_layer(place: Place, sights: Sequence[Sight], images: int, channel_axis: int | None) -> Layer:
     """The layer of a place whose calls were looked at.
 

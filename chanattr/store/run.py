@@ -29,7 +29,6 @@ from chanattr.store.picture_rows import picture_piece, records
 from chanattr.store.reader import Keys
 from chanattr.store.source import Source
 from chanattr.store.thumbnails import read_thumbnail
-from chanattr.tables import count
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -96,7 +95,7 @@ class Run:
             _log.warning("%s could not be merged and stays in parts: %s", self.path, second)
 
     def __repr__(self) -> str:
-        state = "closed" if self._open is None else f"{count(len(self.keys), 'image')}, {count(len(self.layers), 'layer')}"
+        state = "closed" if self._open is None else f"images: {len(self.keys)}, layers: {len(self.layers)}"
         return f"<run {self.path} ({self.mode}): {state}>"
 
     def close(self) -> None:

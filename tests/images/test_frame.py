@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 import chanattr as ca
 from chanattr.images.annotations import ImageBoxes
-from chanattr.images.frame import Frame, Side, measured_frame, move_boxes, regions_of, resize_and_crop
+from chanattr.images.frame import Frame, Side, measured_frame, regions_of, resize_and_crop
 
 SIZES = [(384, 288), (288, 391), (100, 400), (33, 31)]
 STEPS: list[tuple[Side | None, Side | None]] = [(256, 224), ((256, 200), 226), (64, None), (None, 20), (40, (64, 30))]
@@ -25,6 +25,13 @@ def steps_of(resize: Side | None, crop: Side | None) -> list[v2.Transform]:
 
 def preprocess_of(resize: Side | None, crop: Side | None, *more: v2.Transform) -> v2.Compose:
     return v2.Compose([*steps_of(resize, crop), *more, v2.PILToTensor(), v2.ToDtype(torch.float32)])
+
+
+def move_boxes(boxes: np.ndarray, frame: Frame) -> np.ndarray:
+    """Boxes of the file in pixels of the network's input, clipped to it."""
+    left, top, right, bottom, height, width = frame
+    scale = np.array([width / (right - left), height / (bottom - top)] * 2)
+    return np.clip((boxes - np.array([left, top] * 2)) * scale, 0, [width, height] * 2)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -7,11 +7,15 @@ import torch
 from torch import Tensor, nn
 
 import chanattr as ca
-from chanattr.network.layers import canonical, describe
+from chanattr.network.layers import describe, describe_all
 from chanattr.network.names import find, named, plain_names
 from chanattr.network.tail import bind
 from chanattr.network.weights import model_sha256
 from tests.models import Plain, Twice, images, seeded
+
+
+def canonical(model: nn.Module, example: Tensor, names: list[str]) -> tuple[str, ...]:
+    return tuple(layer.name for layer in describe_all(model, example, names))
 
 
 class Clash(nn.Module):
