@@ -23,6 +23,7 @@ from chanattr.runs.shards import as_shard
 from chanattr.search.objective import Reward
 from chanattr.settings import STEPS, check_number
 from chanattr.store import Run
+from chanattr.store.index import check_bytes
 
 
 class Inverted(NamedTuple):
@@ -62,7 +63,7 @@ def invert_run(run: Run, model: nn.Module, loader: Iterable[Any], *, pixels: Pix
 
     Raises:
         InputError: another model, no such images or area, or none of them in the loader.
-        StoreError: no such answers.
+        StoreError: no such answers, or another picture under a key of the run.
     """
     names = list(layers) if layers is not None else [layer for layer in run.layers if label in run.labels(layer)]
     maker = Maker(run, model, check_run_model(run, model), pixels, score, channel_axis, progress)
@@ -71,7 +72,7 @@ def invert_run(run: Run, model: nn.Module, loader: Iterable[Any], *, pixels: Pix
 
     def images(some: Sequence[str]) -> Tensor:
         if not read:
-            read.update(zip(chosen, images_of(loader, chosen).to(device_of(model)), strict=True))
+            read.update(zip(chosen, images_of(run, loader, chosen).to(device_of(model)), strict=True))
         return torch.stack([read[key] for key in some])
 
     made = {}
@@ -110,7 +111,7 @@ def visualise_run(run: Run, model: nn.Module, loader: Iterable[Any] | None, *, p
 
     Raises:
         InputError: another model, no such channels or class, or none of the run's images in the loader.
-        StoreError: no such answers.
+        StoreError: no such answers, or another picture under a key of the run.
     """
     maker = Maker(run, model, check_run_model(run, model), pixels, score, channel_axis, progress)
     for name, number in {"top": top, "shown": shown}.items():
@@ -143,7 +144,7 @@ def _examples(maker: Maker, loader: Iterable[Any], found: ImageAttribution, numb
 
     def images(keys: Sequence[str]) -> Tensor:
         if not read:
-            read.append(_read(loader, dict.fromkeys(keys, 0)))
+            read.append(_read(maker.run, loader, keys))
             if list(keys) != read[0][1]:
                 gone = sorted(set(keys) - set(read[0][1]))
                 raise InputError(f"picture {(gone or list(keys))[0]!r} of the run cannot be read any more, or comes twice; expected every "
@@ -152,7 +153,7 @@ def _examples(maker: Maker, loader: Iterable[Any], found: ImageAttribution, numb
 
     keys = [key for key in known if key in rows] if known is not None else []
     if not keys:
-        read.append(_read(loader, rows))
+        read.append(_read(maker.run, loader, rows))
         keys = read[0][1]
     own = found[[rows[key] for key in keys]]
     return (maker.examples(found.layer, numbers, "driven", count, own, images),
@@ -203,13 +204,14 @@ def choose_keys(run: Run, layers: Sequence[str], label: str, keys: Sequence[str]
     return [key for _, key in sorted(order)[:limit]]
 
 
-def images_of(loader: Iterable[Any], keys: Sequence[str]) -> Tensor:
+def images_of(run: Run, loader: Iterable[Any], keys: Sequence[str]) -> Tensor:
     """The images with these keys, in this order.
 
     Raises:
         InputError: one is not in the loader.
+        StoreError: one has other bytes than the run says.
     """
-    images, there = _read(loader, dict.fromkeys(keys, 0))
+    images, there = _read(run, loader, keys)
     missing = [key for key in keys if key not in there]
     if missing:
         raise InputError(f"picture {missing[0]!r} of the run is not among those given; expected it under the same key; give the folder "
@@ -217,22 +219,26 @@ def images_of(loader: Iterable[Any], keys: Sequence[str]) -> Tensor:
     return images[torch.tensor([there.index(key) for key in keys])]
 
 
-def _read(loader: Iterable[Any], wanted: dict[str, int]) -> tuple[Tensor, list[str]]:
+def _read(run: Run, loader: Iterable[Any], keys: Iterable[str]) -> tuple[Tensor, list[str]]:
     """The wanted images of a loader, and their keys, in its order.
 
     Raises:
         InputError: there is none.
+        StoreError: one has other bytes than the run says.
     """
-    images, keys = [], []
+    table, wanted = run.images(), set(keys)
+    stored = {key: bytes(digest) for key, digest in zip(table.keys, table.sha256, strict=True) if key in wanted}
+    images, found = [], []
     for batch in loader:
         part = as_shard(batch)
-        for image, key in zip(part.images, part.keys, strict=True):
+        for image, key, digest in zip(part.images, part.keys, part.sha256, strict=True):
             if key in wanted:
+                check_bytes(key, stored[key], bytes(digest))
                 images.append(image)
-                keys.append(key)
-        if len(keys) == len(wanted):
+                found.append(key)
+        if len(found) == len(wanted):
             break
     if not images:
         raise InputError(f"none of the pictures given is among the {len(wanted)} of the run that are asked for; expected them under the "
                          "same keys; give the folder that the run was made from")
-    return torch.stack(images), keys
+    return torch.stack(images), found

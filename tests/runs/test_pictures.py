@@ -183,3 +183,40 @@ def test_stopped_between_batches_nothing_is_made_again(file: Path, model: torch.
 def test_pictures_of_another_size_than_said(file: Path, model: torch.nn.Module, loader: list[Any]) -> None:
     with pytest.raises(ca.InputError, match=r"the pictures given are \(16, 16\) pixels, pixels.size is \(8, 8\)"):
         inverted(file, model, loader, pixels=PIXELS._replace(size=(8, 8)))
+
+
+def other_bytes(loader: list[Any], key: str) -> list[Any]:
+    """The same loader with another picture under a key."""
+    return [(torch.stack([1 - image if one == key else image for image, one in zip(images, keys, strict=True)]), labels, keys)
+            for images, labels, keys in loader]
+
+
+class Listed(list[Any]):
+    """A loader that says beforehand which keys it has."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(key for batch in self for key in batch[2])
+
+
+def test_another_picture_under_a_known_key_is_refused_and_nothing_is_kept(file: Path, model: torch.nn.Module, loader: list[Any]) -> None:
+    with ca.open_run(file) as run:
+        found = run.per_image(LAYER)
+    key = found.keys[int(np.flatnonzero(found.smallest_area > 0)[0])]
+    wrong = other_bytes(loader, key)
+    for given in (wrong, Listed(wrong)):  # read before it is known what is missing, and after
+        with pytest.raises(ca.StoreError, match=f"image '{key}' is in the file with other bytes"):
+            seen(file, model, given)
+    with pytest.raises(ca.StoreError, match=f"image '{key}' is in the file with other bytes"):
+        inverted(file, model, wrong, keys=[key])
+    with ca.open_run(file) as run:
+        assert run.inversions(LAYER) == ()
+        assert run.examples(LAYER) == ()
+
+
+def test_a_picture_whose_bytes_are_unknown_is_taken(tmp_path: Path, model: torch.nn.Module, loader: list[Any]) -> None:
+    file, unknown = tmp_path / "unknown.h5", [(*batch, np.zeros((5, 32), np.uint8)) for batch in loader]
+    with ca.open_run(file, "a") as run:
+        ca.attribute(run, model, unknown, layers=[LAYER], **SEARCH)
+    assert len(inverted(file, model, loader).whole) == 3
+    assert len(inverted(file, model, unknown, limit=4).whole) == 4
