@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, make_asking, reaches, search_grid, some_rows
 from chanattr.attribution.image import groups_of_channels, mean_fill, per_image, shard_size_of, to_f4, to_i4, to_numpy
-from chanattr.attribution.inputs import check_finite, check_found, check_images, check_model, check_targets, goal_of
+from chanattr.attribution.inputs import check_finite, check_found, check_images, check_targets, goal_of, tail_at
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.axes import concatenate
 from chanattr.errors import InputError
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
-from chanattr.network.tail import Stem, Tail, bind, join_stems, take_stem
+from chanattr.network.tail import Stem, Tail, join_stems, take_stem
 from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.search.groups import Group
@@ -63,9 +63,7 @@ def per_class(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
         raise InputError("targets=None; expected the class of each image, for answers are one a class; pass labels, or "
                          "model(images).argmax(1) for the predicted classes")
     check_targets(targets, count)
-    example = take_rows(images, slice(0, 2))
-    check_model(model, example, score)
-    tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
+    tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     size = shard_size_of(model)
     shards = [take_rows(images, slice(first, first + size)) for first in range(0, count, size)]
     stem = join_stems([tail.stem(shard) for shard in shards])

@@ -12,14 +12,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, make_asking, one_a_row, reaches, search_grid
-from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_model, check_targets, goal_of
+from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_targets, goal_of, tail_at
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, channels_last, fill_of
 from chanattr.axes import concatenate
 from chanattr.network.inputs import take_rows
 from chanattr.network.layers import Layer
 from chanattr.network.outputs import Inputs, device_of
-from chanattr.network.tail import Stem, Tail, bind
+from chanattr.network.tail import Stem, Tail
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
 from chanattr.search.certify import Certified, Verdict, certify
@@ -96,9 +96,7 @@ def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
     count = check_images(images)
     names = check_keys(keys, count)
     goal = None if targets is None else check_targets(targets, count)
-    example = take_rows(images, slice(0, 2))
-    check_model(model, example, score)
-    tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
+    tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     size = shard_size_of(model)
     shards = [slice(first, first + size) for first in range(0, count, size)]
     means = mean_fill(tail, [take_rows(images, s) for s in shards]) if isinstance(fill, str) and fill == "mean" else None

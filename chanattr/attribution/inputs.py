@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from chanattr.errors import ChanattrError, InputError, ModelError
 from chanattr.network.hooks import frozen
-from chanattr.network.inputs import outline, tensors_of
+from chanattr.network.inputs import outline, take_rows, tensors_of
 from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs, call, first_tensor, logits_of
-from chanattr.network.tail import Stem
+from chanattr.network.tail import Stem, Tail, bind
 from chanattr.records import ImageAttribution
 from chanattr.search.objective import Reward
 from chanattr.settings import Settings
@@ -64,6 +64,18 @@ def check_model(model: nn.Module, images: Inputs, score: Callable[..., Tensor] |
     if len(logits) != len(first):
         raise ModelError(f"{type(model).__name__} gave logits {tuple(logits.shape)} for {what}; expected one row an image; "
                          "give images with a batch axis [N, ...]")
+
+
+def tail_at(model: nn.Module, images: Inputs, layer: str, *, engine: str, score: Callable[..., Tensor] | None,
+            channel_axis: int | None) -> Tail:
+    """The network after a layer, made on the first two images, on which the model is checked before.
+
+    Raises:
+        InputError, LayerError, ModelError: as `check_model` and `bind`.
+    """
+    example = take_rows(images, slice(0, 2))
+    check_model(model, example, score)
+    return bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
 
 
 def _check_unquantised(model: nn.Module) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chanattr.attribution.image import shard_size_of, to_f4, to_i4, to_numpy
-from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_model, check_targets, checked_reward, goal_of
+from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_targets, checked_reward, goal_of, tail_at
 from chanattr.attribution.perturbation import BLUR, LEVELS, Perturbation, perturbation_of
 from chanattr.attribution.question import Asked, callable_name, default_batch_size, resolved_level
 from chanattr.attribution.spatial_asking import Asking, Ready
@@ -22,7 +22,7 @@ from chanattr.network.inputs import take_rows
 from chanattr.network.layers import Layer
 from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs
-from chanattr.network.tail import Stem, Tail, bind
+from chanattr.network.tail import Stem, Tail
 from chanattr.network.weights import model_sha256
 from chanattr.progress import Progress, advance
 from chanattr.records import SpatialAttribution
@@ -87,9 +87,7 @@ def spatial(model: nn.Module, images: Inputs, *, targets: Sequence[int] | Tensor
                   precision=precision)
     count = check_images(images)
     names, goal = check_keys(keys, count), None if targets is None else check_targets(targets, count)
-    example = take_rows(images, slice(0, 2))
-    check_model(model, example, score)
-    tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
+    tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     under = perturbation_of(perturbation, levels=int(check_number(f"levels={levels!r}", levels, Range(2, whole=True))),
                             blur=check_number(f"blur={blur!r}", blur, Range(0, 1, without="low")), seed=seed)
     ready = make_ready(asked, model, tail.layer, under, areas=areas, flip=flip, jitter=jitter, samples=samples)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from chanattr.attribution.asking import Asking, judge, make_asking, one_a_row
 from chanattr.attribution.image import certificates, certify_smallest, energies, shard_size_of, to_f4, to_i4, to_numpy
-from chanattr.attribution.inputs import check_found, check_images, check_model, goal_of
+from chanattr.attribution.inputs import check_found, check_images, goal_of, tail_at
 from chanattr.attribution.question import Question
 from chanattr.attribution.score import Fill
 from chanattr.axes import concatenate
@@ -20,7 +20,7 @@ from chanattr.errors import InputError
 from chanattr.evidence.again import fill_again, question_again
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
-from chanattr.network.tail import Stem, Tail, bind
+from chanattr.network.tail import Stem, Tail
 from chanattr.progress import Progress, advance
 from chanattr.records import NOT_RUN, ImageAttribution
 from chanattr.search.certify import missed_share
@@ -64,9 +64,7 @@ def certify(model: nn.Module, images: Inputs, found: ImageAttribution, *, reward
             found, ImageAttribution) else type(found).__name__
         raise InputError(f"found is {what}, for {count} images; expected an ImageAttribution with an answer for every image; pass what "
                          "per_image gave for them, in their order")
-    example = take_rows(images, slice(0, 2))
-    check_model(model, example, score)
-    tail = bind(model, example, [found.layer], engine=engine, score=score, channel_axis=channel_axis)[found.layer]
+    tail = tail_at(model, images, found.layer, engine=engine, score=score, channel_axis=channel_axis)
     question, size, records = None, shard_size_of(model), []
     with advance(progress, count, f"certificates at {found.layer}") as tell:
         for first in range(0, count, size):

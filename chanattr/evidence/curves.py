@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from chanattr import tables
 from chanattr.attribution.image import mean_fill, shard_size_of, to_f4
-from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_model, check_targets, checked_reward, goal_of
+from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_targets, checked_reward, goal_of, tail_at
 from chanattr.attribution.question import Asked, default_batch_size, family_of
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.errors import InputError
 from chanattr.network.batches import anchor_of, in_batches
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
-from chanattr.network.tail import Stem, Tail, bind
+from chanattr.network.tail import Stem, Tail
 from chanattr.records import ImageAttribution, is_grouped
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward, log_probability, reward_function
@@ -111,9 +111,7 @@ def curves(model: nn.Module, images: Inputs, layer: str, rankings: ImageAttribut
     names = check_keys(found.keys if found is not None and keys is None else keys, count)
     targets = found.targets if found is not None and targets is None else targets
     goal = None if targets is None else check_targets(torch.from_numpy(targets) if isinstance(targets, np.ndarray) else targets, count)
-    example = take_rows(images, slice(0, 2))
-    check_model(model, example, score)
-    tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
+    tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     family = family_of(asked.group, model, tail.layer)
     judge = _Judge(tail, checked_reward(reward_function(reward), str(reward)), family.spread, batch_size or default_batch_size(model))
     orders = _check_rankings(_rankings_of(found, tail.layer.name) if found is not None else rankings, count, family.size)

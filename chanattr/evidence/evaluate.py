@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from chanattr.attribution.asking import Asking, find_smallest, judge, make_asking, one_a_row, reaches_level, search_grid, some_rows
 from chanattr.attribution.image import shard_size_of, to_f4, to_i4, to_numpy
-from chanattr.attribution.inputs import check_finite, check_found, check_images, check_model
+from chanattr.attribution.inputs import check_finite, check_found, check_images, tail_at
 from chanattr.attribution.question import Question
 from chanattr.attribution.score import Fill
 from chanattr.errors import InputError
@@ -26,7 +26,7 @@ from chanattr.evidence.peers import PEERS
 from chanattr.network.clock import wait
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs, device_of
-from chanattr.network.tail import Stem, Tail, bind, take_stem
+from chanattr.network.tail import Stem, Tail, take_stem
 from chanattr.progress import Progress, advance
 from chanattr.records import NOT_RUN, ImageAttribution
 from chanattr.search.family import nested_masks
@@ -77,10 +77,9 @@ def evaluate(model: nn.Module, images: Inputs, found: ImageAttribution, *, metho
         raise InputError(f"found is {type(found).__name__}; expected an ImageAttribution; pass what per_image gave for these images")
     check_names(found, baselines)
     count = check_images(images)
-    check_model(model, take_rows(images, slice(0, 2)), score)
     if len(found) != count:
         raise InputError(f"found has {len(found)} rows for {count} images; expected one row an image; pass what per_image gave for them")
-    tail = bind(model, take_rows(images, slice(0, 2)), [found.layer], engine=engine, score=score, channel_axis=channel_axis)[found.layer]
+    tail = tail_at(model, images, found.layer, engine=engine, score=score, channel_axis=channel_axis)
     ran = np.flatnonzero(found.smallest_area != NOT_RUN)
     if not len(ran):
         raise InputError(f"none of the {len(found)} rows of found was run; expected answers; attribute these images first")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from chanattr import tables
 from chanattr.attribution.asking import Asking, check_ends, judge, make_asking, one_a_row, search_grid
 from chanattr.attribution.image import answer, groups_of_channels, mean_fill, shard_size_of
-from chanattr.attribution.inputs import check_images, check_model, check_targets
+from chanattr.attribution.inputs import check_images, check_targets, tail_at
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.axes import concatenate
@@ -25,7 +25,7 @@ from chanattr.evidence.baselines import in_float32
 from chanattr.evidence.class_records import HeldOut
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
-from chanattr.network.tail import Stem, Tail, bind, join_stems, take_stem
+from chanattr.network.tail import Stem, Tail, join_stems, take_stem
 from chanattr.progress import Progress, advance
 from chanattr.search.family import largest, nested_masks
 from chanattr.search.groups import Group
@@ -118,10 +118,8 @@ def held_out(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[
                    batch_size=batch_size, precision=precision, memory_budget=memory_budget, group=group, refine="mean" in chosen)
              for reward in rewards]
     goal = check_targets(targets, check_images(images))
-    example = take_rows(images, slice(0, 2))
-    check_model(model, example, score)
-    tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
-    stem = tail.stem(example)
+    tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
+    stem = tail.stem(take_rows(images, slice(0, 2)))
     _check_range(goal, stem.logits.shape[1])
     plan = _plan(model, tail, images, goal.to(stem.logits.device), folds, names, chosen, _fill(fill, model, tail, images, stem), seed)
     first = plan.fill or fill_of("spatial_mean", stem.activation, tail.layer)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from chanattr.attribution.image import shard_size_of
-from chanattr.attribution.inputs import check_finite, check_images, check_model, check_targets, goal_of
+from chanattr.attribution.inputs import check_finite, check_images, check_targets, goal_of, tail_at
 from chanattr.attribution.question import default_batch_size
 from chanattr.errors import InputError
 from chanattr.evidence.again import fill_again
@@ -21,7 +21,7 @@ from chanattr.evidence.sets import ChannelSets, sets_of
 from chanattr.network.batches import anchor_of, in_batches
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
-from chanattr.network.tail import Stem, Tail, bind
+from chanattr.network.tail import Stem, Tail
 from chanattr.network.weights import model_sha256
 from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution
@@ -76,9 +76,7 @@ def specificity(model: nn.Module, images: Inputs, layer: str, *, targets: Sequen
     size = int(check_number(f"batch_size={batch_size!r}", batch_size, STEPS)) if batch_size is not None else default_batch_size(model)
     goal = check_targets(targets, number)
     columns = _columns(goal, classes)
-    example = take_rows(images, slice(0, 2))
-    check_model(model, example, score)
-    tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
+    tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     _check_classes(classes, model, tail)
     masks = _masks(sets, classes.groups, random_seed, game).to(goal.device)
     sums = _Sums(*torch.zeros(2, len(masks) + 1, len(classes), dtype=torch.float64))

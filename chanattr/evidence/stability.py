@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from chanattr import tables
 from chanattr.attribution.asking import Asking, check_ends, judge, make_asking, search_grid
 from chanattr.attribution.image import mean_fill, per_image, shard_size_of, to_f4, to_i4, to_numpy
-from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_model, check_targets, goal_of
+from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_targets, goal_of, tail_at
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.errors import InputError
 from chanattr.evidence.compare import Comparison, above_chance, compare, mean_known
 from chanattr.network.inputs import join_rows, outline, take_rows, tensors_of
 from chanattr.network.outputs import Inputs
-from chanattr.network.tail import Stem, Tail, bind, take_stem
+from chanattr.network.tail import Stem, Tail, take_stem
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
 from chanattr.search.groups import Group
@@ -210,9 +210,7 @@ def robust(model: nn.Module, images: Inputs, layer: str, *, views: Views = ("fli
     count = check_images(images)
     names = check_keys(keys, count)
     goal = None if targets is None else check_targets(targets, count)
-    example = take_rows(images, slice(0, 2))
-    check_model(model, example, score)
-    tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
+    tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     size = max(1, shard_size_of(model) // (1 + len(seen)))
     shards = [slice(first, min(count, first + size)) for first in range(0, count, size)]
     means = mean_fill(tail, [take_rows(images, s) for s in shards]) if isinstance(fill, str) and fill == "mean" else None
