@@ -13,11 +13,12 @@ from pathlib import Path
 import fake_run
 import numpy as np
 import pytest
-from fake_pictures import write_pictures
+from fake_pictures import texture, write_pictures
 from PIL import Image
 
 from chanattr.errors import InputError, StoreError
 from chanattr.evidence.sets import overlap
+from chanattr.pictures.records import ChannelImages, Inversion
 from chanattr.pictures.report import page, report
 from chanattr.pictures.report.answer import Section, answer, sections, sentence, spread
 from chanattr.pictures.report.gallery import choose
@@ -26,6 +27,7 @@ from chanattr.pictures.report.likeness import likeness
 from chanattr.pictures.report.markup import element, script_json
 from chanattr.pictures.report.start import depth_of
 from chanattr.pictures.report.view import shrunk
+from chanattr.pictures.settings import CHANNEL, INVERSION, PictureSettings
 from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.store import open_run
 
@@ -230,6 +232,30 @@ def test_pictures_of_channels_come_once_a_layer_and_only_where_there_are(tmp_pat
     assert text.count("Inversion of ") == inverted
     assert text.count("alt=\"The image ") == inverted / 2
     assert text.count("the network names it &lt;b&gt;monarch") == 0  # in data alone
+
+
+def test_of_pictures_made_in_several_ways_the_one_of_the_most_steps_is_shown(tmp_path: Path) -> None:
+    path = fake_run.write_run(tmp_path / "steps.h5", images=12, layers=("layer3",))
+    with open_run(path, "a") as run:
+        found, values = run.per_image("layer3"), {1: 9.0, 12: 0.5, 3: 2.0}
+        top = int(found.smallest_mask.sum(0).argmax())
+        for steps, value in (*values.items(), (12, 0.75)):
+            ways = {"steps": steps, "seed": int(value == 0.75)}
+            numbers = np.full((1, 1), value, "f4")
+            run.write_pictures(ChannelImages(
+                layer="layer3", settings=PictureSettings(**CHANNEL | ways), names=(f"channel {top}",),
+                weights=np.eye(256, dtype="f4")[[top]], pictures=texture(steps, 1, 1), value=numbers, predictions=np.zeros((1, 1), "i4"),
+                probability=numbers), {"model_sha256": ""})
+            run.write_pictures(Inversion(
+                layer="layer3", settings=PictureSettings(**INVERSION | ways), keys=found.keys[:1], masks=np.ones((1, 256), "f4"),
+                pictures=texture(steps, 1), originals=texture(50, 1), value=numbers[0], cosine=numbers[0], kept_cosine=numbers[0],
+                targets=found.targets[:1], predictions=found.targets[:1], probability=numbers[0]), {"model_sha256": ""})
+    text = page_of(path)
+    [held] = [json.loads(m) for m in re.findall(r'<script type="application/json" id="channels-0">(.*?)</script>', text)]
+    assert held[str(top)]["said"] == f"made to drive channel {top} (12 steps, fourier): mean activation 0.75; the network names it tench"
+    assert re.findall("Inversion of the whole activation.*?</b> (.*?)</figcaption>", text) == [
+        "cosine 0.75; named tench; dot, 12 steps, fourier"]
+    assert "The file has 3 more inversions." in text
 
 
 def test_pictures_beyond_the_page_are_left_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from chanattr.pictures.figures import raster, words
-from chanattr.pictures.records import NONE, Examples
+from chanattr.pictures.records import NONE, ChannelImages, Examples
 from chanattr.pictures.report.answer import Section
 from chanattr.pictures.report.markup import Markup, element, join, script_json
+from chanattr.pictures.settings import PictureSettings
 from chanattr.records import ClassAttribution
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SIDE, EXAMPLE, INVERSION = 100, 56, 100  # pixels on the page
 MOST_CHANNELS, MOST_EXAMPLES, MOST_INVERTED = 36, 3, 48  # channels a layer, examples a kind, inverted images a layer: a page stays small
+MOST_OF_ONE = 8  # inversions of an image
 TOP = 6  # cards of a class
 KINDS = {"driven": "driven most by", "needed": "needed most by"}
 
@@ -45,19 +47,15 @@ def kept_of(run: Run, section: Section, wanted: Mapping[int, float], keys: Seque
         return Kept({}, *_inverted(run, section.layer, keys, names))
     order = [channel for channel, _ in sorted(wanted.items(), key=lambda pair: (-pair[1], pair[0]))]
     made: dict[int, dict[str, Any]] = {}
-    drawn = {name: (record, row) for record in run.channel_pictures(section.layer, [f"channel {channel}" for channel in order])
-             for row, name in enumerate(record.names)}
+    drawn = _best(run.channel_pictures(section.layer, [f"channel {channel}" for channel in order]))
     seen = run.examples(section.layer, order)
     at = [(one, {int(channel): row for row, channel in enumerate(one.channels)}) for one in seen]
     there = [channel for channel in order if f"channel {channel}" in drawn or any(channel in rows for _, rows in at)]
     for channel in there[:MOST_CHANNELS]:
         card: dict[str, Any] = {}
         if (found := drawn.get(f"channel {channel}")) is not None:
-            record, row = found
-            best = int(record.value[row].argmax())
-            card["picture"] = small(record.pictures[row, best], SIDE)
-            card["said"] = (f"made to drive channel {channel}: mean activation {words.number(float(record.value[row, best]))}; the network "
-                            f"names it {words.class_name(int(record.predictions[row, best]), names)}")
+            card["picture"] = small(found.picture, SIDE)
+            card["said"] = found.said(f"channel {channel}", names)
         for one, rows in at:
             if channel in rows and one.kind in KINDS and one.kind not in card:
                 card[one.kind] = _crops(one, rows[channel])
@@ -65,6 +63,41 @@ def kept_of(run: Run, section: Section, wanted: Mapping[int, float], keys: Seque
     inverted, said = _inverted(run, section.layer, keys, names)
     more = len(there) - len(made)
     return Kept(made, inverted, (f"The file has pictures of {more:,} more channels. " if more else "") + said)
+
+
+class Drawn(NamedTuple):
+    """One picture made of a channel or of a weighted set, and how."""
+
+    settings: PictureSettings
+    value: float
+    prediction: int
+    picture: np.ndarray
+
+    def said(self, what: str, names: Sequence[str]) -> str:
+        """What it is, how it was made and what came of it, in words."""
+        return (f"made to drive {what} ({made_in(self.settings)}): mean activation {words.number(self.value)}; the network names it "
+                f"{words.class_name(self.prediction, names)}")
+
+
+def made_in(settings: PictureSettings) -> str:
+    """How a picture was made, in a few words."""
+    return f"{settings.steps:,} step{'' if settings.steps == 1 else 's'}, {settings.parametrisation}"
+
+
+def _best(records: Iterable[ChannelImages]) -> dict[str, Drawn]:
+    """By name the picture of the most steps; of several such the one of the largest value."""
+    found: dict[str, Drawn] = {}
+    for record in records:
+        for row, name in enumerate(record.names):
+            best = int(record.value[row].argmax())
+            one = Drawn(record.settings, float(record.value[row, best]), int(record.predictions[row, best]), record.pictures[row, best])
+            if name not in found or _rank(one) > _rank(found[name]):
+                found[name] = one
+    return found
+
+
+def _rank(one: Drawn) -> tuple[int, float, str]:
+    return one.settings.steps or 0, one.value, one.settings.to_json()
 
 
 def _crops(one: Examples, row: int) -> list[list[str]]:
@@ -83,20 +116,43 @@ def _inverted(run: Run, layer: str, keys: Sequence[str], names: Sequence[str]) -
         if len(made) == MOST_INVERTED:
             break
         cards: list[Markup] = []
-        for record in run.inversions(layer, [key]):
-            shown += len(record)
-            for row in np.argsort(-record.areas, kind="stable"):
-                whole = bool((record.masks[row] == 1).all())
-                what = "the whole activation" if whole else f"{record.areas[row]:,} channels"
-                named = words.class_name(int(record.predictions[row]), names)
-                if not cards:
-                    cards.append(_figure("", f"The image {key}", "the image", ""))
-                cards.append(_figure(small(record.pictures[row], INVERSION), f"Inversion of {what} of {key}", what,
-                                     f"cosine {record.cosine[row]:.2f}; named {named}"))
+        for one in _inversions(run, layer, key)[:MOST_OF_ONE]:
+            what = "the whole activation" if one.whole else f"{one.area:,} channels"
+            if not cards:
+                cards.append(_figure("", f"The image {key}", "the image", ""))
+            cards.append(_figure(small(one.picture, INVERSION), f"Inversion of {what} of {key}", what,
+                                 f"cosine {one.cosine:.2f}; named {words.class_name(one.prediction, names)}; {one.settings.objective}, "
+                                 f"{made_in(one.settings)}"))
+            shown += 1
         if cards:
             title = element("h4", "Inversions: what the activations look like")
-            made[key] = element("div", title, element("div", *cards[:9], class_="inversions"), class_="panel")
+            made[key] = element("div", title, element("div", *cards, class_="inversions"), class_="panel")
     return made, f"The file has {total - shown:,} more inversions." if total > shown else ""
+
+
+class Inverted(NamedTuple):
+    """One inversion of an image, and how it was made."""
+
+    whole: bool
+    area: int
+    cosine: float
+    prediction: int
+    settings: PictureSettings
+    picture: np.ndarray
+
+
+def _inversions(run: Run, layer: str, key: str) -> list[Inverted]:
+    """Of an image the inversions of every mask, the largest first: for each that of the most steps, then of the largest cosine."""
+    best: dict[bytes, Inverted] = {}
+    for record in run.inversions(layer, [key]):
+        for row in range(len(record)):
+            mask = record.masks[row]
+            one = Inverted(bool((mask == 1).all()), int(record.areas[row]), float(record.cosine[row]), int(record.predictions[row]),
+                           record.settings, record.pictures[row])
+            other = best.get(mask.tobytes())
+            if other is None or (one.settings.steps or 0, one.cosine) > (other.settings.steps or 0, other.cosine):
+                best[mask.tobytes()] = one
+    return sorted(best.values(), key=lambda one: -one.area)
 
 
 def _figure(source: str, alt: str, title: str, below: str) -> Markup:
