@@ -270,6 +270,26 @@ def test_pictures_beyond_the_page_are_left_in_the_file(tmp_path: Path, monkeypat
     assert "The file has 2 more inversions." in text
 
 
+def test_pictures_of_all_layers_together_have_room_for_so_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fake_run.write_run(tmp_path / "room.h5", images=12)
+    with open_run(path, "a") as run:
+        for layer in ("layer3", "layer4.1.conv2"):
+            write_pictures(run, layer, run.keys, inverted=12)
+    bare = len(page_of(fake_run.write_run(tmp_path / "bare.h5", images=12)).encode())
+    whole = page_of(path)
+    room = (len(whole.encode()) - bare) // 2
+    monkeypatch.setattr("chanattr.pictures.report.cards.PICTURES", room)
+    text = page_of(path)
+    assert len(text.encode()) - bare < 1.1 * room
+    stores = re.findall(r'<script type="application/json" id="channels-\d">(.*?)</script>', text)
+    made = [len(json.loads(store)) for store in stores]
+    assert all(0 < count < 5 for count in made)
+    assert re.findall(r"The file has pictures of (\d) more channels", text) == [str(5 - count) for count in made]
+    left, before = (sum(map(int, re.findall(r"The file has (\d+) more inversions", one))) for one in (text, whole))
+    assert left > before  # of the image that is not on the page
+    assert text.count("Inversion of ") + left == whole.count("Inversion of ") + before
+
+
 def test_start_says_what_is_and_what_is_not_known(text: str, tmp_path: Path) -> None:
     assert text.count('class="card start"') == 3
     assert "a* sets were not certified at <code>layer3, layer4.1.conv2</code>" in text

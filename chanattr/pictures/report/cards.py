@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SIDE, EXAMPLE, INVERSION = 100, 56, 100  # pixels on the page
 MOST_CHANNELS, MOST_EXAMPLES, MOST_INVERTED = 36, 3, 48  # channels a layer, examples a kind, inverted images a layer: a page stays small
 MOST_OF_ONE = 8  # inversions of an image
+PICTURES = 3_000_000  # bytes of such pictures on the whole page
+FOR_CARDS = 0.6  # of a layer's bytes, at most
+FRAME = 300  # bytes that a picture takes beside its own: its words
 TOP = 6  # cards of a class
 KINDS = {"driven": "driven most by", "needed": "needed most by"}
 
@@ -33,24 +36,46 @@ class Kept(NamedTuple):
     left_out: str
 
 
-def kept_of(run: Run, section: Section, wanted: Mapping[int, float], keys: Sequence[str], names: Sequence[str]) -> Kept:
+class Room:
+    """Bytes that pictures may still take."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def part(self, share: float) -> Room:
+        """A room of its own within this one; what was taken of it is to be taken off here too."""
+        return Room(int(self.left * share))
+
+    def take(self, sources: Iterable[str]) -> bool:
+        """Takes what pictures need, if there is as much left."""
+        size = sum(len(source) + FRAME for source in sources)
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
+
+
+def kept_of(run: Run, section: Section, wanted: Mapping[int, float], keys: Sequence[str], names: Sequence[str], room: Room) -> Kept:
     """The pictures that the run keeps of a section's channels and of the page's images.
 
     Args:
         run: open.
         section: of which layer.
         wanted: how often a channel is in a set of the page, by its number.
-        keys: of the page's images.
+        keys: of the page's images, those first that come first where not all have room.
         names: of the classes.
+        room: for the section's pictures.
     """
     if section.record.settings.group:
-        return Kept({}, *_inverted(run, section.layer, keys, names))
+        return Kept({}, *_inverted(run, section.layer, keys, names, room))
     order = [channel for channel, _ in sorted(wanted.items(), key=lambda pair: (-pair[1], pair[0]))]
     made: dict[int, dict[str, Any]] = {}
     drawn = _best(run.channel_pictures(section.layer, [f"channel {channel}" for channel in order]))
     seen = run.examples(section.layer, order)
     at = [(one, {int(channel): row for row, channel in enumerate(one.channels)}) for one in seen]
     there = [channel for channel in order if f"channel {channel}" in drawn or any(channel in rows for _, rows in at)]
+    for_cards = room.part(FOR_CARDS)
+    whole = for_cards.left
     for channel in there[:MOST_CHANNELS]:
         card: dict[str, Any] = {}
         if (found := drawn.get(f"channel {channel}")) is not None:
@@ -59,8 +84,12 @@ def kept_of(run: Run, section: Section, wanted: Mapping[int, float], keys: Seque
         for one, rows in at:
             if channel in rows and one.kind in KINDS and one.kind not in card:
                 card[one.kind] = _crops(one, rows[channel])
+        if not for_cards.take([*([card["picture"]] if "picture" in card else []),
+                               *(source for kind in KINDS for source, _ in card.get(kind, ()))]):
+            break
         made[channel] = card
-    inverted, said = _inverted(run, section.layer, keys, names)
+    room.left -= whole - for_cards.left
+    inverted, said = _inverted(run, section.layer, keys, names, room)
     more = len(there) - len(made)
     return Kept(made, inverted, (f"The file has pictures of {more:,} more channels. " if more else "") + said)
 
@@ -107,7 +136,7 @@ def _crops(one: Examples, row: int) -> list[list[str]]:
             for place, at in enumerate(one.rows[row][:MOST_EXAMPLES].tolist()) if at != NONE]
 
 
-def _inverted(run: Run, layer: str, keys: Sequence[str], names: Sequence[str]) -> tuple[dict[str, Markup], str]:
+def _inverted(run: Run, layer: str, keys: Sequence[str], names: Sequence[str], room: Room) -> tuple[dict[str, Markup], str]:
     """By image a row of its inversions at a layer, and how many are left out, in words; the script puts the tile's picture before them."""
     made: dict[str, Markup] = {}
     shown = 0
@@ -115,12 +144,16 @@ def _inverted(run: Run, layer: str, keys: Sequence[str], names: Sequence[str]) -
     for key in keys if total else ():
         if len(made) == MOST_INVERTED:
             break
+        found = _inversions(run, layer, key)[:MOST_OF_ONE]
+        sources = [small(one.picture, INVERSION) for one in found]
+        if not room.take(sources):
+            break
         cards: list[Markup] = []
-        for one in _inversions(run, layer, key)[:MOST_OF_ONE]:
+        for one, source in zip(found, sources, strict=True):
             what = "the whole activation" if one.whole else f"{one.area:,} channels"
             if not cards:
                 cards.append(_figure("", f"The image {key}", "the image", ""))
-            cards.append(_figure(small(one.picture, INVERSION), f"Inversion of {what} of {key}", what,
+            cards.append(_figure(source, f"Inversion of {what} of {key}", what,
                                  f"cosine {one.cosine:.2f}; named {words.class_name(one.prediction, names)}; {one.settings.objective}, "
                                  f"{made_in(one.settings)}"))
             shown += 1

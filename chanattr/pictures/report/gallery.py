@@ -34,14 +34,14 @@ class Shown(NamedTuple):
 
 def choose(run: Run, labels: np.ndarray, most: int) -> list[Shown]:
     """At most `most` images, the same number from every class as far as it goes; those with a thumbnail, or any where none has one."""
-    order = _by_turns(labels)
+    order = by_turns(labels)
     pictured = itertools.islice((shown for row in order if (shown := _shown(run, row, labels)).picture is not None), most)
     chosen = list(pictured) or [Shown(run.keys[row], int(labels[row]), None) for row in order[:most]]
     row_of = {key: row for row, key in enumerate(run.keys)}
     return sorted(chosen, key=lambda s: (s.label < 0, s.label, row_of[s.key]))
 
 
-def _by_turns(labels: np.ndarray) -> list[int]:
+def by_turns(labels: np.ndarray) -> list[int]:
     """Rows so that every class has its first image before any has its second."""
     turns: dict[int, int] = {}
     ranked = []

@@ -14,10 +14,10 @@ import numpy as np
 from chanattr import __version__
 from chanattr.errors import InputError, StoreError
 from chanattr.pictures.figures import theme, words
-from chanattr.pictures.report import start
+from chanattr.pictures.report import cards, start
 from chanattr.pictures.report.answer import Section, asked, sections, sentence
-from chanattr.pictures.report.cards import Kept, kept_of
-from chanattr.pictures.report.gallery import Drawn, Shown, choose, drawn_of, gallery
+from chanattr.pictures.report.cards import Kept, Room, kept_of
+from chanattr.pictures.report.gallery import Drawn, Shown, by_turns, choose, drawn_of, gallery
 from chanattr.pictures.report.layer import layer_section
 from chanattr.pictures.report.markup import Markup, element, join, script_json
 from chanattr.pictures.report.masks import under
@@ -35,7 +35,8 @@ POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 def report(run: Run, path: str | os.PathLike[str], *, images: int = 200, classes: int = 60) -> Path:
     """Writes one self-contained HTML page about a run: it needs no network and no other file.
 
-    The page is 1.6 MB plus about 6 kB an image, 10 kB an image and layer, and 8 kB a class and layer.
+    The page is 1.6 MB plus about 6 kB an image, 10 kB an image and layer, and 8 kB a class and layer, and at most 3 MB of the pictures that
+    the file keeps of channels and inversions.
 
     Args:
         run: an open run.
@@ -99,6 +100,8 @@ def _kept(run: Run, found: Sequence[Section], drawn: Drawn, shown: Sequence[Show
     """What the run keeps of pictures, a section each: of the channels that most sets of the page have."""
     records = {number: record for number, _, record in drawn}
     made = []
+    keys = [shown[row].key for row in by_turns(np.array([one.label for one in shown], int))]
+    left = cards.PICTURES
     for number, section in enumerate(found):
         rates = np.zeros(section.channels)
         if number in records:
@@ -106,7 +109,10 @@ def _kept(run: Run, found: Sequence[Section], drawn: Drawn, shown: Sequence[Show
         if section.classes is not None:
             rates += section.classes.mean_mask.sum(0)
         wanted = {channel: float(rates[channel]) for channel in np.flatnonzero(rates).tolist()}
-        made.append(kept_of(run, section, wanted, [one.key for one in shown], names))
+        share = left // (len(found) - number)  # what one layer leaves, the next ones have
+        room = Room(share)
+        made.append(kept_of(run, section, wanted, keys, names, room))
+        left -= share - room.left
     return made
 
 
