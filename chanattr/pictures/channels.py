@@ -17,7 +17,7 @@ from chanattr.network.layers import Layer, describe
 from chanattr.network.outputs import device_of
 from chanattr.pictures import pixels as px
 from chanattr.pictures.inversion import predict
-from chanattr.pictures.making import make, noise, parametrise, smoothed, start_of
+from chanattr.pictures.making import at_once, make, noise, parametrise, smoothed, start_of
 from chanattr.pictures.parameters import natural_pictures
 from chanattr.pictures.pixels import Pixels, check_pixels
 from chanattr.pictures.reach import reaching
@@ -36,10 +36,12 @@ NATURAL, NATURAL_BOLD = 4, 16.0  # pictures of each class; by how much they are 
 
 def visualise(model: nn.Module, layer: str, wanted: Sequence[int] | np.ndarray, *, pixels: Pixels, count: int = 1,
               names: Sequence[str] | None = None, settings: PictureSettings | None = None, score: Callable[..., Tensor] | None = None,
-              channel_axis: int | None = None, batch_size: int = 8, progress: Progress = False) -> ChannelImages:
+              channel_axis: int | None = None, batch_size: int | None = None, progress: Progress = False) -> ChannelImages:
     """Pictures with the largest (weighted) mean activation over positions, several of each row if asked.
 
-    Every row is made by itself: none depends on what is made beside it. What is reported is of the picture as it is kept, in bytes.
+    On the CPU every row is made by itself and is the same, bit for bit, whatever is asked beside it; on a GPU, or with a `batch_size`, the
+    network adds in another order in another batch, and the ascent makes that grow, as in `invert`. What is reported is of the picture as it
+    is kept, in bytes.
 
     Args:
         model: any module; left exactly as found.
@@ -51,7 +53,8 @@ def visualise(model: nn.Module, layer: str, wanted: Sequence[int] | np.ndarray, 
         names: one a row; None is "channel 12" (or "set 0" for weights).
         settings: None is the usual: `PictureSettings` resolved with ``CHANNEL``.
         score, channel_axis: as for `per_image`.
-        batch_size: pictures made at once, at most, but for those of one row; less where memory runs out.
+        batch_size: pictures made at once, at most, but for those of one row; less where memory runs out. None is 1 on the CPU and 8
+            elsewhere.
         progress: True for a bar, or ``f(done, total)``; a step is one of one picture.
 
     Raises:
@@ -72,14 +75,14 @@ def visualise(model: nn.Module, layer: str, wanted: Sequence[int] | np.ndarray, 
     check_model(model, example[:1], score)
     place = describe(model, example, layer, channel_axis=channel_axis)
     weights, labels = check_wanted(wanted, place, names)
-    parts = []
+    size, parts = at_once(batch_size, example.device), []
     with advance(progress, len(weights) * count * settings.steps, f"pictures at {place.name}") as tell, reaching(model, place.name) as read:
         work = _Work(read, place, settings, pixels, count, tell)
-        for _, part in in_batches(model, len(weights), max(1, batch_size // count), True, lambda s: work.part(weights[s].to(example))):
+        for _, part in in_batches(model, len(weights), max(1, size // count), True, lambda s: work.part(weights[s].to(example))):
             parts.append(part)
     pictures, value = (np.concatenate(whole) for whole in zip(*parts, strict=True))
     flat = px.from_bytes(pictures.reshape(-1, *pictures.shape[2:]), pixels).to(example)
-    probability, predictions = predict(model, flat, score, batch_size).softmax(1).max(1)
+    probability, predictions = predict(model, flat, score, size).softmax(1).max(1)
     return ChannelImages(layer=place.name, settings=settings, names=labels, weights=weights.numpy(), pictures=pictures, value=value,
                          predictions=predictions.numpy().astype(np.int32).reshape(value.shape),
                          probability=probability.numpy().reshape(value.shape))

@@ -18,7 +18,7 @@ from chanattr.network.hooks import apply_mask, frozen
 from chanattr.network.layers import Layer, describe
 from chanattr.network.outputs import call, logits_of
 from chanattr.pictures import pixels as px
-from chanattr.pictures.making import make, noise
+from chanattr.pictures.making import at_once, make, noise
 from chanattr.pictures.pixels import Pixels, check_pixels
 from chanattr.pictures.reach import reaching
 from chanattr.pictures.records import Inversion
@@ -57,12 +57,13 @@ WITHIN = ("match",)  # objectives that look at the channels kept and leave the o
 
 def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pixels: Pixels, mask: Masks | None = None,
            targets: Sequence[int] | Tensor | None = None, settings: PictureSettings | None = None, keys: Sequence[str] | None = None,
-           score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, batch_size: int = 8,
+           score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, batch_size: int | None = None,
            progress: Progress = False) -> Inversion:
     """For each image a picture whose activation at a layer has the largest dot product with the image's, masked or whole.
 
-    Every picture starts from the same noise and is moved alike, so that none depends on what is made beside it. What is reported is of the
-    picture as it is kept, in bytes.
+    Every picture starts from the same noise and is moved alike. On the CPU each is made by itself and is the same, bit for bit, whatever
+    is asked beside it; on a GPU, or with a `batch_size`, the network adds in another order in another batch, and the ascent makes that
+    grow: after a hundred steps by some levels of 255. What is reported is of the picture as it is kept, in bytes.
 
     Args:
         model: any module; left exactly as found.
@@ -75,7 +76,7 @@ def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pi
         settings: None is the usual: `PictureSettings` resolved with ``INVERSION``.
         keys: a name for each row; None is its number.
         score, channel_axis: as for `per_image`.
-        batch_size: pictures made at once, at most; less where memory runs out.
+        batch_size: pictures made at once, at most; less where memory runs out. None is 1 on the CPU and 8 elsewhere.
         progress: True for a bar, or ``f(done, total)``; a step is one of one picture.
 
     Raises:
@@ -96,14 +97,14 @@ def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pi
     check_model(model, images[:1], score)
     place = describe(model, images[:2], layer, channel_axis=channel_axis)
     masks = check_mask(mask, count, place)
-    parts = []
+    size, parts = at_once(batch_size, images.device), []
     with advance(progress, count * settings.steps, f"inversions at {place.name}") as tell, reaching(model, place.name) as read:
         work = _Work(read, place, settings, pixels, tell)
-        for _, part in in_batches(model, count, batch_size, True, lambda s: work.part(images[s], masks[s], names[s])):
+        for _, part in in_batches(model, count, size, True, lambda s: work.part(images[s], masks[s], names[s])):
             parts.append(part)
     pictures, value, likeness, kept = (np.concatenate(whole) for whole in zip(*parts, strict=True))
-    wanted = predict(model, images, score, batch_size).argmax(1) if goal is None else goal.cpu()
-    predictions, probability = judged(predict(model, px.from_bytes(pictures, pixels).to(images), score, batch_size), wanted)
+    wanted = predict(model, images, score, size).argmax(1) if goal is None else goal.cpu()
+    predictions, probability = judged(predict(model, px.from_bytes(pictures, pixels).to(images), score, size), wanted)
     return Inversion(layer=place.name, settings=settings, keys=names, masks=masks.cpu().numpy(), pictures=pictures,
                      originals=px.to_bytes(originals), value=value, cosine=likeness, kept_cosine=kept,
                      targets=wanted.numpy().astype(np.int32), predictions=predictions, probability=probability)

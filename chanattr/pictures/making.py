@@ -16,10 +16,16 @@ from chanattr.pictures.robust import draw_move, moved
 from chanattr.pictures.settings import PictureSettings
 
 FAINT = 1e-1  # of Adam, in a picture's mean slope: coefficients with a fainter one are moved less, not like all others
+AT_ONCE = 8  # pictures made at once on a GPU; on the CPU one, which costs hardly more there, so that none hangs on those beside it
 GROWING = 0.25  # share of the steps over which the weight of the total variation grows from 0
 
 Objective = Callable[[Tensor], Tensor]
 """Images as the model takes them [N, C, H, W] to what is maximised, [N]; a picture's own only, but for `diversity`."""
+
+
+def at_once(batch_size: int | None, device: torch.device) -> int:
+    """Pictures made at once: as many as asked, or the usual."""
+    return batch_size or (1 if device.type == "cpu" else AT_ONCE)
 
 
 def noise(count: int, shape: tuple[int, int, int], seed: int) -> Float[Tensor, "N C H W"]:

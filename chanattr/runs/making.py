@@ -24,7 +24,7 @@ from chanattr.store import Run
 from chanattr.store.picture_layout import channel_id, example_id, example_settings, ids_of, inversion_id, question_of
 from chanattr.store.picture_rows import made_before
 
-BATCH, SIDE = 8, 96  # pictures made, and written, at once; pixels of an example's side
+BATCH, SIDE = 8, 96  # pictures written at once; pixels of an example's side
 _Made = TypeVar("_Made", Inversion, ChannelImages, Examples)
 
 
@@ -82,8 +82,7 @@ class Maker(NamedTuple):
             for start in range(0, len(new), BATCH):
                 rows = new[start:start + BATCH]
                 part = invert(self.model, given[start:start + BATCH], layer, mask=masks[rows], targets=[targets[row] for row in rows],
-                              settings=settings, keys=_apart([keys[row] for row in rows]), batch_size=BATCH, progress=_onward(tell),
-                              **self.options)
+                              settings=settings, keys=_apart([keys[row] for row in rows]), progress=_onward(tell), **self.options)
                 have.append(self._keep(dataclasses.replace(part, keys=tuple(keys[row] for row in rows)), self.made_with))
         return _ordered(have, ids)
 

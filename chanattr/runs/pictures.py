@@ -47,7 +47,8 @@ def invert_run(run: Run, model: nn.Module, loader: Iterable[Any], *, pixels: Pix
                progress: Progress = True) -> dict[str, Inverted]:
     """Inversions of the whole and of the masked activation of some images of a run, by layer.
 
-    What the run file has of them is read from it; what is missing is made, and written into it where it is open for writing.
+    What the run file has of them is read from it; what is missing is made, and written into it where it is open for writing. On a GPU a
+    picture that is made with others may differ in some levels of 255 from the one made alone (see `invert`).
 
     Args:
         run: open; "a" keeps what is made, "r" does not.
@@ -91,7 +92,8 @@ def visualise_run(run: Run, model: nn.Module, loader: Iterable[Any] | None, *, p
                   score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, progress: Progress = True) -> Channels:
     """Pictures of channels of a run's layer: those given, a class's, or those that most a* sets have; and their examples.
 
-    What the run file has of them is read from it; what is missing is made, and written into it where it is open for writing.
+    What the run file has of them is read from it; what is missing is made, and written into it where it is open for writing. On a GPU a
+    picture that is made with others may differ in some levels of 255 from the one made alone (see `visualise`).
 
     Args:
         run: open; "a" keeps what is made, "r" does not.

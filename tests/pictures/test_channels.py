@@ -10,7 +10,7 @@ from torch import nn
 import chanattr as ca
 from chanattr.errors import InputError
 from chanattr.pictures.channels import likeness
-from chanattr.pictures.pixels import Pixels, from_bytes
+from chanattr.pictures.pixels import Pixels, from_bytes, pixels_of
 from tests import models
 
 PIXELS = Pixels((0.4, 0.5, 0.6), (0.2, 0.25, 0.3), (16, 16))
@@ -106,6 +106,16 @@ def test_rows_stand_alone_and_a_seed_repeats() -> None:
     assert np.abs(whole[1:] - made([3, 5])).max() <= 1
     assert np.abs(whole - made([0, 3, 5], batch_size=2)).max() <= 1
     assert np.abs(whole - made([0, 3, 5], seed=1)).max() > 1
+
+
+def test_on_the_cpu_no_row_hangs_on_those_beside_it() -> None:
+    """Bit for bit, on a network of real size, where a batch adds in another order than one picture does."""
+    loaded = ca.load_model("embedded")
+    pixels = pixels_of(loaded.preprocess)._replace(size=(96, 96))
+    options = {"pixels": pixels, "settings": ca.PictureSettings(steps=4)}
+    both, alone = (ca.visualise(loaded.module, "features.7", some, **options) for some in ([3, 17], [17]))
+    for name in ("pictures", "value", "probability"):
+        np.testing.assert_array_equal(getattr(both, name)[1:], getattr(alone, name))
 
 
 def test_diversity_keeps_the_pictures_of_a_channel_apart() -> None:

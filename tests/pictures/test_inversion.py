@@ -141,6 +141,17 @@ def test_a_seed_repeats_and_rows_stand_alone() -> None:
     assert np.abs(whole.astype(int) - made(slice(None), seed=1)).max() > 1
 
 
+def test_on_the_cpu_no_picture_hangs_on_those_beside_it() -> None:
+    """Bit for bit, on a network of real size, where a batch adds in another order than one picture does."""
+    loaded = ca.load_model("embedded")
+    pixels = pixels_of(loaded.preprocess)
+    images = pictures(2, pixels).repeat_interleave(6, 2).repeat_interleave(6, 3)
+    options = {"pixels": pixels, "settings": ca.PictureSettings(steps=4)}
+    both, alone = (ca.invert(loaded.module, some, "features.7", **options) for some in (images, images[1:]))
+    for name in ("pictures", "value", "cosine", "kept_cosine", "probability"):
+        np.testing.assert_array_equal(getattr(both, name)[1:], getattr(alone, name))
+
+
 def test_growing_areas_of_one_image_stand_in_one_record() -> None:
     model, images = models.seeded(models.Plain), pictures(1)
     found = ca.per_image(model, images, "norm", areas=[1, 3, 6])
