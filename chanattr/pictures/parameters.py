@@ -100,29 +100,30 @@ def by_fourier(start: Float[Tensor, "N C H W"], decay: float) -> Picture:
 
 
 def by_magnitude(start: Float[Tensor, "N C H W"], magnitude: Float[Tensor, "C H F"]) -> Picture:
-    """Phases are free, magnitudes are given (MaCo, Fel et al. 2023): no picture can gain by high frequencies or by contrast.
+    """Phases are free, magnitudes and means are given (MaCo, Fel et al. 2023): no picture can gain by high frequencies or by contrast.
 
     Departure from the paper: magnitudes are of pictures before the sigmoid, so that no standardisation is needed.
 
     Args:
-        start: numbers whose phases are the start's; the mean's phase is fixed.
-        magnitude: of each component, as `magnitude_of` gives it.
+        start: numbers whose phases are the start's; the mean is kept as it is given, for its slope along its phase is 0.
+        magnitude: of each component, as `magnitude_of` gives it; that of the mean with its sign.
     """
     height, width = start.shape[-2:]
     given = magnitude.to(start)
+    size, sign = given.abs(), torch.where(given < 0, -1.0, 1.0)
     free = torch.fft.rfft2(start).angle().clone()
-    free[..., 0, 0] = 0
+    free[..., 0, 0] = 0  # not pi where the mean is negative: there the slope is 0 but for rounding, and the ascent would leave it
     free.requires_grad_()
 
     def draw() -> Tensor:
-        spectrum = torch.polar(given.expand(free.shape).contiguous(), free)
+        spectrum = sign * torch.polar(size.expand(free.shape).contiguous(), free)
         return torch.sigmoid(correlated(torch.fft.irfft2(spectrum, s=(height, width), norm="ortho")))
 
     return Picture((free,), draw)
 
 
 def magnitude_of(shown: Float[Tensor, "N C H W"]) -> Float[Tensor, "C H F"]:
-    """Mean magnitude of the spectra of some pictures, component by component, before the sigmoid.
+    """Mean magnitude of the spectra of some pictures, component by component, before the sigmoid; at frequency 0 the mean, with its sign.
 
     Args:
         shown: pixels in [0, 1].
@@ -134,7 +135,7 @@ def magnitude_of(shown: Float[Tensor, "N C H W"]) -> Float[Tensor, "C H F"]:
         raise InputError("magnitude_of got no pictures; expected one or more; give natural pictures at the size of those to be made")
     spectra: Complex[Tensor, "N C H F"] = torch.fft.rfft2(components_of(shown), norm="ortho")
     found = spectra.abs().mean(0)
-    found[:, 0, 0] = spectra[:, :, 0, 0].real.mean(0).abs()  # brighter and darker ones cancel
+    found[:, 0, 0] = spectra[:, :, 0, 0].real.mean(0)  # brighter and darker ones cancel
     return found
 
 
