@@ -14,7 +14,7 @@ from chanattr.cli.text import table
 from chanattr.cli.trust import own_rewards
 from chanattr.pictures.records import NONE, ChannelImages, Examples
 from chanattr.pictures.sheet import SheetRow, contact_sheet, save_png
-from chanattr.runs.pictures import Channels, visualise_run
+from chanattr.runs.pictures import Channels, layers_with, visualise_run
 
 
 def run_visualise(file: Path, options: dict[str, Any]) -> None:
@@ -22,7 +22,7 @@ def run_visualise(file: Path, options: dict[str, Any]) -> None:
     settings = settings_of(options, diversity=options["diversity"])
     with opened(file, options["store"]) as run:
         have = ready(run, options)
-        layers = list(options["layers"]) or list(run.layers)
+        layers = list(options["layers"]) or layers_with(run, options["label"])
         asked = {layer: run.per_image(layer, options["label"], rows=[]).settings.reward for layer in layers}
         rewards = own_rewards(asked.values(), options["rewards"], file)
         names = have.loaded.class_names

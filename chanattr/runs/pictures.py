@@ -63,10 +63,10 @@ def invert_run(run: Run, model: nn.Module, loader: Iterable[Any], *, pixels: Pix
         settings, score, channel_axis, progress: as for `invert`.
 
     Raises:
-        InputError: another model, no such images or area, or none of them in the loader.
+        InputError: another model, no answers under the label, no such images or area, or none of them in the loader.
         StoreError: no such answers, or another picture under a key of the run.
     """
-    names = list(layers) if layers is not None else [layer for layer in run.layers if label in run.labels(layer)]
+    names = list(layers or layers_with(run, label))
     maker = Maker(run, model, check_run_model(run, model), pixels, score, channel_axis, progress)
     chosen = choose_keys(run, names, label, keys, limit)
     read: dict[str, Tensor] = {}
@@ -160,6 +160,22 @@ def _examples(maker: Maker, loader: Iterable[Any], found: ImageAttribution, numb
     own = found[[rows[key] for key in keys]]
     return (maker.examples(found.layer, numbers, "driven", count, own, images),
             maker.examples(found.layer, numbers, "needed", count, own, images, reward=reward))
+
+
+def layers_with(run: Run, label: str) -> list[str]:
+    """The run's layers that have answers under a label.
+
+    Raises:
+        InputError: none has.
+    """
+    names = [layer for layer in run.layers if label in run.labels(layer)]
+    if not names:
+        labels = ", ".join(dict.fromkeys(repr(one) for layer in run.layers for one in run.labels(layer)))
+        other = "masks on the picture alone" if run.spatial_layers else "none"
+        there = f"one of its labels, {labels}" if labels else f"answers about channels, and it has {other}"
+        raise InputError(f"no layer of {run.path} has sets of channels under the label {label!r}; expected {there}; "
+                         + ("name one of them" if labels else "add some with 'chanattr attribute'"))
+    return names
 
 
 def check_run_model(run: Run, model: nn.Module) -> str:

@@ -214,6 +214,14 @@ def test_another_picture_under_a_known_key_is_refused_and_nothing_is_kept(file: 
         assert run.examples(LAYER) == ()
 
 
+def test_a_run_without_sets_of_channels(tmp_path: Path, model: torch.nn.Module, loader: list[Any]) -> None:
+    with ca.open_run(tmp_path / "masks.h5", "a") as run:
+        ca.spatial_run(run, model, loader[:1], areas=(0.3,), refine=False, search=ca.ExactSearch(relaxed_steps=1), progress=False)
+        for label in ("exact", *run.labels(":input", spatial=True)):
+            with pytest.raises(ca.InputError, match=r"expected answers about channels, and it has masks on the picture alone; add some"):
+                ca.invert_run(run, model, loader, pixels=PIXELS, label=label, progress=False)
+
+
 def test_a_picture_whose_bytes_are_unknown_is_taken(tmp_path: Path, model: torch.nn.Module, loader: list[Any]) -> None:
     file, unknown = tmp_path / "unknown.h5", [(*batch, np.zeros((5, 32), np.uint8)) for batch in loader]
     with ca.open_run(file, "a") as run:
