@@ -258,6 +258,24 @@ def test_of_pictures_made_in_several_ways_the_one_of_the_most_steps_is_shown(tmp
     assert "The file has 3 more inversions." in text
 
 
+def test_a_class_begins_with_the_pictures_of_its_set(tmp_path: Path) -> None:
+    path = fake_run.write_run(tmp_path / "classes.h5", images=12, layers=("layer3",))
+    names = ("class 3", "class 3 less class 1", "class 77")
+    with open_run(path, "a") as run:
+        weights, numbers = run.per_class("layer3").mean_mask[[3, 1, 2]], np.full((3, 1), 0.5, "f4")
+        run.write_pictures(ChannelImages(
+            layer="layer3", settings=PictureSettings(**CHANNEL | {"steps": 8}), names=names, weights=weights,
+            pictures=np.stack([texture(n, 1) for n in range(3)]), value=numbers, predictions=np.zeros((3, 1), "i4"),
+            probability=numbers), {"model_sha256": ""})
+    text = page_of(path)
+    [article] = re.findall(r'<article data-class="3".*?</article>', text)
+    assert article.index("of-class") < article.index('class="pair"')
+    assert re.findall('alt="(made to drive the weighted set[^"]*)"', text) == re.findall('alt="(made[^"]*)"', article) == [
+        f"made to drive the weighted set of {which} (8 steps, fourier): mean activation 0.50; the network names it tench"
+        for which in ("espresso", "espresso, less golden retriever")]
+    assert "of-class" not in page_of(path, classes=1).partition("<main")[2]
+
+
 def test_pictures_beyond_the_page_are_left_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chanattr.pictures.report.cards.MOST_CHANNELS", 2)
     monkeypatch.setattr("chanattr.pictures.report.cards.MOST_INVERTED", 1)

@@ -29,11 +29,12 @@ KINDS = {"driven": "driven most by", "needed": "needed most by"}
 
 
 class Kept(NamedTuple):
-    """What the page has of a layer: by channel what the script shows, and by image its inversions."""
+    """What the page has of a layer: by channel what the script shows, by image its inversions, and by class the pictures of its sets."""
 
     channels: dict[int, dict[str, Any]]
     inversions: dict[str, Markup]
     left_out: str
+    classes: dict[int, Markup]
 
 
 class Room:
@@ -55,8 +56,9 @@ class Room:
         return True
 
 
-def kept_of(run: Run, section: Section, wanted: Mapping[int, float], keys: Sequence[str], names: Sequence[str], room: Room) -> Kept:
-    """The pictures that the run keeps of a section's channels and of the page's images.
+def kept_of(run: Run, section: Section, wanted: Mapping[int, float], keys: Sequence[str], names: Sequence[str], room: Room,
+            targets: Sequence[int] = ()) -> Kept:
+    """The pictures that the run keeps of a section's channels and classes and of the page's images.
 
     Args:
         run: open.
@@ -65,9 +67,12 @@ def kept_of(run: Run, section: Section, wanted: Mapping[int, float], keys: Seque
         keys: of the page's images, those first that come first where not all have room.
         names: of the classes.
         room: for the section's pictures.
+        targets: classes that have a place of their own.
     """
+    classes, no_room = _of_classes(run, section, targets, names, room)
     if section.record.settings.group:
-        return Kept({}, *_inverted(run, section.layer, keys, names, room))
+        inverted, said = _inverted(run, section.layer, keys, names, room)
+        return Kept({}, inverted, no_room + said, classes)
     order = [channel for channel, _ in sorted(wanted.items(), key=lambda pair: (-pair[1], pair[0]))]
     made: dict[int, dict[str, Any]] = {}
     drawn = _best(run.channel_pictures(section.layer, [f"channel {channel}" for channel in order]))
@@ -91,7 +96,34 @@ def kept_of(run: Run, section: Section, wanted: Mapping[int, float], keys: Seque
     room.left -= whole - for_cards.left
     inverted, said = _inverted(run, section.layer, keys, names, room)
     more = len(there) - len(made)
-    return Kept(made, inverted, (f"The file has pictures of {more:,} more channels. " if more else "") + said)
+    return Kept(made, inverted, no_room + (f"The file has pictures of {more:,} more channels. " if more else "") + said, classes)
+
+
+def _of_classes(run: Run, section: Section, targets: Sequence[int], names: Sequence[str], room: Room) -> tuple[dict[int, Markup], str]:
+    """By class the pictures made of its weighted set, whole and less another class's; and how many have no room, in words."""
+    if section.classes is None or not run.summary()["pictures"].get(section.layer):
+        return {}, ""
+    every = section.classes.targets.tolist()
+    wanted = {f"class {target}": (target, None) for target in targets}
+    wanted |= {f"class {target} less class {other}": (target, other) for target in targets for other in every if other != target}
+    drawn = _best(run.channel_pictures(section.layer, list(wanted)))
+    figures: dict[int, list[Markup]] = {}
+    left = 0
+    for name, (target, other) in wanted.items():
+        if name not in drawn:
+            continue
+        source, title = small(drawn[name].picture, SIDE), words.class_name(target, names)
+        if not room.take([source]):
+            left += 1
+            continue
+        title += "" if other is None else f", less {words.class_name(other, names)}"
+        said = drawn[name].said(f"the weighted set of {title}", names)
+        image = element("img", src=source, alt=said, title=said, loading="lazy", width=SIDE, height=SIDE)
+        figures.setdefault(target, []).append(element("figure", image, element("figcaption", element("b", title), " ", said)))
+    head = element("h4", "Made to drive its channels, each by how many of its images need it")
+    made = {target: element("div", head, element("div", *ones, class_="inversions of-class"), class_="panel")
+            for target, ones in figures.items()}
+    return made, f"The file has {left:,} more pictures of classes. " if left else ""
 
 
 class Drawn(NamedTuple):

@@ -78,12 +78,18 @@ def layer_section(section: Section, number: int, labels: np.ndarray, names: Sequ
                   kept: Kept) -> Markup:
     """A layer's part of the page; `most` classes at most have figures of their own."""
     rows = class_rows(section, labels)
-    detailed = sorted(sorted(range(len(rows)), key=lambda r: -rows[r].images)[:most])
+    detailed = in_detail(section.classes, most)
     title = element("h2", "Layer ", element("code", section.title))
     classes = _classes(section, rows, detailed, labels, kept) if rows else _no_classes()
     return element("section", title, element("p", spread(section), class_="answer"), _differences(section, first, names),
                    _overview(section, labels, names), classes, element("p", kept.left_out, class_="note") if kept.left_out else None,
                    store(kept, number), data_section=number, class_="layer")
+
+
+def in_detail(classes: ClassAttribution | None, most: int) -> list[int]:
+    """Rows of the classes that have figures of their own: those with the most images."""
+    count = [] if classes is None else classes.rows.tolist()
+    return sorted(sorted(range(len(count)), key=lambda row: -count[row])[:most])
 
 
 def _no_classes() -> Markup:
@@ -191,8 +197,8 @@ def _class_article(section: Section, row: ClassRow, kept: Kept) -> Markup:
                   f"Mean score of the joint sets of {name} against their area. {text}")
     listed = channel_list(f"The {len(set_):,} channels of the joint a* set", set_) if set_ else None
     return element("article", element("h4", f"{name} ", element("span", f"class {row.target}", class_="quiet")), element("p", text),
-                   class_cards(classes, row.target, kept), pair(channels, curves), listed, data_class=row.target, hidden=True,
-                   id=f"class/{row.target}/{section.link}")
+                   kept.classes.get(row.target), class_cards(classes, row.target, kept), pair(channels, curves), listed,
+                   data_class=row.target, hidden=True, id=f"class/{row.target}/{section.link}")
 
 
 def channel_list(title: str, channels: Sequence[int]) -> Markup:

@@ -18,7 +18,7 @@ from chanattr.pictures.report import cards, start
 from chanattr.pictures.report.answer import Section, asked, sections, sentence
 from chanattr.pictures.report.cards import Kept, Room, kept_of
 from chanattr.pictures.report.gallery import Drawn, Shown, by_turns, choose, drawn_of, gallery
-from chanattr.pictures.report.layer import layer_section
+from chanattr.pictures.report.layer import in_detail, layer_section
 from chanattr.pictures.report.markup import Markup, element, join, script_json
 from chanattr.pictures.report.masks import under
 from chanattr.pictures.report.plots import shared
@@ -85,7 +85,7 @@ def html_of(run: Run, images: int, classes: int) -> str:
     labels = np.asarray(run.images().label)
     shown = choose(run, labels, images)
     drawn = drawn_of(run, found, shown)
-    kept = _kept(run, found, drawn, shown, names)
+    kept = _kept(run, found, drawn, shown, names, classes)
     layers = [layer_section(section, number, labels, names, found[0], classes, kept[number]) for number, section in enumerate(found)]
     links = [section.link for section in found] or [""]
     body = join([_header(run, found, labels, names), start.figures(run, found, labels), _reading(run, found, shown),
@@ -96,7 +96,8 @@ def html_of(run: Run, images: int, classes: int) -> str:
     return f"<!doctype html>\n{element('html', _head(run), element('body', body), lang='en')}\n"
 
 
-def _kept(run: Run, found: Sequence[Section], drawn: Drawn, shown: Sequence[Shown], names: Sequence[str]) -> list[Kept]:
+def _kept(run: Run, found: Sequence[Section], drawn: Drawn, shown: Sequence[Shown], names: Sequence[str],
+          most: int) -> list[Kept]:
     """What the run keeps of pictures, a section each: of the channels that most sets of the page have."""
     records = {number: record for number, _, record in drawn}
     made = []
@@ -111,7 +112,8 @@ def _kept(run: Run, found: Sequence[Section], drawn: Drawn, shown: Sequence[Show
         wanted = {channel: float(rates[channel]) for channel in np.flatnonzero(rates).tolist()}
         share = left // (len(found) - number)  # what one layer leaves, the next ones have
         room = Room(share)
-        made.append(kept_of(run, section, wanted, keys, names, room))
+        targets = [] if section.classes is None else section.classes.targets[in_detail(section.classes, most)].tolist()
+        made.append(kept_of(run, section, wanted, keys, names, room, targets))
         left -= share - room.left
     return made
 
