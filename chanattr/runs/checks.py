@@ -145,7 +145,7 @@ def refuse(run: Run, layer: str, label: str, differences: Sequence[tuple[str, An
     """
     for name, now, then in differences:
         raise StoreError(f"{run.path} holds answers at {layer} under the label {label!r} with {name}={then!r}, but {name}={now!r} is "
-                         "asked; expected the same question to go on; ask it as before, or give this one another label")
+                         "asked; expected the same question to go on; ask it as before, or give this one another label (label=, --label)")
 
 
 def check_targets(tail: Tail, example: Tensor, targets: Targets) -> int:

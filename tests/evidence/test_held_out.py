@@ -136,7 +136,7 @@ def test_a_class_with_one_image_is_left_out_and_told(caplog: pytest.LogCaptureFi
 
 
 def test_no_held_out_half_at_all() -> None:
-    with pytest.raises(ca.InputError, match=r"class 0 has 1 image\(s\), and no class has 2.*; expected 2 or more a class.*; give more"):
+    with pytest.raises(ca.InputError, match=r"class 0 has 1 images?, and no class has 2.*; expected 2 or more a class.*; give more"):
         held_out(seeded(Plain), images(2), "mix", targets=[0, 1], counts=COUNTS)
 
 
