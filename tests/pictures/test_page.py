@@ -273,5 +273,42 @@ def test_keyboard_reaches_and_opens(opened: Any) -> None:
     page.locator("a[data-image]").nth(2).focus()
     page.keyboard.press("Enter")
     until(page, "document.querySelectorAll('a[data-image]')[2].hasAttribute('aria-current')")
+    until(page, "document.activeElement.tagName === 'H3'")  # the head of the image that was chosen
+    assert page.evaluate("document.activeElement.textContent === document.querySelectorAll('a[data-image]')[2].title")
+    for _ in range(9):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.type") == "range":
+            break
+    assert page.evaluate("document.activeElement.closest('.view') !== null")
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    assert page.evaluate("document.activeElement.dataset.image") == "2"
+
+
+def test_tiles_are_one_stop_and_arrows_move_among_them(opened: Any) -> None:
+    page = opened()
+    assert page.locator(".tile[tabindex='0']").count() == 1
+    at = "Number(document.activeElement.dataset.image)"
+    page.locator(".tile[tabindex='0']").focus()
+    seen = [page.evaluate(at)]
+    for key in ("ArrowRight", "ArrowLeft", "End", "ArrowRight", "ArrowUp", "Home", "ArrowDown"):
+        page.keyboard.press(key)
+        seen.append(page.evaluate(at))
+    last = page.locator(".tile").count() - 1
+    assert seen[:5] == [0, 1, 0, last, last]
+    assert 0 < seen[5] < last
+    assert seen[6] == 0 < seen[7]
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('.viewer') !== null")
+    page.locator(".filter input").fill("umbrella")
+    assert page.locator(".tile[tabindex='0']:visible").count() == 1
+
+
+def test_a_link_skips_to_the_chosen_image(opened: Any) -> None:
+    page = opened()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.locator(".skip").first.bounding_box()["width"] > 100
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.tagName") == "H3"
+    assert page.evaluate("location.hash") == ""
+    assert page.locator(".viewer h3:visible").bounding_box()["y"] < 900

@@ -82,8 +82,10 @@ def gallery(run: Run, drawn: Drawn, shown: Sequence[Shown], names: Sequence[str]
     if not drawn:
         viewers = [element("div", *[_masks_article(row, shown, cards[row]) for row in range(len(shown))], data_section=0)]
     return element("section", element("h2", "Images"), element("p", _left_out(len(run.keys), shown), class_="note"),
+                   element("a", "Skip to the chosen image", href="#chosen", class_="skip", data_skip="chosen"),
                    element("div", element("div", _filter(drawn), _tiles(shown, names, drawn, badges), class_="choose"),
-                           element("div", *viewers, class_="viewer"), class_="images"), id="images")
+                           element("div", *viewers, class_="viewer", id="chosen", tabindex=-1),
+                           class_="images"), id="images")
 
 
 def _filter(drawn: Drawn) -> Markup | None:
@@ -112,7 +114,7 @@ def _masks(run: Run, masks: Sequence[Held], shown: Sequence[Shown], names: Seque
 
 def _masks_article(row: int, shown: Sequence[Shown], cards: Markup | None) -> Markup:
     """An image of a run that has masks alone."""
-    head = element("div", element("h3", shown[row].key), element("p", *_steps(row, shown, None), class_="steps"), class_="head")
+    head = element("div", element("h3", shown[row].key, tabindex=-1), element("p", *_steps(row, shown, None), class_="steps"), class_="head")
     return element("article", head, cards or element("p", "This image was not run.", class_="answer"), data_image=row, hidden=True)
 
 
@@ -132,7 +134,7 @@ def _tiles(shown: Sequence[Shown], names: Sequence[str], drawn: Drawn,
         name = words.class_name(label, names) if label >= 0 else "no label" if any(s.label >= 0 for s in shown) else "images"
         tiles = [_tile(shown[row], row, name, drawn, *badges[row:row + 1]) for row in rows]
         groups.append(element("div", element("h3", name), element("div", *tiles, class_="tiles"), class_="group"))
-    return element("nav", *groups, class_="gallery", aria_label="Images")
+    return element("nav", *groups, class_="gallery", aria_label="Images; arrow keys move among them")
 
 
 def _tile(one: Shown, row: int, name: str, drawn: Drawn, *badges: Markup) -> Markup:
@@ -141,7 +143,7 @@ def _tile(one: Shown, row: int, name: str, drawn: Drawn, *badges: Markup) -> Mar
     marks = [element("span", _badge(found, row), class_="badge", data_section=number, data_how=_how(found, row, one.label))
              for number, _, found in drawn]
     return element("a", picture, *marks, *badges, href=_link(one.key, drawn[0][1] if drawn else None), class_="tile", data_image=row,
-                   data_link=f"image/{encode(one.key)}", data_words=f"{one.key} {name}".lower(), title=one.key)
+                   data_link=f"image/{encode(one.key)}", data_words=f"{one.key} {name}".lower(), title=one.key, tabindex=-1 if row else None)
 
 
 def _badge(found: ImageAttribution, row: int) -> str:
@@ -159,7 +161,7 @@ def _how(found: ImageAttribution, row: int, label: int) -> str:
 def _image_article(found: ImageAttribution, row: int, one: Shown, names: Sequence[str], drawn: Drawn, section: Section,
                    shown: Sequence[Shown], cards: Markup | None, kept: Kept, part: Part | None) -> Markup:
     """An image at a layer."""
-    head = element("div", element("h3", one.key), element("p", *_steps(row, shown, section), class_="steps"), class_="head")
+    head = element("div", element("h3", one.key, tabindex=-1), element("p", *_steps(row, shown, section), class_="steps"), class_="head")
     others = [element("a", f"{other.title}: {words.smallest(int(record.smallest_area[row]))}", href=image_link(one.key, other),
                       aria_current="true" if other is section else None) for _, other, record in drawn]
     tabs = element("nav", *others, class_="at", aria_label="The same image at each layer") if len(others) > 1 else None

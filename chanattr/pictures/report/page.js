@@ -57,6 +57,7 @@
     const layer = document.querySelector(`.layer[data-section="${now.section}"]`) || document.createElement("div");
     for (const article of all("article[data-class]", layer)) article.hidden = article.dataset.class !== now.target[now.section];
     for (const row of all("tr[data-class]", layer)) mark(row, row.dataset.class === now.target[now.section]);
+    rove();
     for (const form of all(".filter")) sift(form);
     for (const figure of all(".masks")) if (figure.offsetParent) look(figure);
     for (const figure of all(".view")) if (figure.offsetParent) chanattrView.look(figure, shared.glow);
@@ -81,6 +82,7 @@
       group.hidden = !any;
     }
     form.querySelector("[role=status]").textContent = words || how ? `${count} shown` : "";
+    rove();
   }
 
   const decode = (text) => { try { return decodeURIComponent(text); } catch { return text; } };
@@ -120,15 +122,50 @@
     place(found.kind);
   }
 
+  const chosen = () => document.querySelector(`.viewer [data-section="${now.section}"] article:not([hidden])`);
+
+  // Focus goes to the head of an image that was chosen on the page, as a reader by keyboard goes on from there.
+  function focus(article) {
+    const head = article && article.querySelector("h3");
+    if (head) head.focus({ preventScroll: true });
+  }
+
+  // Tiles are one stop of the Tab key, the chosen one or the first that the filter leaves; arrow keys move among them.
+  function rove(to) {
+    const tiles = all(".tile").filter((tile) => !tile.hidden);
+    const stop = to || tiles.find((tile) => tile.hasAttribute("aria-current")) || tiles[0];
+    for (const tile of all(".tile")) tile.tabIndex = tile === stop ? 0 : -1;
+    if (to) to.focus();
+  }
+
+  function step(event) {
+    const tile = event.target.closest(".tile");
+    if (!tile || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    const tiles = all(".tile").filter((one) => !one.hidden), at = tiles.indexOf(tile), box = tile.getBoundingClientRect();
+    // The nearest tile of the next line, up or down.
+    const line = (way) => {
+      const beyond = tiles.map((one) => [one, one.getBoundingClientRect()]).filter(([, b]) => way * (b.top - box.top) > box.height / 2);
+      const far = ([, b]) => 10 * Math.abs(b.top - box.top) + Math.abs(b.left - box.left);
+      return beyond.length ? beyond.reduce((best, one) => far(one) < far(best) ? one : best)[0] : null;
+    };
+    const moves = { ArrowRight: () => tiles[at + 1], ArrowLeft: () => tiles[at - 1], ArrowDown: () => line(1), ArrowUp: () => line(-1),
+      Home: () => tiles[0], End: () => tiles[tiles.length - 1] };
+    if (!(event.key in moves)) return;
+    event.preventDefault();
+    const to = moves[event.key]();
+    if (to) rove(to);
+  }
+
   // Brings the chosen thing into view, unless its head is there already.
   function place(kind) {
     const where = kind === "layer" ? `.layer[data-section="${now.section}"]`
       : kind === "class" ? `.layer[data-section="${now.section}"] article:not([hidden])`
-        : `.viewer [data-section="${now.section}"] article:not([hidden])`;
-    const element = document.querySelector(where);
+        : "";
+    const element = where ? document.querySelector(where) : chosen();
     if (!element) return;
     const top = element.getBoundingClientRect().top;
     if (top < 50 || top > innerHeight * 0.6) element.scrollIntoView({ block: "start" });
+    if (kind === "image") focus(element);
   }
 
   function start() {
@@ -149,6 +186,15 @@
     form.addEventListener("input", () => sift(form));
     form.addEventListener("submit", (event) => event.preventDefault());
   }
+  for (const tiles of all(".gallery")) tiles.addEventListener("keydown", step);
+  for (const link of all("[data-skip]"))
+    link.addEventListener("click", (event) => { // no address of its own: what is chosen stays chosen
+      event.preventDefault();
+      const article = chosen();
+      if (!article) return;
+      article.scrollIntoView({ block: "start" });
+      focus(article);
+    });
   let resized = 0;
   addEventListener("resize", () => {
     clearTimeout(resized);
