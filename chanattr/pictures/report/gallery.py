@@ -114,7 +114,8 @@ def _masks(run: Run, masks: Sequence[Held], shown: Sequence[Shown], names: Seque
 
 def _masks_article(row: int, shown: Sequence[Shown], cards: Markup | None) -> Markup:
     """An image of a run that has masks alone."""
-    head = element("div", element("h3", shown[row].key, tabindex=-1), element("p", *_steps(row, shown, None), class_="steps"), class_="head")
+    head = element("div", element("h3", shown[row].key, tabindex=-1), element("p", *_steps(row, shown, None), class_="steps"),
+                   class_="head")
     return element("article", head, cards or element("p", "This image was not run.", class_="answer"), data_image=row, hidden=True)
 
 
@@ -143,7 +144,8 @@ def _tile(one: Shown, row: int, name: str, drawn: Drawn, *badges: Markup) -> Mar
     marks = [element("span", _badge(found, row), class_="badge", data_section=number, data_how=_how(found, row, one.label))
              for number, _, found in drawn]
     return element("a", picture, *marks, *badges, href=_link(one.key, drawn[0][1] if drawn else None), class_="tile", data_image=row,
-                   data_link=f"image/{encode(one.key)}", data_words=f"{one.key} {name}".lower(), title=one.key, tabindex=-1 if row else None)
+                   data_link=f"image/{encode(one.key)}", data_words=f"{one.key} {name}".lower(), title=one.key,
+                   tabindex=-1 if row else None)
 
 
 def _badge(found: ImageAttribution, row: int) -> str:

@@ -89,7 +89,8 @@ def html_of(run: Run, images: int, classes: int) -> str:
     layers = [layer_section(section, number, labels, names, found[0], classes, kept[number]) for number, section in enumerate(found)]
     links = [section.link for section in found] or [""]
     skip = element("a", "Skip to the chosen image", href="#chosen", class_="skip", data_skip="chosen")
-    body = join([skip if shown and (drawn or run.spatial_layers) else None, _header(run, found, labels, names), start.figures(run, found, labels), _reading(run, found, shown),
+    body = join([skip if shown and (drawn or run.spatial_layers) else None, _header(run, found, labels, names),
+                 start.figures(run, found, labels), _reading(run, found, shown),
                  start.evidence(run, found) if found else None, _tabs(found) if found else None,
                  element("main", *layers, gallery(run, drawn, shown, names, kept)), _footer(run),
                  element("p", id="notice", role="status"), script_json(shared() | {"sections": links, "glow": theme.GLOW}, id="shared"),
