@@ -22,7 +22,10 @@ const chanattrView = (() => {
     return made;
   }
 
-  const short = (value) => value === null ? "none" : Number(value.toPrecision(3)).toString();
+  // What is nothing beside the scores that are drawn is 0.
+  const short = (value, span) => value === null ? "none" : Math.abs(value) < 5e-4 * span ? "0" : Number(value.toPrecision(3)).toString();
+  const knownOf = (data) => [...data.score, data.original, data.empty].filter((value) => value !== null);
+  const spanOf = (data) => Math.max(0, ...knownOf(data)) - Math.min(0, ...knownOf(data));
 
   // Colours of energy from 0 to 1, as the figures have them; faint energy is transparent.
   let glowing = null;
@@ -48,6 +51,7 @@ const chanattrView = (() => {
   // The picture in grey, the map of the chosen area glowing on the part that the network saw; what it did not see is darker.
   async function paint(figure, data, at, stops) {
     const canvas = figure.querySelector("canvas");
+    if (!canvas) return; // the layer has no grid
     const tile = document.querySelector(`a[data-image="${figure.closest("article").dataset.image}"] img`);
     const picture = tile && await load(tile.src), strip = data.strip && await load(data.strip);
     if (Number(figure.dataset.at) !== at) return; // the slider has moved on meanwhile
@@ -96,7 +100,7 @@ const chanattrView = (() => {
   function curve(figure, data, at) {
     const place = figure.querySelector(".curve"), wide = Math.max(240, Math.min(620, place.clientWidth || 400)), high = 230;
     const pad = { left: 46, right: 14, top: 14, bottom: 40 };
-    const known = [...data.score, data.original, data.empty].filter((value) => value !== null);
+    const known = knownOf(data), span = spanOf(data);
     let low = Math.min(0, ...known), top = Math.max(...known, low + 1e-6);
     top += 0.06 * (top - low);
     const most = Math.max(2, data.channels);
@@ -115,7 +119,7 @@ const chanattrView = (() => {
     for (const [value, name] of [[data.original, "all"], [data.empty, "none"]])
       if (value !== null) {
         line([pad.left, y(value)], [wide - pad.right, y(value)], "level");
-        text([pad.left - 5, y(value) + 4], short(value), "tick end");
+        text([pad.left - 5, y(value) + 4], short(value, span), "tick end");
         text([name === "all" ? wide - pad.right : pad.left + 34, y(value) - 5], name, "tick end");
       }
     const points = data.area.map((area, n) => [x(area), data.score[n]]).filter(([, score]) => score !== null).map(([a, s]) => [a, y(s)]);
@@ -124,7 +128,7 @@ const chanattrView = (() => {
       if (data.score[n] === null) return;
       const dot = svg("circle", { cx: x(area), cy: y(data.score[n]), r: n === data.star ? 6 : 4, "data-step": n,
         class: `point${data.kept[n] === "1" ? "" : " open"}${n === data.star ? " star" : ""}` });
-      dot.append(svg("title", {}, `${area.toLocaleString("en")}: ${short(data.score[n])}`));
+      dot.append(svg("title", {}, `${area.toLocaleString("en")}: ${short(data.score[n], span)}`));
       drawing.append(dot);
     });
     if (data.star >= 0 && data.score[data.star] !== null)
@@ -141,7 +145,7 @@ const chanattrView = (() => {
     if (data.area.length) {
       const kept = data.kept[at] === "1" ? "● the target is the top class" : "○ it is not";
       words.textContent = `${data.area[at].toLocaleString("en")} of ${data.channels.toLocaleString("en")}${at === data.star ? ", a*" : ""}: ` +
-        `score ${short(data.score[at])}, ${kept}`;
+        `score ${short(data.score[at], spanOf(data))}, ${kept}`;
       slider.setAttribute("aria-valuetext", words.textContent);
     } else words.textContent = "No set was found.";
     curve(figure, data, at);

@@ -30,7 +30,9 @@ def view(found: ImageAttribution, row: int, where: str, part: Part | None, pictu
     """
     steps = steps_of(found, row)
     start = next((n for n, step in enumerate(steps) if step["star"]), len(steps) - 1)
-    canvas = element("canvas", width=320, height=320, role="img", aria_label=f"Where the chosen channels are active, over {where}")
+    grid = found.energy[row].size > 1
+    canvas = element("canvas", width=320, height=320, role="img",
+                     aria_label=f"Where the chosen channels are active, over {where}") if grid else None
     slider = element("label", element("span", "area"), element(
         "input", type="range", min=0, max=max(0, len(steps) - 1), value=max(0, start), step=1,
         aria_label=f"Area: {found.settings.unit} selected", disabled=not steps))
@@ -39,7 +41,7 @@ def view(found: ImageAttribution, row: int, where: str, part: Part | None, pictu
     side = element("div", slider, element("p", class_="now", aria_live="polite"), curve,
                    element("p", notes, class_="note") if notes else None)
     caption = element("figcaption", element("b", "Sets of growing area"), " ",
-                      element("span", "glow: where the selected channels are active; ● the target is the top class"))
+                      element("span", f"{'glow: where the selected channels are active; ' if grid else ''}● the target is the top class"))
     return element("figure", caption, element("div", canvas, side, class_="look"), script_json(_data(found, row, steps, part)),
                    class_="card view")
 
@@ -54,12 +56,14 @@ def steps_of(found: ImageAttribution, row: int) -> list[dict[str, Any]]:
         star = {"area": smallest, "score": _figure(found.smallest_score[row]), "kept": bool(found.smallest_top1[row]), "star": True,
                 "energy": found.energy[row] if np.isfinite(found.energy[row]).all() else None}
         steps = [step for step in steps if step["area"] != smallest] + [star]
+    if found.energy[row].size == 1:
+        steps = [step | {"energy": None} for step in steps]
     return sorted(steps, key=lambda step: step["area"])
 
 
 def _data(found: ImageAttribution, row: int, steps: Sequence[dict[str, Any]], part: Part | None) -> dict[str, Any]:
     """The same for the script: lists a step, and the maps one below another in one grey picture."""
-    energies = [step["energy"] for step in steps if step["energy"] is not None]
+    energies = [step["energy"] for step in steps if step["energy"] is not None]  # none of a layer without a grid
     level = level_score(found.settings, float(found.original[row]), float(found.empty[row]))
     data: dict[str, Any] = {"area": [step["area"] for step in steps], "score": [step["score"] for step in steps],
                             "kept": "".join("01"[step["kept"]] for step in steps),
@@ -99,11 +103,13 @@ def _curve_words(found: ImageAttribution, row: int) -> str:
 
 
 def _notes(found: ImageAttribution, row: int, part: Part | None, pictured: bool, steps: Sequence[dict[str, Any]]) -> str:
-    notes = []
+    notes, grid = [], found.energy[row].size > 1
     if not len(found.areas):
         notes.append("Only a* was searched." if steps else "Only a* was searched, and it selects nothing.")
-    elif not np.isfinite(found.energy_by_area[row]).all():
+    elif grid and not np.isfinite(found.energy_by_area[row]).all():
         notes.append("The file keeps no energy by area of this image: the map is that of a*.")
-    if part is None and pictured:
+    if not grid:
+        notes.append("A channel of this layer is one number for the whole image: it is active nowhere in particular, so there is no map.")
+    elif part is None and pictured:
         notes.append("Which part of the picture the network saw cannot be told here: the map lies over all of it.")
     return " ".join(notes)
