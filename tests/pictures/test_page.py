@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fake_run
+import numpy as np
 import pytest
 from fake_pictures import write_pictures
 
@@ -197,6 +199,31 @@ def test_the_matrix_of_classes_leads_to_them(opened: Any) -> None:
     leaves.nth(1).focus()
     page.keyboard.press("Enter")
     until(page, f"location.hash.startsWith('#class/{leaves.nth(1).get_attribute('data-leaf')}/')")
+
+
+def test_a_class_stays_chosen_at_the_other_layers(opened: Any) -> None:
+    page = opened("#class/4/layer3")
+    page.locator(".tabs a").nth(1).click()
+    until(page, "document.querySelector('.layer[data-section=\"1\"]').hidden === false")
+    assert page.locator("article[data-class]:visible").get_attribute("data-class") == "4"
+
+
+def test_scores_that_are_nothing_beside_the_others_are_zero(browser: Any, tmp_path: Path) -> None:
+    found = fake_run.image_record(images=12)
+    nothing = np.full(12, 4.77e-7, "f4")
+    path = tmp_path / "zero.h5"
+    with open_run(path, "a") as run:
+        fake_run.write(run, dataclasses.replace(found, empty=nothing, scores=np.where(found.areas < 2, nothing[:, None], found.scores)),
+                       np.zeros(12, "i4"))
+    with open_run(path) as run:
+        page = browser.new_page()
+        page.goto(report(run, path.with_suffix(".html")).as_uri())
+    page.wait_for_selector("html[data-ready]")
+    page.locator(".viewer article:visible .view input").fill("0")
+    drawn = page.locator(".viewer article:visible .look").inner_text()
+    assert "e-7" not in drawn
+    assert "score 0," in drawn
+    page.close()
 
 
 def test_tab_order_goes_down_the_page(opened: Any) -> None:

@@ -117,9 +117,15 @@
     if (!found) return show();
     now.section = found.section;
     if (found.image) now.image = found.image;
-    if (found.target) now.target[now.section] = found.target;
+    if (found.target) choose(found.target);
     show();
     place(found.kind);
+  }
+
+  // A class stays chosen at every layer that has a place for it.
+  function choose(target) {
+    for (const article of all("article[data-class]"))
+      if (article.dataset.class === target) now.target[Number(article.closest(".layer").dataset.section)] = target;
   }
 
   const chosen = () => document.querySelector(`.viewer [data-section="${now.section}"] article:not([hidden])`);
