@@ -332,6 +332,17 @@ def test_tables_of_methods_that_cannot_be_read_are_left_out(tmp_path: Path, held
     assert "chanattr evaluate" in page_of(path)
 
 
+def test_the_evidence_tells_of_the_joint_sets_that_the_table_compares(run_file: Path, text: str) -> None:
+    with open_run(run_file) as run:
+        classes = run.per_class("layer3")
+    area = compared_area(classes)
+    assert area is not None
+    assert classes.areas.tolist().index(area) != len(classes.areas) // 2
+    evidence = text.partition('id="evidence"')[2].partition("</section>")[0]
+    assert f"joint sets of {area} channels score" in evidence
+    assert f">{area} joint channels</th>" in text
+
+
 def test_depth_is_of_the_records() -> None:
     found = small()
     assert depth_of(section(found)) == pytest.approx((0, 2 / 256 * 0.75, 3 / 256, 5 / 256, 8 / 256))
@@ -395,6 +406,19 @@ def test_without_classes_thumbnails_labels_and_names(tmp_path: Path) -> None:
     assert "Those channels alone keep" in text
     assert "right answers" not in text.partition("<main>")[0].partition("<header>")[2]
     assert Tags(text).counts["figure"] == 3 + 1 + 23
+
+
+def test_a_layer_without_a_grid_has_no_maps_and_says_why(tmp_path: Path) -> None:
+    found = fake_run.image_record(grid=1)
+    path = tmp_path / "linear.h5"
+    with open_run(path, "a") as run:
+        fake_run.write(run, found, np.full(24, -1, "i4"))
+    text = page_of(path)
+    assert "canvas" not in Tags(text).counts
+    assert text.count("is one number for the whole image") == len(views_in(text)) == 22
+    assert all("strip" not in one and "1" not in one["has"] for one in views_in(text))
+    assert "glow: where" not in text
+    assert "the map is that of a*" not in text
 
 
 def test_only_the_smallest_was_asked(tmp_path: Path) -> None:

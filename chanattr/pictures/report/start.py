@@ -10,6 +10,7 @@ import numpy as np
 
 from chanattr.pictures.figures import words
 from chanattr.pictures.report.answer import Section, answer
+from chanattr.pictures.report.layer import compared_area
 from chanattr.pictures.report.markup import Markup, element
 
 if TYPE_CHECKING:
@@ -184,14 +185,15 @@ def _uncertified(found: Sequence[Section]) -> Markup | None:
 
 def _held_out(section: Section) -> Markup | None:
     classes = section.classes
-    if classes is None or not len(classes.areas):
+    area = None if classes is None else compared_area(classes)  # as in the table of classes
+    if classes is None or area is None:
         return None
     known = np.isfinite(classes.held_out_scores).all(1)
     if not known.any():
         return None
-    middle = len(classes.areas) // 2
-    searched, held = (float(np.mean(scores[known, middle])) for scores in (classes.joint_scores, classes.held_out_scores))
-    return element("li", element("code", section.title), f" joint sets of {int(classes.areas[middle]):,} {classes.settings.unit} score "
+    place = classes.areas.tolist().index(area)
+    searched, held = (float(np.mean(scores[known, place])) for scores in (classes.joint_scores, classes.held_out_scores))
+    return element("li", element("code", section.title), f" joint sets of {area:,} {classes.settings.unit} score "
                    f"{words.number(searched)} on the images they were searched on, {words.number(held)} on images held out (mean over "
                    f"{int(known.sum())} classes).")
 
