@@ -97,13 +97,21 @@ def class_weights(classes: ClassAttribution, target: int, against: int | None = 
         against: another one; None takes nothing off.
 
     Raises:
-        InputError: no such class, or one of which no image reaches its level.
+        InputError: no such class, one of which no image reaches its level, or nothing that its images need (more than the other's).
     """
+    if against is not None and against == target:
+        raise InputError(f"class {target} less class {against}, itself; expected another class, whose rates are taken off; name one, or "
+                         "leave against out")
     rates = []
     for one in [target] if against is None else [target, against]:
         classes.channels(one, 1, source="mean")  # refuses what has no rates
         rates.append(classes.mean_mask[int(np.flatnonzero(classes.targets == one)[0])][classes.groups])
-    return np.asarray(rates[0] - (rates[1] if against is not None else 0), np.float32)[None]
+    weights = np.asarray(rates[0] - (rates[1] if against is not None else 0), np.float32)
+    if not weights.any():
+        what = f"no a* set of class {target} has a channel" if against is None else (
+            f"the a* sets of classes {target} and {against} have every channel equally often")
+        raise InputError(f"{what} at {classes.layer!r}; expected a channel to look for; name another class, or channels by their numbers")
+    return weights[None]
 
 
 def check_wanted(wanted: Sequence[int] | np.ndarray, place: Layer,
@@ -120,7 +128,8 @@ def check_wanted(wanted: Sequence[int] | np.ndarray, place: Layer,
         weights = torch.eye(place.channels)[torch.from_numpy(values.astype(np.int64))]
         usual = [f"channel {channel}" for channel in values.tolist()]
     else:
-        raise InputError(f"wanted={str(wanted)[:80]} at {place.name!r}; expected channel numbers from 0 to {place.channels - 1}, or "
+        what = f"wanted={str(wanted)[:80]}" if values.ndim < 2 else f"wanted of shape {values.shape}"
+        raise InputError(f"{what} at {place.name!r}; expected channel numbers from 0 to {place.channels - 1}, or "
                          f"weights [rows, {place.channels}] that are not all 0; ca.class_weights gives a class's")
     labels = tuple(usual if names is None else map(str, names))
     if len(labels) != len(weights):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -144,13 +146,24 @@ def test_likeness_is_the_mean_cosine_of_gram_matrices() -> None:
 
 def test_class_weights_are_inclusion_rates() -> None:
     model = models.seeded(models.Plain)
-    images, targets = models.images(6), [0, 0, 0, 2, 2, 2]
-    classes = ca.per_class(model, images, "norm", targets=targets, areas=[2], folds=0, level=0.5)
+    images, targets = models.images(6), [0, 0, 0, 3, 3, 3]
+    classes = ca.per_class(model, images, "norm", targets=targets, areas=[2], folds=0)
     assert (classes.images > 0).all()
-    np.testing.assert_allclose(ca.class_weights(classes, 2), classes.mean_mask[1:])
-    np.testing.assert_allclose(ca.class_weights(classes, 0, 2), classes.mean_mask[:1] - classes.mean_mask[1:])
+    np.testing.assert_allclose(ca.class_weights(classes, 3), classes.mean_mask[1:])
+    np.testing.assert_allclose(ca.class_weights(classes, 0, 3), classes.mean_mask[:1] - classes.mean_mask[1:])
     with pytest.raises(InputError, match="class 1 is not in this result"):
         ca.class_weights(classes, 1)
+
+
+def test_a_class_that_needs_nothing_or_is_taken_off_itself_is_told_in_words() -> None:
+    classes = ca.per_class(models.seeded(models.Plain), models.images(6), "norm", targets=[0, 0, 0, 2, 2, 2], areas=[2], folds=0, level=0.5)
+    with pytest.raises(InputError, match=r"^class 2 less class 2, itself; expected another class"):
+        ca.class_weights(classes, 2, 2)
+    same = dataclasses.replace(classes, mean_mask=np.repeat(classes.mean_mask[:1], 2, 0))
+    with pytest.raises(InputError, match=r"^the a. sets of classes 0 and 2 have every channel equally often at 'norm'; expected"):
+        ca.class_weights(same, 0, 2)
+    with pytest.raises(InputError, match=r"^no a. set of class 0 has a channel at 'norm'; expected a channel to look for"):
+        ca.class_weights(dataclasses.replace(classes, mean_mask=np.zeros_like(classes.mean_mask)), 0)
 
 
 @pytest.mark.parametrize("layer", ["block", "embed"])
@@ -162,7 +175,7 @@ def test_token_layers(layer: str) -> None:
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"wanted": [6]}, r"wanted=\[6\] at 'mix'; expected channel numbers from 0 to 5, or weights \[rows, 6\]"),
-    ({"wanted": []}, "expected channel numbers"), ({"wanted": np.zeros((1, 6))}, "that are not all 0"),
+    ({"wanted": []}, "expected channel numbers"), ({"wanted": np.zeros((1, 6))}, r"^wanted of shape \(1, 6\) at 'mix'; .*not all 0"),
     ({"wanted": np.ones((1, 5))}, "expected channel numbers"), ({"names": ["a", "b"]}, "2 names for 1 rows; expected one each"),
     ({"count": 0}, "count=0; expected a whole number from 1"), ({"pixels": PIXELS._replace(std=(0.0,) * 3)}, "expected Pixels"),
     ({"settings": ca.PictureSettings(objective="dot")}, "objective='dot'.; expected 'channels'"),
