@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from chanattr.cli.made import file_of, named, opened, ready, settings_of
+from chanattr.cli.made import check_folder, file_of, named, opened, ready, settings_of
 from chanattr.cli.text import table
 from chanattr.pictures.sheet import SheetRow, contact_sheet, save_png
 from chanattr.runs.pictures import Inverted, invert_run
@@ -19,6 +19,7 @@ def run_invert(file: Path, options: dict[str, Any]) -> None:
     """Makes, writes and prints."""
     settings = settings_of(options, objective=options["objective"])
     with opened(file, options["store"]) as run:
+        check_folder(options["output"])
         have = ready(run, options)
         made = invert_run(run, have.loaded.module, have.loader or (), pixels=have.pixels, layers=list(options["layers"]) or None,
                           label=options["label"], keys=list(options["keys"]) or None, limit=options["limit"], area=options["area"],

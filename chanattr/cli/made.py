@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 from chanattr.cli.attribute import device_of
@@ -45,6 +47,23 @@ def opened(file: Path, store: bool) -> Run:
     """A run that is there, open to keep what is made, or to read alone."""
     open_run(file).close()  # else one would be made
     return open_run(file, "a" if store else "r")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a folder that sheets cannot be written to, before anything is made; it is not made itself.
+
+    Raises:
+        InputError: so.
+    """
+    there = folder.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    try:
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(f"-o {folder} cannot be written to ({there} {'is no folder' if not there.is_dir() else error.strerror}); expected "
+                         "a folder, there or not, with permission to write; name another") from error
 
 
 def settings_of(options: dict[str, Any], **more: Any) -> PictureSettings:

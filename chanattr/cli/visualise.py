@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from chanattr.cli.made import class_of, file_of, named, opened, ready, settings_of
+from chanattr.cli.made import check_folder, class_of, file_of, named, opened, ready, settings_of
 from chanattr.cli.text import table
 from chanattr.cli.trust import own_rewards
 from chanattr.pictures.records import NONE, ChannelImages, Examples
@@ -21,6 +21,7 @@ def run_visualise(file: Path, options: dict[str, Any]) -> None:
     """Makes, writes and prints."""
     settings = settings_of(options, diversity=options["diversity"])
     with opened(file, options["store"]) as run:
+        check_folder(options["output"])
         have = ready(run, options)
         layers = list(options["layers"]) or layers_with(run, options["label"])
         asked = {layer: run.per_image(layer, options["label"], rows=[]).settings.reward for layer in layers}

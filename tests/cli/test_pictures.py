@@ -117,6 +117,24 @@ def test_visualise_a_class_against_another(file: Path, studio: Studio, tmp_path:
 
 
 @pytest.mark.parametrize("command", ["invert", "visualise"])
+@pytest.mark.parametrize("below", ["", "deep/down"])
+def test_a_place_that_cannot_be_written_is_found_first(file: Path, studio: Studio, tmp_path: Path, command: str, below: str,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"chanattr.cli.{command}.ready", None)  # whatever calls it fails
+    (tmp_path / "taken").write_text("a file")
+    said = call(command, str(file), str(studio.images), "-o", str(tmp_path / "taken" / below), *QUICK, "--model", studio.model, code=2)
+    assert "taken is no folder); expected a folder, there or not, with permission to write" in said
+
+    def shut(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("chanattr.cli.made.TemporaryFile", shut)
+    said = call(command, str(file), str(studio.images), "-o", str(tmp_path / "new" / below), *QUICK, "--model", studio.model, code=2)
+    assert f"{tmp_path} Permission denied); expected a folder" in said
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("command", ["invert", "visualise"])
 def test_help_has_examples(command: str) -> None:
     said = call(command, "--help")
     assert f"chanattr {command} run.h5 photos" in said
