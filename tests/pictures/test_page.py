@@ -226,6 +226,21 @@ def test_scores_that_are_nothing_beside_the_others_are_zero(browser: Any, tmp_pa
     page.close()
 
 
+def test_figures_have_the_colours_of_the_page(opened: Any) -> None:
+    page = opened(scheme="dark")
+    scroll_through(page)
+    colours = """[...document.querySelectorAll('.plot')].filter(p => p.offsetParent).map(p => [
+        getComputedStyle(p.querySelector('.main-svg')).backgroundColor, getComputedStyle(p.querySelector('.xtick text')).fill])"""
+    card = "getComputedStyle(document.querySelector('.pair .card')).backgroundColor"
+    assert {tuple(one) for one in page.evaluate(colours)} == {("rgba(0, 0, 0, 0)", "rgb(229, 233, 238)")}
+    assert page.evaluate(card) == "rgb(27, 33, 40)"
+    page.emulate_media(color_scheme="light")
+    until(page, "[...document.querySelectorAll('.plot')].every(p => !p.offsetParent || p.querySelector('.main-svg') || !p.children.length)")
+    scroll_through(page)
+    assert {tuple(one) for one in page.evaluate(colours)} == {("rgba(0, 0, 0, 0)", "rgb(31, 42, 55)")}
+    assert page.evaluate(card) == "rgb(255, 255, 255)"
+
+
 def test_tab_order_goes_down_the_page(opened: Any) -> None:
     page = opened()
     seen: list[tuple[str, float]] = []

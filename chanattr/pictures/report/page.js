@@ -6,12 +6,21 @@
   const drawn = new WeakSet();
   const now = { section: 0, image: null, target: {} }; // target: the class chosen in each section
 
+  // A figure in the colours of the page: as it was made, or in the dark every colour by its counterpart there.
+  const night = matchMedia("(prefers-color-scheme: dark)");
+  function toned(value) {
+    if (!night.matches) return value;
+    if (typeof value === "string") return shared.night[value.toLowerCase()] || value;
+    if (Array.isArray(value)) return value.map(toned);
+    return value && typeof value === "object" ? Object.fromEntries(Object.entries(value).map(([name, one]) => [name, toned(one)])) : value;
+  }
+
   function draw(plot) {
     if (drawn.has(plot)) return;
     drawn.add(plot);
     const figure = JSON.parse(plot.nextElementSibling.textContent);
     figure.layout.template = shared.template;
-    Plotly.newPlot(plot, figure.data, figure.layout, shared.config);
+    Plotly.newPlot(plot, toned(figure.data), toned(figure.layout), shared.config);
   }
 
   // Hidden elements never intersect, so a figure is drawn when it is first shown, at the width it then has.
@@ -201,6 +210,13 @@
       article.scrollIntoView({ block: "start" });
       focus(article);
     });
+  night.addEventListener("change", () => {
+    for (const plot of all(".plot"))
+      if (drawn.delete(plot)) {
+        Plotly.purge(plot);
+        seen.observe(plot);
+      }
+  });
   let resized = 0;
   addEventListener("resize", () => {
     clearTimeout(resized);

@@ -9,6 +9,11 @@ from chanattr.pictures.figures import theme
 from chanattr.pictures.report.markup import Markup, element, script_json
 
 TITLE = 50  # pixels that plotly's own title takes
+CLEAR = "rgba(0,0,0,0)"
+NIGHT = {theme.INK: "#e5e9ee", theme.SLATE: "#a9bdd4", theme.MUTED: "#9fabb8", theme.RULE: "#323b46", theme.BAR: "#4b647f",
+         theme.ACCENT: "#f08a4b", theme.HELD_OUT: "#5fb2ea", "#ffffff": "#1b2128", "#fbe3d3": "#4a3022", "#ee9a62": "#a85a2a",
+         "#6b2503": "#ffdcc4"}
+"""What each colour of the figures is on a dark page; lightness of heat maps rises there where it falls on white."""
 
 
 class Plot(NamedTuple):
@@ -30,8 +35,10 @@ class Plot(NamedTuple):
 
 
 def shared() -> dict[str, Any]:
-    """What all figures of a page have in common, said once: plotly's template and options."""
-    return {"template": theme.template().to_plotly_json(), "config": theme.CONFIG}
+    """What all figures of a page have in common, said once: plotly's template and options, and its colours in the dark."""
+    template = theme.template()
+    template.layout.update(paper_bgcolor=CLEAR, plot_bgcolor=CLEAR)  # the card is seen through
+    return {"template": template.to_plotly_json(), "config": theme.CONFIG, "night": NIGHT}
 
 
 def card(plot: Plot, height: int = 0) -> Markup:
