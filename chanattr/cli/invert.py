@@ -35,7 +35,7 @@ def run_invert(file: Path, options: dict[str, Any]) -> None:
 
 def sheet_rows(both: Inverted, names: Sequence[str]) -> list[SheetRow]:
     """Images, inversions of the whole activation, and of the masked one."""
-    rows = [SheetRow("images", tuple(both.whole.originals), both.whole.keys)]
+    rows = [SheetRow("images", tuple(both.whole.originals), both.whole.keys, keys=True)]
     for title, made in zip(("the whole activation", "the masked activation"), both, strict=True):
         below = tuple(f"{cosine:.2f} {named(int(of), names)}" for cosine, of in zip(made.cosine, made.predictions, strict=True))
         rows.append(SheetRow(f"{title} at {made.layer}: cosine, and the class named", tuple(made.pictures), below))

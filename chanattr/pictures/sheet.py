@@ -16,11 +16,15 @@ MARGIN, WORDS = 6, 13  # pixels between pictures, and of a line of words
 
 
 class SheetRow(NamedTuple):
-    """One row: what it is, its pictures u1 [H, W, 3 or 1], and below each a line of words ("" for none)."""
+    """One row: what it is, its pictures u1 [H, W, 3 or 1], and below each a line of words ("" for none).
+
+    A line that is too long loses its end, or, where these are keys, its beginning: numbers stand at the end of a key.
+    """
 
     title: str
     pictures: tuple[np.ndarray, ...]
     below: tuple[str, ...]
+    keys: bool = False
 
 
 def contact_sheet(rows: Sequence[SheetRow], side: int = 160) -> UInt8[np.ndarray, "H W 3"]:
@@ -47,7 +51,7 @@ def contact_sheet(rows: Sequence[SheetRow], side: int = 160) -> UInt8[np.ndarray
             left = MARGIN + place * (side + MARGIN)
             fitted = _fitted(picture, side)
             sheet.paste(fitted, (left, top + WORDS + MARGIN // 2))
-            draw.text((left, top + WORDS + MARGIN // 2 + side), _cut(draw, font, _plain(below), side), fill="#555555", font=font)
+            draw.text((left, top + WORDS + MARGIN // 2 + side), _cut(draw, font, _plain(below), side, row.keys), fill="#555555", font=font)
     return np.asarray(sheet, np.uint8)
 
 
@@ -70,8 +74,10 @@ def _plain(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text).encode("latin-1", "replace").decode("latin-1")
 
 
-def _cut(draw: ImageDraw.ImageDraw, font: object, text: str, wide: int) -> str:
-    """The text as far as it fits."""
-    while text and draw.textlength(text, font=font) > wide:  # type: ignore[arg-type]
-        text = text[:-1]
-    return text
+def _cut(draw: ImageDraw.ImageDraw, font: object, text: str, wide: int, end: bool) -> str:
+    """The text as far as it fits, from its beginning or, after three dots, from its end."""
+    shown = text
+    while text and draw.textlength(shown, font=font) > wide:  # type: ignore[arg-type]
+        text = text[1:] if end else text[:-1]
+        shown = f"...{text}" if end else text
+    return shown if text else ""
