@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import html.parser
 import io
 import json
 import re
@@ -13,12 +12,12 @@ from pathlib import Path
 import fake_run
 import numpy as np
 import pytest
-from fake_pictures import texture, write_pictures
+from fake_pictures import write_pictures
 from PIL import Image
+from read_page import Tags, figures_in, page_of, plots_in, views_in
 
 from chanattr.errors import InputError, StoreError
 from chanattr.evidence.sets import overlap
-from chanattr.pictures.records import ChannelImages, Inversion
 from chanattr.pictures.report import page, report
 from chanattr.pictures.report.answer import Section, answer, sections, sentence, spread
 from chanattr.pictures.report.gallery import choose
@@ -27,34 +26,10 @@ from chanattr.pictures.report.likeness import likeness
 from chanattr.pictures.report.markup import element, script_json
 from chanattr.pictures.report.start import depth_of
 from chanattr.pictures.report.view import shrunk
-from chanattr.pictures.settings import CHANNEL, INVERSION, PictureSettings
 from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.store import open_run
 
 BUNDLE = 1_500_041  # bytes of plotly on every page
-
-
-class Tags(html.parser.HTMLParser):
-    """Counts elements, and keeps texts by element and what asks for something outside the page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.counts: dict[str, int] = {}
-        self.texts: dict[str, list[str]] = {}
-        self.outside: list[str] = []
-        self.handlers: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.counts[tag] = self.counts.get(tag, 0) + 1
-        self._open.append(tag)
-        self.outside += [v for k, v in attrs if k in ("src", "href") and v and not v.startswith(("data:", "#"))]
-        self.handlers += [k for k, _ in attrs if k.startswith("on")]
-
-    def handle_data(self, data: str) -> None:
-        if self._open:
-            self.texts.setdefault(self._open[-1], []).append(data)
 
 
 @pytest.fixture(scope="module")
@@ -66,23 +41,6 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def text(run_file: Path) -> str:
     with open_run(run_file) as run:
         return report(run, run_file.with_name("made.html")).read_text(encoding="utf-8")
-
-
-def page_of(run_file: Path, **options: int) -> str:
-    with open_run(run_file) as run:
-        return report(run, run_file.with_suffix(".html"), **options).read_text(encoding="utf-8")
-
-
-def figures_in(text: str) -> list[dict]:
-    return [json.loads(m) for m in re.findall(r'<script type="application/json">(.*?)</script>', text)]
-
-
-def plots_in(text: str) -> list[dict]:
-    return [one for one in figures_in(text) if "layout" in one]
-
-
-def views_in(text: str) -> list[dict]:
-    return [one for one in figures_in(text) if "score" in one]
 
 
 def test_counts_of_what_is_on_the_page(text: str) -> None:
@@ -107,6 +65,13 @@ def test_template_is_said_once(text: str) -> None:
     drawn = plots_in(text)
     assert all("template" not in figure["layout"] and "title" not in figure["layout"] for figure in drawn)
     assert text.count('"gridcolor":"#e3e7ec","linecolor"') == 2  # of the two axes
+
+
+def test_every_colour_of_the_figures_has_its_counterpart_in_the_dark(text: str) -> None:
+    known = json.loads(text.partition('id="shared">')[2].partition("</script>")[0])["night"]
+    used = set(re.findall(r'"(#[0-9a-fA-F]{6}|rgba?\([^"]*\))"', json.dumps(plots_in(text))))
+    assert "#ffffff" in used
+    assert {colour.lower() for colour in used if not colour.endswith(",0)")} <= set(known)
 
 
 def test_size(text: str) -> None:
@@ -214,98 +179,6 @@ def test_large_grids_become_small_maps_of_the_same_mean() -> None:
     assert made.shape == (14, 14)
     np.testing.assert_allclose(made[0, 0], energy[:2, :2].mean(), rtol=1e-5)
     assert shrunk(energy[:9, :14]).tolist() == energy[:9, :14].tolist()
-
-
-def test_pictures_of_channels_come_once_a_layer_and_only_where_there_are(tmp_path: Path) -> None:
-    path = fake_run.write_run(tmp_path / "pictures.h5", images=12)
-    with open_run(path, "a") as run:
-        channels = write_pictures(run, "layer3", run.keys)
-    text = page_of(path)
-    [held] = [json.loads(m) for m in re.findall(r'<script type="application/json" id="channels-\d">(.*?)</script>', text)]
-    assert set(held) == {str(channel) for channel in channels}
-    assert all(set(card) == {"picture", "said", "driven", "needed"} for card in held.values())
-    assert [len(held[str(channel)]["driven"]) for channel in channels] == [3, 2, 3, 2, 3]
-    assert 'id="channels-0"' in text
-    assert 'id="channels-1"' not in text
-    with open_run(path) as run:
-        inverted = len(run.inversions("layer3")[0])
-    assert text.count("Inversion of ") == inverted
-    assert text.count("alt=\"The image ") == inverted / 2
-    assert text.count("the network names it &lt;b&gt;monarch") == 0  # in data alone
-
-
-def test_of_pictures_made_in_several_ways_the_one_of_the_most_steps_is_shown(tmp_path: Path) -> None:
-    path = fake_run.write_run(tmp_path / "steps.h5", images=12, layers=("layer3",))
-    with open_run(path, "a") as run:
-        found, values = run.per_image("layer3"), {1: 9.0, 12: 0.5, 3: 2.0}
-        top = int(found.smallest_mask.sum(0).argmax())
-        for steps, value in (*values.items(), (12, 0.75)):
-            ways = {"steps": steps, "seed": int(value == 0.75)}
-            numbers = np.full((1, 1), value, "f4")
-            run.write_pictures(ChannelImages(
-                layer="layer3", settings=PictureSettings(**CHANNEL | ways), names=(f"channel {top}",),
-                weights=np.eye(256, dtype="f4")[[top]], pictures=texture(steps, 1, 1), value=numbers, predictions=np.zeros((1, 1), "i4"),
-                probability=numbers), {"model_sha256": ""})
-            run.write_pictures(Inversion(
-                layer="layer3", settings=PictureSettings(**INVERSION | ways), keys=found.keys[:1], masks=np.ones((1, 256), "f4"),
-                pictures=texture(steps, 1), originals=texture(50, 1), value=numbers[0], cosine=numbers[0], kept_cosine=numbers[0],
-                targets=found.targets[:1], predictions=found.targets[:1], probability=numbers[0]), {"model_sha256": ""})
-    text = page_of(path)
-    [held] = [json.loads(m) for m in re.findall(r'<script type="application/json" id="channels-0">(.*?)</script>', text)]
-    assert held[str(top)]["said"] == f"made to drive channel {top} (12 steps, fourier): mean activation 0.75; the network names it tench"
-    assert re.findall("Inversion of the whole activation.*?</b> (.*?)</figcaption>", text) == [
-        "cosine 0.75; named tench; dot, 12 steps, fourier"]
-    assert "The file has 3 more inversions." in text
-
-
-def test_a_class_begins_with_the_pictures_of_its_set(tmp_path: Path) -> None:
-    path = fake_run.write_run(tmp_path / "classes.h5", images=12, layers=("layer3",))
-    names = ("class 3", "class 3 less class 1", "class 77")
-    with open_run(path, "a") as run:
-        weights, numbers = run.per_class("layer3").mean_mask[[3, 1, 2]], np.full((3, 1), 0.5, "f4")
-        run.write_pictures(ChannelImages(
-            layer="layer3", settings=PictureSettings(**CHANNEL | {"steps": 8}), names=names, weights=weights,
-            pictures=np.stack([texture(n, 1) for n in range(3)]), value=numbers, predictions=np.zeros((3, 1), "i4"),
-            probability=numbers), {"model_sha256": ""})
-    text = page_of(path)
-    [article] = re.findall(r'<article data-class="3".*?</article>', text)
-    assert article.index("of-class") < article.index('class="pair"')
-    assert re.findall('alt="(made to drive the weighted set[^"]*)"', text) == re.findall('alt="(made[^"]*)"', article) == [
-        f"made to drive the weighted set of {which} (8 steps, fourier): mean activation 0.50; the network names it tench"
-        for which in ("espresso", "espresso, less golden retriever")]
-    assert "of-class" not in page_of(path, classes=1).partition("<main")[2]
-
-
-def test_pictures_beyond_the_page_are_left_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chanattr.pictures.report.cards.MOST_CHANNELS", 2)
-    monkeypatch.setattr("chanattr.pictures.report.cards.MOST_INVERTED", 1)
-    path = fake_run.write_run(tmp_path / "many.h5", images=12, layers=("layer3",))
-    with open_run(path, "a") as run:
-        write_pictures(run, "layer3", run.keys)
-    text = page_of(path)
-    assert text.count("alt=\"The image ") == 1
-    assert "The file has pictures of 3 more channels" in text
-    assert "The file has 2 more inversions." in text
-
-
-def test_pictures_of_all_layers_together_have_room_for_so_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = fake_run.write_run(tmp_path / "room.h5", images=12)
-    with open_run(path, "a") as run:
-        for layer in ("layer3", "layer4.1.conv2"):
-            write_pictures(run, layer, run.keys, inverted=12)
-    bare = len(page_of(fake_run.write_run(tmp_path / "bare.h5", images=12)).encode())
-    whole = page_of(path)
-    room = (len(whole.encode()) - bare) // 2
-    monkeypatch.setattr("chanattr.pictures.report.cards.PICTURES", room)
-    text = page_of(path)
-    assert len(text.encode()) - bare < 1.1 * room
-    stores = re.findall(r'<script type="application/json" id="channels-\d">(.*?)</script>', text)
-    made = [len(json.loads(store)) for store in stores]
-    assert all(0 < count < 5 for count in made)
-    assert re.findall(r"The file has pictures of (\d) more channels", text) == [str(5 - count) for count in made]
-    left, before = (sum(map(int, re.findall(r"The file has (\d+) more inversions", one))) for one in (text, whole))
-    assert left > before  # of the image that is not on the page
-    assert text.count("Inversion of ") + left == whole.count("Inversion of ") + before
 
 
 def test_start_says_what_is_and_what_is_not_known(text: str, tmp_path: Path) -> None:

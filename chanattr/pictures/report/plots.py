@@ -11,8 +11,8 @@ from chanattr.pictures.report.markup import Markup, element, script_json
 TITLE = 50  # pixels that plotly's own title takes
 CLEAR = "rgba(0,0,0,0)"
 NIGHT = {theme.INK: "#e5e9ee", theme.SLATE: "#a9bdd4", theme.MUTED: "#9fabb8", theme.RULE: "#323b46", theme.BAR: "#4b647f",
-         theme.ACCENT: "#f08a4b", theme.HELD_OUT: "#5fb2ea", "#ffffff": "#1b2128", "#fbe3d3": "#4a3022", "#ee9a62": "#a85a2a",
-         "#6b2503": "#ffdcc4"}
+         theme.ACCENT: "#f08a4b", theme.HELD_OUT: "#5fb2ea", "#ffffff": "#1b2128", "rgba(255,255,255,0.85)": "rgba(27,33,40,0.85)",
+         "#fbe3d3": "#4a3022", "#ee9a62": "#a85a2a", "#6b2503": "#ffdcc4"}
 """What each colour of the figures is on a dark page; lightness of heat maps rises there where it falls on white."""
 
 
