@@ -142,7 +142,7 @@ def _rows(group: h5py.Group, head: PictureHead, places: np.ndarray, room: int) -
             continue
         texts = []
         for place in places.tolist():
-            texts.append(str(item.asstr()[place]))
+            texts.append(str(read_rows(item, np.array([place]))[0]))
             room -= len(texts[-1])
             if room < 0:
                 raise ValueError(f"{item.name} has more text than the file has bytes")
@@ -278,7 +278,8 @@ def _chosen(pictures: Pictures, name: str, values: Sequence[Any] | None) -> list
     for source, rows in by_source.items():
         with source.open() as root:
             item = root[pictures.head.path][name]
-            stored = check.read_text(item, source.size) if h5py.check_string_dtype(item.dtype) else item[...].tolist()
+            text = h5py.check_string_dtype(item.dtype) is not None
+            stored = check.read_text(item, source.size) if text else read_rows(item, np.arange(len(item))).tolist()
             chosen += [one for one, place in rows if stored[place] in asked]
     return chosen
 

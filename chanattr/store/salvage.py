@@ -21,6 +21,7 @@ from chanattr.store.parts import ImageRows, PartGone, Place, list_parts
 from chanattr.store.picture_rows import is_pictures, whole_rows
 from chanattr.store.run import TRIES, Run, open_run
 from chanattr.store.source import BLOCK, Items, Source, block_rows, read_array, read_rows
+from chanattr.store.thumbnails import picture_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,7 +347,7 @@ def _keep_images(groups: Mapping[str, Items], images: _Images, work: _Work) -> N
     place: dict[int, int] = {}
     if pictures:
         try:
-            place = {int(row): where for where, row in enumerate(np.asarray(pictures["row"][...]))}
+            place = {int(row): where for where, row in enumerate(read_rows(pictures["row"], np.arange(len(pictures["row"]))))}
         except check.READING as error:
             work.faults.append(f"/images cannot be used ({check.brief(error)})")
     for start in range(0, len(images.keys), BLOCK):
@@ -362,11 +363,7 @@ def _keep_images(groups: Mapping[str, Items], images: _Images, work: _Work) -> N
 
 def _thumbnail(group: Items, place: int, work: _Work) -> np.ndarray | None:
     try:
-        height, width = int(group["height"][place]), int(group["width"][place])
-        picture = np.asarray(group["thumbnail"][place, :height, :width])
-        if picture.shape != (height, width, 3) or picture.dtype != np.uint8 or not picture.size:
-            raise ValueError(f"{picture.dtype} {picture.shape}")
-        return picture
+        return picture_at(group, place)
     except check.READING as error:
         work.faults.append(f"/images/thumbnail {place} cannot be read ({check.brief(error)})")
         return None

@@ -90,6 +90,7 @@ def read_array(group: Items, name: str, dtype: str, shape: tuple[int, ...]) -> n
     item = group[name]
     if item.dtype.str != dtype or item.shape != shape:
         raise ValueError(f"{item.name} is {item.dtype} {item.shape}, not {dtype} {shape}")
+    check.present(item, 0, len(item) if shape else 0)
     return np.asarray(item[...])
 
 
@@ -99,6 +100,7 @@ def read_places(item: h5py.Dataset, rows: int) -> np.ndarray:
     Raises:
         ValueError: they are not.
     """
+    check.present(item, 0, len(item))
     places = np.asarray(item[...]).astype(np.int64)
     if places.ndim != 1 or len(np.unique(places)) < len(places) or (len(places) and not 0 <= places.min() <= places.max() < rows):
         raise ValueError(f"{item.name} does not hold different rows from 0 to {rows - 1}")
@@ -141,10 +143,12 @@ def read_rows(item: h5py.Dataset, places: np.ndarray) -> np.ndarray:
     """Some rows of a dataset in the order given; only the chunks that they lie in are read."""
     view = item.asstr() if h5py.check_string_dtype(item.dtype) else item
     if len(places) == places[-1] - places[0] + 1 and np.all(np.diff(places) == 1):
+        check.present(item, int(places[0]), int(places[-1]) + 1)
         return np.asarray(view[int(places[0]):int(places[-1]) + 1])
     step = item.chunks[0] if item.chunks else max(1, len(item))
     found = np.empty((len(places), *item.shape[1:]), object if view is not item else item.dtype)
     for block in np.unique(places // step):
         mine = places // step == block
+        check.present(item, int(block * step), min(int((block + 1) * step), len(item)))
         found[mine] = view[int(block * step):int((block + 1) * step)][places[mine] - block * step]
     return found

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from chanattr.errors import StoreError
 from chanattr.store.index import Index
+from chanattr.store.source import read_rows
 
 
 def read_thumbnail(index: Index, key: str) -> np.ndarray:
@@ -19,10 +23,17 @@ def read_thumbnail(index: Index, key: str) -> np.ndarray:
         raise StoreError(f"no thumbnail of {key!r} ({known}); expected one of the {len(index.thumbnails)} kept; open the picture itself")
     source, place = index.thumbnails[key]
     with source.open() as root:
-        group = root["images"]
-        height, width = int(group["height"][place]), int(group["width"][place])
-        picture = np.asarray(group["thumbnail"][place, :height, :width])
-    if picture.shape != (height, width, 3) or picture.dtype != np.uint8:
-        raise StoreError(f"the thumbnail of {key!r} is {picture.dtype} {picture.shape}; expected uint8 {(height, width, 3)}; "
-                         "take the file from a backup, or make it again")
+        return picture_at(root["images"], place)
+
+
+def picture_at(group: Mapping[str, Any], place: int) -> np.ndarray:
+    """The small picture in a place of a group of them, u1 [y, x, rgb], without what fills it up to the size of all.
+
+    Raises:
+        ValueError: it is no such picture.
+    """
+    height, width, padded = (read_rows(group[name], np.array([place]))[0] for name in ("height", "width", "thumbnail"))
+    picture = padded[:int(height), :int(width)]
+    if picture.shape != (height, width, 3) or picture.dtype != np.uint8 or not picture.size:
+        raise ValueError(f"a thumbnail is {picture.dtype} {picture.shape}, not uint8 {(int(height), int(width), 3)}")
     return picture

@@ -341,6 +341,25 @@ def test_more_channels_than_any_layer_has_are_refused(path: Path, monkeypatch: p
         open_run(path)
 
 
+def test_a_chunk_that_is_listed_and_not_found_is_no_answer(path: Path, whole: bytes) -> None:
+    """The last key of an index of chunks bounds what is looked up, not what is gone through: HDF5 gives zeros for what is beyond."""
+    with h5py.File(path) as root:
+        item = root["classes/features.10/exact/smallest_score"]
+        places: list[tuple[object, ...]] = []
+        item.id.chunk_iter(lambda chunk: places.append(tuple(chunk)))
+        expected = item[...]
+    (_, _, address, _), = places
+    entry = int(address).to_bytes(8, "little")  # the chunk's address in its node, and after it the last key: size, filters, offsets
+    at = whole.index(entry) + 8
+    assert whole.count(entry) == 1
+    path.write_bytes(whole[:at] + bytes(24) + whole[at + 24:])
+    with h5py.File(path) as root:
+        given = root["classes/features.10/exact/smallest_score"][...]
+    assert not (given == expected).all()
+    with open_run(path) as run, pytest.raises(StoreError, match=r"Can't get storage size of chunk"):
+        run.per_class(LAYER)
+
+
 def test_a_filter_with_another_parameter_is_refused(path: Path, whole: bytes) -> None:
     """It would put the bytes of numbers together otherwise, behind every checksum."""
     shuffled = b"shuffle\0\4\0\0\0"
