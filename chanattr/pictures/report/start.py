@@ -49,7 +49,7 @@ def figures(run: Run, found: Sequence[Section], labels: np.ndarray) -> Markup | 
 def _depth(shown: Sequence[tuple[int, Section]]) -> Markup:
     """a* by depth."""
     least = min((depth.low for _, section in shown if (depth := depth_of(section)).low > 0), default=0.01)
-    start = next((share for share in reversed(SHARES) if share <= least), SHARES[0])
+    start = next((share for share in reversed(SHARES) if share <= min(least, 0.5)), SHARES[0])  # an axis has two ends
 
     def place(share: float) -> float:
         return LEFT + (WIDE - LEFT - 30) * math.log(max(share, start) / start) / math.log(1 / start)
