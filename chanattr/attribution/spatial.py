@@ -53,7 +53,7 @@ def spatial(model: nn.Module, images: Inputs, *, targets: Sequence[int] | Tensor
         targets: class numbers [N]; None is the predicted class of each.
         areas: shares of the picture, in (0, 1].
         layer: where masks lie: ":input", the picture, or a dotted name, on whose grid they then are.
-        search: `ExactSearch` (default; ``relaxed_steps=40`` is a draft) or `PenaltySearch`, which is TorchRay's, step for step.
+        search: `ExactSearch` (default; ``relaxed_steps=40, hard_every=0`` is a draft), or `PenaltySearch`: TorchRay's, step for step.
         reward, game, level, score, keys, engine, precision, batch_size, progress: as for `per_image`.
         perturbation: what lies under a mask: "blur", "fade" (to zero), "mean" (the image's colour), "noise", a colour [C], or images.
         levels, blur: of the blur: how many, and the largest standard deviation as a share of the sides.

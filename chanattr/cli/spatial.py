@@ -20,7 +20,7 @@ from chanattr.runs.spatial import spatial_run
 from chanattr.settings import PICTURE_AREAS, ExactSearch, PenaltySearch, Search, check_shares
 from chanattr.store import open_run
 
-SEARCHES: dict[str, Search] = {"exact": ExactSearch(), "penalty": PenaltySearch(), "draft": ExactSearch(relaxed_steps=40)}
+SEARCHES: dict[str, Search] = {"exact": ExactSearch(), "penalty": PenaltySearch(), "draft": ExactSearch(relaxed_steps=40, hard_every=0)}
 BLACK = "black"  # a colour of pictures, which each model's preprocessing makes its own number of
 
 

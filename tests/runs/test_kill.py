@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.studio import make_studio
 
-KILLS = 20
+KILLS = 10  # scripts/torture has hundreds
 
 DRIVER = r"""
 import json, os, random, signal, sys, time
