@@ -40,7 +40,7 @@ def load_place(place: Place, mode: str = "r") -> Index:
         before = _identity(place.file)
         index = None
         with contextlib.suppress(PartGone):
-            index = load(place.file if before else None, _whole(list_parts(place.parts), mode))
+            index = _load(place.file if before else None, list_parts(place.parts), mode)
         if index is not None and _identity(place.file) == before:
             return index
         if index is not None:
@@ -63,16 +63,21 @@ def load_again(place: Place, stale: Index) -> Index:
     return fresh
 
 
-def _whole(parts: list[PartName], mode: str) -> list[PartName]:
-    """The parts without a last one that is torn."""
-    if not parts or not is_torn(parts[-1]):
-        return parts
-    last = parts[-1].path
+def _load(file: Path | None, parts: list[PartName], mode: str) -> Index:
+    """The index of a file and parts; where they cannot be read for a last part that is torn, of the others."""
+    try:
+        return load(file, parts)
+    except PartGone:
+        raise
+    except StoreError:
+        if not parts or not is_torn(parts[-1]):
+            raise
+    index, last = load(file, parts[:-1]), parts[-1].path
     _log.warning("%s is torn (cut short, or zeros at its end) and passed over%s: its images are searched again", last,
                  "; set aside as .torn" if mode == "a" else "")
     if mode == "a":
         last.replace(last.with_suffix(".torn"))
-    return parts[:-1]
+    return index
 
 
 def _identity(file: Path) -> tuple[int, int, int] | None:
