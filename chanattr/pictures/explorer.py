@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,8 @@ def _text(left: float, top: float, said: str, anchor: str = "start") -> str:
 def _options(names: list[str]) -> list[tuple[str, str]]:
     """Names to pick from, cut for reading; what two have in common when cut gets a number."""
     cut = [words.short(name, 56) for name in names]
-    return [(f"{short} [{n}]" if cut.count(short) > 1 else short, name) for n, (short, name) in enumerate(zip(cut, names, strict=True))]
+    often = Counter(cut)
+    return [(f"{short} [{n}]" if often[short] > 1 else short, name) for n, (short, name) in enumerate(zip(cut, names, strict=True))]
 
 
 def _ground(run: Run, key: str, preprocessing: str) -> np.ndarray:
