@@ -21,7 +21,6 @@ from chanattr.store.layout import (
     FORMAT,
     FORMAT_VERSION,
     PART_FORMAT,
-    TEXT,
     UNKNOWN_SHA256,
     Column,
     Head,
@@ -30,7 +29,7 @@ from chanattr.store.layout import (
 )
 from chanattr.store.parts import PartName
 from chanattr.store.picture_rows import Shelf, add_pictures, is_pictures
-from chanattr.store.source import Items, Piece, Source, gather, read_array, read_places
+from chanattr.store.source import Items, Piece, Source, check_item, gather, read_array, read_places
 
 Name = tuple[str, str]  # layer, label
 
@@ -329,10 +328,7 @@ def check_column(head: Head, group: Items, column: Column, rows: int) -> None:
     Raises:
         ValueError: so.
     """
-    item = group[column.name]
-    right = h5py.check_string_dtype(item.dtype) is not None if column.dtype == TEXT else item.dtype.str == column.dtype
-    if not right or item.shape != head.shape(column, rows):
-        raise ValueError(f"{item.name} is {item.dtype} {item.shape}, not {column.dtype} {head.shape(column, rows)}")
+    check_item(group[column.name], column.dtype, head.shape(column, rows))
 
 
 def run_attributes(text: str) -> dict[str, Any]:

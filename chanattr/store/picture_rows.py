@@ -12,7 +12,7 @@ import numpy as np
 
 from chanattr.errors import StoreError
 from chanattr.store import check
-from chanattr.store.layout import TEXT, Column
+from chanattr.store.layout import TEXT
 from chanattr.store.netcdf import create_dataset, marker, scale
 from chanattr.store.picture_layout import (
     DIGEST,
@@ -28,7 +28,7 @@ from chanattr.store.picture_layout import (
     row_digest,
     sealed,
 )
-from chanattr.store.source import Items, Source, read_array, read_rows
+from chanattr.store.source import Items, Source, check_item, read_array, read_rows, row_bytes
 
 LARGE = 2**16  # bytes of a row from which it gets a chunk of its own, so that one picture can be read alone
 BLOCK_BYTES = 2**26  # of rows that are copied at once
@@ -97,10 +97,7 @@ def check_picture_columns(head: PictureHead, items: Items) -> np.ndarray:
         if items[name].dtype != np.uint8 or items[name].shape != (rows, 32):
             raise ValueError(f"{items[name].name} is {items[name].dtype} {items[name].shape}, not u1 {(rows, 32)}")
     for column in head.columns:
-        item = items[column.name]
-        right = h5py.check_string_dtype(item.dtype) is not None if column.dtype == TEXT else item.dtype.str == column.dtype
-        if not right or item.shape != head.shape(column, rows):
-            raise ValueError(f"{item.name} is {item.dtype} {item.shape}, not {column.dtype} {head.shape(column, rows)}")
+        check_item(items[column.name], column.dtype, head.shape(column, rows))
     return read_array(items, ID, "|u1", (rows, 32))
 
 
@@ -167,11 +164,6 @@ def read_record(pictures: Pictures, ids: Sequence[bytes], keys: Sequence[str]) -
                          "them again in another file") from error
 
 
-def _row_bytes(head: PictureHead, column: Column) -> int:
-    """Of a column, in a row; a text counts as one."""
-    return int(np.prod(head.shape(column, 1))) * (1 if column.dtype == TEXT else np.dtype(column.dtype).itemsize)
-
-
 def merge_pictures(root: h5py.File, pictures: Pictures) -> None:
     """A group of the merged file: chunks with checksums, dimensions named; a picture at a time, so that memory does not grow."""
     head, ids = pictures.head, list(pictures.place)
@@ -183,7 +175,7 @@ def merge_pictures(root: h5py.File, pictures: Pictures) -> None:
     made = {name: create_dataset(group, name, (len(ids), 32), "|u1", ("row", "hash")) for name in (ID, DIGEST)}
     sizes = []
     for column in head.columns:
-        shape, size = head.shape(column, len(ids)), _row_bytes(head, column)
+        shape, size = head.shape(column, len(ids)), row_bytes(column, head.shape(column, 1))
         sizes.append(size)
         dtype = h5py.string_dtype() if column.dtype == TEXT else column.dtype
         made[column.name] = create_dataset(group, column.name, shape, dtype, ("row", *column.dims),
@@ -291,7 +283,7 @@ def picture_piece(shelf: Shelf, record: Made, made_with: Mapping[str, Any]) -> t
         StoreError: the same question with pictures of another size, or more in a row than can be read again.
     """
     head, data = head_of(record, made_with), encoded(record)
-    if (most := max(_row_bytes(head, column) for column in head.columns)) > check.MAX_CHUNK:
+    if (most := max(row_bytes(column, head.shape(column, 1)) for column in head.columns)) > check.MAX_CHUNK:
         raise StoreError(f"{most:,} bytes of pictures in a row at {head.layer!r}; expected at most {check.MAX_CHUNK:,}, as readers take "
                          "them; make fewer of the same channels at once, or smaller ones")
     known = shelf.get(head.path)

@@ -81,6 +81,17 @@ class Piece:
         return where, self.places[near[where]]
 
 
+def check_item(item: h5py.Dataset, dtype: str, shape: tuple[int, ...]) -> None:
+    """Refuses a dataset of another type or shape than what it belongs to says; `dtype` may be `TEXT`.
+
+    Raises:
+        ValueError: so.
+    """
+    right = h5py.check_string_dtype(item.dtype) is not None if dtype == TEXT else item.dtype.str == dtype
+    if not right or item.shape != shape:
+        raise ValueError(f"{item.name} is {item.dtype} {item.shape}, not {dtype} {shape}")
+
+
 def read_array(group: Items, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     """A small dataset of a known type and shape.
 
@@ -88,8 +99,7 @@ def read_array(group: Items, name: str, dtype: str, shape: tuple[int, ...]) -> n
         ValueError: another type or shape.
     """
     item = group[name]
-    if item.dtype.str != dtype or item.shape != shape:
-        raise ValueError(f"{item.name} is {item.dtype} {item.shape}, not {dtype} {shape}")
+    check_item(item, dtype, shape)
     check.present(item, 0, len(item) if shape else 0)
     return np.asarray(item[...])
 
@@ -128,11 +138,16 @@ def gather(head: Head, pieces: Sequence[Piece], wanted: Sequence[Column], rows: 
 
 def block_rows(wanted: Sequence[Column], head: Head) -> int:
     """Rows of a block: `BLOCK`, or fewer where rows are large (64 MB at most)."""
-    size = sum(int(np.prod(head.shape(column, 1))) * (1 if column.dtype == TEXT else np.dtype(column.dtype).itemsize) for column in wanted)
+    size = sum(row_bytes(column, head.shape(column, 1)) for column in wanted)
     step = BLOCK
     while step > 1 and step * size > 64 * 2**20:
         step //= 2
     return step
+
+
+def row_bytes(column: Column, shape: tuple[int, ...]) -> int:
+    """Bytes of one row of a column, given the shape of one; of a text only its place."""
+    return int(np.prod(shape)) * (1 if column.dtype == TEXT else np.dtype(column.dtype).itemsize)
 
 
 def _missing(head: Head, column: Column, rows: int) -> np.ndarray:
