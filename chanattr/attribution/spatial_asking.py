@@ -102,10 +102,14 @@ class Asking(NamedTuple):
             drawn = [[int(torch.randint(-most, most + 1, (1,), generator=generator)) for most in far] for _ in range(SHIFTS)]
             turns = [_both(turns[number % len(turns)], shifted(*moved)) for number, moved in enumerate(drawn)]
         played = [_as_masks(play(self.score.seen(view), settings.game)) for view in turns]
-        every = settings.search.hard_every if isinstance(settings.search, ExactSearch) else 0
+        every = int(settings.search.hard_every) if isinstance(settings.search, ExactSearch) else 0
         spread = self.ready.family.spread
-        return [through((lambda values: hardened(spread(values).clamp(0, 1))) if every and step % every == every - 1 else spread,
-                        played[step % len(played)]) for step in range(len(played) * max(1, every or 1))]
+
+        def hard(values: Tensor) -> Tensor:
+            return hardened(spread(values).clamp(0, 1))
+
+        return [through(hard if every and step % every == every - 1 else spread, played[step % len(played)])
+                for step in range(len(played) * max(1, every))]
 
     def search(self, areas: Float[Tensor, "P"], rows: Int[Tensor, "P"], start: Start | None = None) -> Float[Tensor, "P 1024"]:
         """Codes by the question's search, as they are stored."""
