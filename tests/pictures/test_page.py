@@ -280,6 +280,13 @@ def test_a_link_to_nothing_is_told(opened: Any, place: str) -> None:
     assert page.locator(".layer:visible").count() == 1
 
 
+@pytest.mark.parametrize("place", ["#images", "#evidence"])
+def test_a_link_to_a_part_of_the_page_tells_nothing(opened: Any, place: str) -> None:
+    page = opened(place)
+    assert page.locator(place).count() == 1
+    assert page.locator("#notice").inner_text() == ""
+
+
 def test_layers_switch_all_of_the_page(opened: Any) -> None:
     page = opened()
     page.locator(".tabs a").nth(1).click()

@@ -121,7 +121,8 @@
     const notice = document.getElementById("notice");
     const hash = location.hash.slice(1);
     const found = hash ? find(hash) : null;
-    notice.textContent = hash && !found ? "This page does not hold what the link names; the run file may." : "";
+    const there = found || (hash && document.getElementById(hash)); // a part of the page, such as "#images"
+    notice.textContent = hash && !there ? "This page does not hold what the link names; the run file may." : "";
     if (!hash) start(); // also when the reader goes back to where the page opened
     if (!found) return show();
     now.section = found.section;

@@ -114,7 +114,8 @@ def _curves(run: Run, shown: Sequence[tuple[int, Section]]) -> Markup:
     for line, (_, points) in enumerate(drawn):
         if points:
             path = "M" + "L".join(f"{x(share):.1f} {y(value):.1f}" for share, value in points)
-            lines.append(element("path", d=path, class_=f"curve-{line % 4}"))
+            dot = "stroke-linecap:round;stroke-width:8px" if len(points) == 1 else None
+            lines.append(element("path", d=path + ("h0.01" if dot else ""), class_=f"curve-{line % 4}", style=dot))
     ticks = [(x(share), _percent(share)) for share in SHARES if start <= share and share in (0.01, 0.1, 1.0)]
     legend = [element("span", element("i", class_=f"key curve-{line % 4}"), section.title) for line, (_, section) in enumerate(shown)]
     return _figure("How the score comes back", "of the median image, 0: no channel, 1: all of them; against the share of channels", [],
