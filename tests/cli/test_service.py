@@ -263,7 +263,7 @@ def stubborn():
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_sigterm_ends_it_within_five_seconds_whatever_it_is_in(tmp_path: Path) -> None:
-    studio = make_studio(tmp_path, per_class=24)
+    studio = make_studio(tmp_path, per_class=250)  # seconds of work, so that some is left once the file has answers
     file, out, flag = Path(studio.model.removesuffix(":make")), tmp_path / "run.h5", tmp_path / "flag"
     file.write_text("import ctypes, os, warnings\n" + file.read_text() + STUBBORN.format(path=str(flag)))
     words = ["attribute", f"{file}:stubborn", str(studio.images), "--layer", "mix", "-o", str(out), "--areas", "2", "--device", "cpu",
