@@ -12,10 +12,10 @@ import numpy as np
 from chanattr import tables
 from chanattr.errors import InputError
 from chanattr.evidence.evaluation import Interval, mean_of, resamples
+from chanattr.evidence.heat import distance, inside, maximum, smoothed
 
 TOLERANCE, SMOOTH = 15.0, 0.09  # TorchRay's: pixels of the file, and a share of the heat map's short side
 SMALL = 0.25  # of the picture: objects under it may be difficult
-REACH = 4  # of the Gaussian, in sigmas
 SURE = 1.959963984540054  # of a normal distribution, 95 % lie within so many deviations
 HIT, MISS, NO_BOXES, OTHER_CLASS, HARD, CUT_AWAY = 1, 0, -1, -2, -3, -4  # of `Pointing.hit`
 LEFT_OUT = {NO_BOXES: "not annotated", OTHER_CLASS: "no box of the class", HARD: "all its boxes marked difficult", CUT_AWAY: "cropped away"}
@@ -175,7 +175,7 @@ def pointing_game(heat: np.ndarray, keys: Sequence[str], targets: Sequence[int] 
     al. 2020 (Score-CAM), with every box of the class.
 
     Examples:
-        >>> from chanattr.images.annotations import ImageBoxes
+        >>> from chanattr.images.boxes import ImageBoxes
         >>> boxes = ImageBoxes(boxes=np.array([[40, 40, 80, 80]], np.float32), classes=np.array([7], np.int32),
         ...                    difficult=np.array([False]), size=(100, 100))
         >>> heat = np.zeros((1, 50, 50)); heat[0, 30, 30] = 1
@@ -236,42 +236,6 @@ def wilson(hits: int, trials: int) -> Interval:
     return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
 
 
-def smoothed(heat: np.ndarray, sigma: float, padding: str = "zero") -> np.ndarray:
-    """Maps [..., H, W] under a Gaussian of `sigma` pixels, f8; its kernel ends at 4 sigma and sums to 1. Outside there are zeros, or the
-    nearest pixel ("edge").
-    """
-    values = np.asarray(heat, float)
-    if not sigma:
-        return values
-    height, width = values.shape[-2:]
-    return np.asarray(_gaussian(height, sigma, padding) @ values @ _gaussian(width, sigma, padding).T)
-
-
-def inside(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """How much of each pixel of a map lies in one of some boxes, in pixels of the map, f8 [H, W]; of several boxes the one with most."""
-    total = np.zeros((height, width))
-    for left, top, right, bottom in np.asarray(boxes, float):
-        total = np.maximum(total, _overlap(top, bottom, height)[:, None] * _overlap(left, right, width)[None])
-    return total
-
-
-def _gaussian(side: int, sigma: float, padding: str) -> np.ndarray:
-    """The kernel as a matrix [side, side]: a row is what a pixel takes of every pixel."""
-    reach = math.ceil(REACH * sigma)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    kernel /= kernel.sum()
-    rows, columns = np.arange(side)[:, None], np.arange(side)[:, None] + np.arange(-reach, reach + 1)
-    within = (columns >= 0) & (columns < side)
-    matrix = np.zeros((side, side))
-    np.add.at(matrix, (rows, columns.clip(0, side - 1)), np.where(within | (padding == "edge"), kernel, 0.0))
-    return matrix
-
-
-def _overlap(first: float, last: float, side: int) -> np.ndarray:
-    """How much of each unit from 0 to `side` lies between two places."""
-    return np.clip(np.minimum(last, np.arange(1, side + 1)) - np.maximum(first, np.arange(side)), 0, 1)
-
-
 class _Row(NamedTuple):
     """What `Pointing` says of a row; `left_out` is why it is not played, 0 where it is."""
 
@@ -300,25 +264,11 @@ def _row(heat: np.ndarray, target: int, told: Boxed | None, region: np.ndarray, 
         return _Row(CUT_AWAY)
     positive = np.maximum(heat, 0)
     energy = float((positive * cover).sum() / positive.sum()) if positive.any() else math.nan
-    point = _maximum(smoothed(heat, smooth[0] * min(heat.shape), smooth[1])) if np.ptp(heat) else None
+    point = maximum(smoothed(heat, smooth[0] * min(heat.shape), smooth[1])) if np.ptp(heat) else None
     x, y = (math.nan, math.nan) if point is None else (point / scale + region[:2]).tolist()
     within = (boxes[:, 0] <= x) & (x < boxes[:, 2]) & (boxes[:, 1] <= y) & (y < boxes[:, 3])
-    return _Row(points=(x, y), distance=_distance(x, y, boxes), inside=bool(within.any()), difficult=_difficult(told, own, region),
+    return _Row(points=(x, y), distance=distance(x, y, boxes), inside=bool(within.any()), difficult=_difficult(told, own, region),
                 energy=energy, share=float(cover.mean()))
-
-
-def _maximum(heat: np.ndarray) -> np.ndarray:
-    """The centre of the pixel with the largest value, x and y; among equals the first."""
-    y, x = divmod(int(heat.argmax()), heat.shape[1])
-    return np.array([x, y]) + 0.5
-
-
-def _distance(x: float, y: float, boxes: np.ndarray) -> float:
-    """From a point to the nearest centre of a pixel of the boxes, between centres too, so that it does not jump; NaN for no point."""
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    first, last = np.minimum(boxes[:, :2] + 0.5, middle), np.maximum(boxes[:, 2:] - 0.5, middle)
-    away = np.maximum(np.maximum(first - [x, y], [x, y] - last), 0)
-    return float(np.sqrt((away**2).sum(1)).min())
 
 
 def _difficult(told: Boxed, own: np.ndarray, region: np.ndarray) -> bool:

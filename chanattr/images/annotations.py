@@ -1,63 +1,20 @@
-"""Boxes of the objects in pictures, from plain JSON, COCO JSON or VOC XML, by the picture's key."""
+"""Boxes of the objects in pictures by the picture's key: from plain JSON or COCO's, and by `voc.py` from VOC's XML."""
 
 from __future__ import annotations
 
 import functools
 import json
-import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
-from xml.parsers import expat
-
-import numpy as np
-from jaxtyping import Bool, Float32, Int32
+from typing import Any
 
 from chanattr.errors import InputError
+from chanattr.images.boxes import Box, Classify, ImageBoxes, Told, corners_of, is_number, joined, read_bytes, shown, size_of
 from chanattr.images.find import UNKNOWN, PathLike, class_of
+from chanattr.images.voc import read_voc
 
-LARGEST_JSON, LARGEST_XML = 2 * 10**9, 4 * 10**6  # bytes; COCO's largest file of boxes has 0.5 10^9, a VOC file some thousands
-DEEPEST = 16  # elements inside one another in a VOC file, which has 5
-SHOWN = 3
+LARGEST = 2 * 10**9  # bytes; COCO's largest file of boxes has 0.5 10^9
 FORMS = ("plain", "coco", "voc")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ImageBoxes:
-    """The boxes of one picture, which has B of them.
-
-    Attributes:
-        boxes: left, top, right, bottom in pixels of the picture file, f4 [B, 4]: 0 is the picture's left (upper) edge and 1 the first
-            pixel's right (lower) one, so that a box over the first pixel alone is 0, 0, 1, 1.
-        classes: class index of each, i4 [B]; -1 a class that the model does not have.
-        difficult: whether the annotators called the object hard to recognise, bool [B].
-        size: (width, height) of the picture; (0, 0) where the file does not say.
-    """
-
-    boxes: Float32[np.ndarray, "B 4"]
-    classes: Int32[np.ndarray, " B"]
-    difficult: Bool[np.ndarray, " B"]
-    size: tuple[int, int]
-
-
-Classify = Callable[[str], int]
-
-
-class _Box(NamedTuple):
-    corners: tuple[float, float, float, float]
-    label: int
-    difficult: bool
-
-
-class _Found(NamedTuple):
-    """One picture as a file of annotations tells it; `where` is for messages."""
-
-    key: str
-    boxes: list[_Box]
-    size: tuple[int, int]
-    where: str
 
 
 def load_annotations(path: PathLike, *, class_names: Sequence[str] = (), wordnet_ids: Sequence[str] = (),
@@ -109,14 +66,14 @@ def load_annotations(path: PathLike, *, class_names: Sequence[str] = (), wordnet
         return UNKNOWN if found is None else found
 
     if form == "voc" or (form is None and (place.is_dir() or place.suffix.lower() == ".xml")):
-        found = _voc(place, classify)
+        found = read_voc(place, classify)
     else:
         found = _json(place, classify if len(class_names) or len(wordnet_ids) else None, form)
-    joined = _joined(found)
-    if not any((one.classes != UNKNOWN).any() for one in joined.values()):
-        raise InputError(f"{place} tells of {len(joined)} pictures, but of no class that is known; expected names among the model's "
+    pictures = joined(found)
+    if not any((one.classes != UNKNOWN).any() for one in pictures.values()):
+        raise InputError(f"{place} tells of {len(pictures)} pictures, but of no class that is known; expected names among the model's "
                          "classes or WordNet ids, NNN_name, or indices; give class_names= and wordnet_ids= of the model, or write indices")
-    return joined
+    return pictures
 
 
 def for_keys(annotations: Mapping[str, ImageBoxes], keys: Sequence[str]) -> dict[str, ImageBoxes]:
@@ -129,6 +86,7 @@ def for_keys(annotations: Mapping[str, ImageBoxes], keys: Sequence[str]) -> dict
         InputError: none of the keys is found.
 
     Examples:
+        >>> import numpy as np
         >>> one = ImageBoxes(boxes=np.zeros((0, 4), np.float32), classes=np.zeros(0, np.int32), difficult=np.zeros(0, bool), size=(0, 0))
         >>> list(for_keys({"val_1": one}, ["snakes/val_1.JPEG", "snakes/val_2.JPEG"]))
         ['snakes/val_1.JPEG']
@@ -142,8 +100,8 @@ def for_keys(annotations: Mapping[str, ImageBoxes], keys: Sequence[str]) -> dict
                 found[key] = annotations[name]
                 break
     if not found:
-        raise InputError(f"none of {len(keys)} keys ({_shown(keys)}) is among the {len(annotations)} annotated pictures "
-                         f"({_shown(annotations)}); expected the names of the same files; check which pictures the annotations are of")
+        raise InputError(f"none of {len(keys)} keys ({shown(keys)}) is among the {len(annotations)} annotated pictures "
+                         f"({shown(annotations)}); expected the names of the same files; check which pictures the annotations are of")
     return found
 
 
@@ -155,49 +113,22 @@ def _once(names: Iterable[str], way: Callable[[str], str]) -> dict[str, str]:
     return {short: long[0] for short, long in held.items() if len(long) == 1}
 
 
-def _joined(found: Iterable[_Found]) -> dict[str, ImageBoxes]:
-    """One record a picture, of all its entries."""
-    pictures: dict[str, list[_Found]] = {}
-    for one in found:
-        pictures.setdefault(one.key, []).append(one)
-    return {key: _record(entries) for key, entries in pictures.items()}
-
-
-def _record(entries: Sequence[_Found]) -> ImageBoxes:
-    sizes = {one.size for one in entries if one.size != (0, 0)}
-    where = entries[0].where
-    if len(sizes) > 1:
-        raise InputError(f"{where} is said to have the sizes {sorted(sizes)}; expected one picture of one size; mend the file")
-    size = sizes.pop() if sizes else (0, 0)
-    boxes = [box for one in entries for box in one.boxes]
-    corners = np.array([box.corners for box in boxes], np.float32).reshape(-1, 4)
-    if size != (0, 0):
-        inside = np.clip(corners, 0, np.array([*size, *size], np.float32))
-        gone = ((inside[:, :2] >= inside[:, 2:]) & (corners[:, :2] < corners[:, 2:])).any(1)
-        if gone.any():
-            raise InputError(f"{where} has a box {corners[gone][0].tolist()} outside of its {size[0]} x {size[1]} pixels; expected left, "
-                             "top, right and bottom within; mend the file, or its width and height")
-        corners = inside
-    return ImageBoxes(boxes=corners, classes=np.array([box.label for box in boxes], np.int32),
-                      difficult=np.array([box.difficult for box in boxes], bool), size=size)
-
-
 # JSON
 
 
-def _json(place: Path, classify: Classify | None, form: str | None) -> list[_Found]:
+def _json(place: Path, classify: Classify | None, form: str | None) -> list[Told]:
     whole = _parsed(place)
     if form != "plain" and isinstance(whole, dict) and {"images", "annotations", "categories"} <= whole.keys():
         return _coco(whole, classify, place)
     if form != "coco" and isinstance(whole, list):
         return [_entry(one, f"{place}, entry {number}", classify) for number, one in enumerate(whole)]
-    what = f"an object with {_shown(whole)}" if isinstance(whole, dict) else f"a {type(whole).__name__}"
+    what = f"an object with {shown(whole)}" if isinstance(whole, dict) else f"a {type(whole).__name__}"
     raise InputError(f"{place} holds {what}; expected a list of pictures with 'file', 'boxes' and 'index', or COCO's object with 'images', "
                      "'annotations' and 'categories'; see load_annotations for the forms")
 
 
 def _parsed(place: Path) -> Any:
-    data = _bytes(place, LARGEST_JSON)
+    data = read_bytes(place, LARGEST)
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -205,21 +136,7 @@ def _parsed(place: Path) -> Any:
                          "for VOC give an .xml file or a folder") from error
 
 
-def _bytes(place: Path, largest: int) -> bytes:
-    """The bytes of a file that is not larger than it can be."""
-    try:
-        with place.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            data = file.read(largest + 1) if size <= largest else b""
-    except OSError as error:
-        raise InputError(f"{place} cannot be read ({error.strerror or error}); expected a file of annotations; check the path and its "
-                         "rights") from error
-    if size > largest or len(data) > largest:
-        raise InputError(f"{place} has {size} bytes; expected annotations of at most {largest}; cut it to the pictures asked about")
-    return data
-
-
-def _entry(one: Any, where: str, classify: Classify | None) -> _Found:
+def _entry(one: Any, where: str, classify: Classify | None) -> Told:
     """One picture of the plain form."""
     if not isinstance(one, dict) or not isinstance(one.get("file"), str) or not one["file"] or not isinstance(one.get("boxes"), list):
         raise InputError(f"{where} is {str(one)[:80]}; expected an object with 'file', a name, and 'boxes', a list; see load_annotations")
@@ -229,8 +146,8 @@ def _entry(one: Any, where: str, classify: Classify | None) -> _Found:
     if any(not isinstance(flag, (bool, int)) or flag not in (0, 1) for flag in flags):
         raise InputError(f"{where} has difficult={one['difficult']!r}; expected true or false, or a list of one a box; mend the file")
     labels = _labels(one, count, where, classify)
-    boxes = [_Box(_corners(box, where), label, bool(flag)) for box, label, flag in zip(one["boxes"], labels, flags, strict=True)]
-    return _Found(one["file"].replace("\\", "/"), boxes, _size(one.get("width", 0), one.get("height", 0), where), where)
+    boxes = [Box(corners_of(box, where), label, bool(flag)) for box, label, flag in zip(one["boxes"], labels, flags, strict=True)]
+    return Told(one["file"].replace("\\", "/"), boxes, size_of(one.get("width", 0), one.get("height", 0), where), where)
 
 
 def _labels(one: dict[str, Any], count: int, where: str, classify: Classify | None) -> list[int]:
@@ -256,46 +173,24 @@ def _one_each(value: Any, count: int, what: str, where: str) -> list[Any]:
     return value
 
 
-def _corners(box: Any, where: str) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom."""
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-        raise InputError(f"{where} has a box {str(box)[:80]}; expected four finite numbers; mend the file")
-    left, top, right, bottom = (float(value) for value in box)
-    if not (left <= right and top <= bottom):
-        raise InputError(f"{where} has a box {[left, top, right, bottom]}, which ends before it begins; expected left, top, right, bottom "
-                         "in pixels; mend the file (COCO's left, top, width, height are for COCO's form)")
-    return left, top, right, bottom
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9 and math.isfinite(value)
-
-
-def _size(width: Any, height: Any, where: str) -> tuple[int, int]:
-    """(width, height); (0, 0) where they are not told."""
-    if not all(_is_number(side) and side >= 0 and side == int(side) for side in (width, height)):
-        raise InputError(f"{where} has a size of {width!r} x {height!r}; expected whole pixels; mend it, or leave width and height out")
-    return (int(width), int(height)) if width and height else (0, 0)
-
-
-def _coco(whole: dict[str, Any], classify: Classify | None, place: Path) -> list[_Found]:
+def _coco(whole: dict[str, Any], classify: Classify | None, place: Path) -> list[Told]:
     labels = _categories(whole["categories"], classify, place)
-    pictures: dict[Any, _Found] = {}
+    pictures: dict[Any, Told] = {}
     for one in _objects(whole["images"], ("id", "file_name"), f"{place}, images"):
         where = f"{place}, image {one['id']!r}"
         if not isinstance(one["file_name"], str) or not isinstance(one["id"], (int, str)):
             raise InputError(f"{where} has the file_name {one['file_name']!r}; expected a name and a number; mend the file")
-        size = _size(one.get("width", 0), one.get("height", 0), where)
-        pictures[one["id"]] = _Found(one["file_name"], [], size, f"{where} ({one['file_name']})")
+        size = size_of(one.get("width", 0), one.get("height", 0), where)
+        pictures[one["id"]] = Told(one["file_name"], [], size, f"{where} ({one['file_name']})")
     for one in _objects(whole["annotations"], ("image_id", "category_id", "bbox"), f"{place}, annotations"):
         picture, label = pictures.get(_hashable(one["image_id"])), labels.get(_hashable(one["category_id"]))
         if picture is None or label is None:
             raise InputError(f"{place} has an annotation of image {one['image_id']!r} and category {one['category_id']!r}, and no such "
                              f"{'image' if picture is None else 'category'}; expected every one to be listed; mend the file")
         box = one["bbox"]
-        if isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box):
+        if isinstance(box, list) and len(box) == 4 and all(is_number(value) for value in box):
             box = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
-        picture.boxes.append(_Box(_corners(box, picture.where), label, False))
+        picture.boxes.append(Box(corners_of(box, picture.where), label, False))
     return list(pictures.values())
 
 
@@ -317,95 +212,3 @@ def _objects(given: Any, fields: tuple[str, ...], where: str) -> list[dict[str, 
 
 def _hashable(value: Any) -> Any:
     return value if isinstance(value, (int, str)) else str(value)
-
-
-# VOC
-
-
-class _Element(NamedTuple):
-    name: str
-    text: list[str]
-    inside: list[_Element]
-
-    def all(self, name: str) -> list[_Element]:
-        return [one for one in self.inside if one.name == name]
-
-    def words(self, name: str) -> str:
-        """The text of an element inside; "" where there is none."""
-        return next(("".join(one.text).strip() for one in self.all(name)), "")
-
-
-def _voc(place: Path, classify: Classify) -> list[_Found]:
-    files = sorted(place.rglob("*.xml")) if place.is_dir() else [place]
-    if not files:
-        raise InputError(f"{place} holds no .xml file; expected VOC annotations, one a picture; give the folder that has them")
-    return [_voc_picture(_tree(file), file, classify) for file in files]
-
-
-def _voc_picture(root: _Element, file: Path, classify: Classify) -> _Found:
-    if root.name != "annotation":
-        raise InputError(f"{file} holds <{root.name[:40]}>; expected VOC's <annotation>; take it away or convert it")
-    boxes = []
-    for one in root.all("object"):
-        corners, name = one.all("bndbox"), one.words("name")
-        if not corners or not name:
-            raise InputError(f"{file} has an object without <{'bndbox' if name else 'name'}>; expected both in each; mend the file")
-        left, top, right, bottom = (_number(corners[0].words(side), side, file) for side in ("xmin", "ymin", "xmax", "ymax"))
-        difficult = one.words("difficult") or "0"
-        if difficult not in ("0", "1"):
-            raise InputError(f"{file} has <difficult>{difficult[:40]}</difficult>; expected 0 or 1; mend the file")
-        boxes.append(_Box(_corners([left - 1, top - 1, right, bottom], str(file)), classify(name), difficult == "1"))
-    size = root.all("size") or [_Element("size", [], [])]
-    sides = [_number(size[0].words(side) or "0", side, file) for side in ("width", "height")]
-    return _Found(root.words("filename") or file.stem, boxes, _size(sides[0], sides[1], str(file)), str(file))
-
-
-def _number(words: str, what: str, file: Path) -> float:
-    try:
-        return float(words)
-    except ValueError as error:
-        raise InputError(f"{file} has <{what}>{words[:40]}</{what}>; expected a number of pixels; mend the file") from error
-
-
-@dataclass(frozen=True)
-class _Builder:
-    """What expat calls: the tree of elements, and the refusal of what annotations have no use for."""
-
-    file: Path
-    root: _Element = field(default_factory=lambda: _Element("", [], []))
-    open_: list[_Element] = field(default_factory=list)
-
-    def start(self, name: str, _attributes: Any) -> None:
-        if len(self.open_) >= DEEPEST:
-            raise InputError(f"{self.file} has elements inside one another over {DEEPEST} deep; expected VOC annotations; take it away")
-        element = _Element(name, [], [])
-        (self.open_[-1] if self.open_ else self.root).inside.append(element)
-        self.open_.append(element)
-
-    def end(self, _name: str) -> None:
-        self.open_.pop()
-
-    def words(self, text: str) -> None:
-        self.open_[-1].text.append(text)
-
-    def refuse(self, *_: Any) -> None:
-        """A document type may define entities, which grow without bound or are read from elsewhere."""
-        raise InputError(f"{self.file} has a document type or entities; expected plain elements, as VOC's annotations are; take them out")
-
-
-def _tree(file: Path) -> _Element:
-    """The elements of an XML file, which is not trusted."""
-    builder, parser = _Builder(file), expat.ParserCreate()
-    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
-    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = builder.words, builder.refuse
-    parser.EntityDeclHandler = builder.refuse
-    try:
-        parser.Parse(_bytes(file, LARGEST_XML), True)
-    except expat.ExpatError as error:
-        raise InputError(f"{file} is no XML ({error}); expected VOC annotations; fetch it again, or take it away") from error
-    return builder.root.inside[0]
-
-
-def _shown(names: Iterable[str]) -> str:
-    listed = [repr(str(name)[:60]) for name, _ in zip(names, range(SHOWN + 1), strict=False)]
-    return ", ".join(listed[:SHOWN]) + (", ..." if len(listed) > SHOWN else "")

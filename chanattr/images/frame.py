@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from chanattr.errors import InputError
-from chanattr.images.annotations import ImageBoxes
+from chanattr.images.boxes import ImageBoxes
 
 MIDDLE = 0.5  # of the input's side, where a ramp is read: resampling bends it at the edges
 TILT = 0.1  # of a ramp's rise, along its other side, so that no two rows are rounded alike

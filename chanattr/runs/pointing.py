@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from chanattr.errors import InputError
 from chanattr.evidence.pointing import Pointing, pointing_game
 from chanattr.evidence.saliency import POINTING, SALIENCY, saliency
-from chanattr.images.annotations import ImageBoxes, for_keys
+from chanattr.images.annotations import for_keys
+from chanattr.images.boxes import ImageBoxes
 from chanattr.images.frame import measured_frame, regions_of
 from chanattr.network.outputs import device_of
 from chanattr.progress import Progress, advance

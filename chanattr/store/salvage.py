@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ import h5py
 import numpy as np
 
 from chanattr.errors import ChanattrError, StoreError
-from chanattr.records import NOT_RUN, ClassAttribution, SpatialAttribution
+from chanattr.records import NOT_RUN, SpatialAttribution
 from chanattr.store import check
 from chanattr.store.index import by_group, check_column, check_columns, check_format, read_head, run_attributes
-from chanattr.store.layout import ASKED, FOLDERS, TEXT, Column, Head, area_type, asked_of, decode, energy_column
+from chanattr.store.layout import ASKED, FOLDERS, Column, Head, area_type, asked_of, energy_column
 from chanattr.store.parts import ImageRows, PartGone, Place, list_parts
 from chanattr.store.picture_rows import is_pictures, whole_rows
 from chanattr.store.run import TRIES, Run, open_run
+from chanattr.store.sound import odd_rows, ranges, read_whole, wrong_sizes
 from chanattr.store.source import BLOCK, Items, Source, block_rows, read_array, read_rows
 from chanattr.store.thumbnails import picture_at
 
@@ -195,7 +196,7 @@ def _source(root: h5py.File, source: Source, work: _Work, *, whole: bool) -> Non
         whole: whether what no checksum of a chunk covers is known to be as it was written.
     """
     found = check.walk(root, source.path, work.faults)
-    groups, odd = by_group(found), _odd_rows(found)
+    groups, odd = by_group(found), odd_rows(found)
     images = _images(groups[""], odd, work, whole)
     _keep_images(groups, images, work)
     for where, items in groups.items():
@@ -230,72 +231,6 @@ def _head(kind: type, group: Any, items: Items, whole: bool) -> Head:
     return head
 
 
-def _odd_rows(found: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """By dataset: chunks' first rows where the index of chunks names none, one that another has too, or one without its checksum."""
-    taken: dict[int, list[tuple[str, int]]] = {}
-    odd: dict[str, set[int]] = {}
-    for where, item in found.items():
-        if not isinstance(item, h5py.Dataset) or not item.chunks or not hasattr(item.id, "chunk_iter"):
-            continue
-        expected = set(range(0, len(item), item.chunks[0]))
-
-        def note(chunk: Any, where: str = where, expected: set[int] = expected) -> None:
-            first = int(chunk.chunk_offset[0])
-            expected.discard(first)
-            taken.setdefault(int(chunk.byte_offset), []).append((where, first))
-            if chunk.filter_mask:
-                odd.setdefault(where, set()).add(first)
-
-        try:
-            item.id.chunk_iter(note)
-        except check.READING:
-            expected = set(range(0, len(item), item.chunks[0]))
-        if expected and item.size:
-            odd.setdefault(where, set()).update(expected)
-    for places in taken.values():
-        if len(places) > 1:
-            for where, first in places:
-                odd.setdefault(where, set()).add(first)
-    return {where: np.array(sorted(firsts)) for where, firsts in odd.items()}
-
-
-def _read(item: h5py.Dataset, start: int, stop: int, odd: Mapping[str, np.ndarray], work: _Work) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a dataset, and which of them are not whole (a chunk at a time)."""
-    text = h5py.check_string_dtype(item.dtype) is not None
-    values = np.full((stop - start, *item.shape[1:]), "", object) if text else np.zeros((stop - start, *item.shape[1:]), item.dtype)
-    bad = np.zeros(stop - start, bool)
-    step = item.chunks[0] if item.chunks else max(1, len(item))
-    for first in odd.get(item.name, ()):
-        bad[max(0, first - start):max(0, first + step - start)] = True
-    if bad.any():
-        work.faults.append(f"{item.name} rows {_ranges(start + np.flatnonzero(bad))}: their chunk is missing, or that of others")
-    waiting, why = [(start, stop)], ""
-    broken: list[int] = []
-    while waiting:
-        one, two = waiting.pop()
-        try:
-            values[one - start:two - start] = (item.asstr() if text else item)[one:two]
-        except check.READING as error:
-            unit = 1 if text else step
-            middle = (one // unit + -(-two // unit)) // 2 * unit
-            if one < middle < two:
-                waiting += [(one, middle), (middle, two)]
-                continue
-            why = check.brief(error)
-            broken += range(one, two)
-    if broken:
-        bad[np.array(broken) - start] = True
-        work.faults.append(f"{item.name} rows {_ranges(np.array(sorted(broken)))} cannot be read ({why})")
-    return values, bad
-
-
-def _ranges(rows: np.ndarray) -> str:
-    """Row numbers in words: 0 to 63, 128."""
-    ends = np.flatnonzero(np.diff(rows) > 1)
-    parts = [f"{part[0]} to {part[-1]}" if len(part) > 1 else f"{part[0]}" for part in np.split(rows, ends + 1) if len(part)]
-    return ", ".join(parts[:5]) + (f" and {len(parts) - 5} more places" if len(parts) > 5 else "")
-
-
 def _images(root: Items, odd: Mapping[str, np.ndarray], work: _Work, whole: bool) -> _Images:
     """The image table; without a whole header a key counts where its digest says so."""
     count = len(root["image"]) if "image" in root and len(root["image"].shape) == 1 else 0
@@ -305,13 +240,13 @@ def _images(root: Items, odd: Mapping[str, np.ndarray], work: _Work, whole: bool
     told: set[str] = set()
     for start in range(0, count, BLOCK):
         stop = min(start + BLOCK, count)
-        texts, bad = _read(root["image"], start, stop, odd, work)
+        texts, bad = read_whole(root["image"], start, stop, odd, work.faults)
         for name, kept, shape in (("sha256", sha256, (count, 32)), ("label", label, (count,))):
             if name not in root or root[name].shape != shape or root[name].dtype != kept.dtype:
                 told.add(f"/{name} is not there as it must be")
                 bad[:] = True
                 continue
-            kept[start:stop], wrong = _read(root[name], start, stop, odd, work)
+            kept[start:stop], wrong = read_whole(root[name], start, stop, odd, work.faults)
             bad |= wrong
         if not whole:
             bad |= _wrong_keys(root, texts, start, stop, odd, work, told)
@@ -334,10 +269,10 @@ def _wrong_keys(root: Items, texts: np.ndarray, start: int, stop: int, odd: Mapp
     if digests is None or digests.dtype != np.uint8 or digests.shape != (len(root["image"]), check.KEY_BYTES):
         told.add("its keys are under no digest that still holds")
         return np.ones(stop - start, bool)
-    stated, bad = _read(digests, start, stop, odd, work)
+    stated, bad = read_whole(digests, start, stop, odd, work.faults)
     wrong = (check.key_digests([str(text) for text in texts]) != stated).any(1) | bad
     if wrong.any():
-        work.faults.append(f"/image rows {_ranges(start + np.flatnonzero(wrong))} do not have the digests of their keys")
+        work.faults.append(f"/image rows {ranges(start + np.flatnonzero(wrong))} do not have the digests of their keys")
     return np.asarray(wrong)
 
 
@@ -378,12 +313,12 @@ def _answers(head: Head, items: Items, images: _Images, odd: Mapping[str, np.nda
         stop = min(start + step, count)
         data, bad = {}, np.zeros(stop - start, bool)
         for column in head.columns:
-            data[column], wrong = _read(items[column.name], start, stop, odd, work)
+            data[column], wrong = read_whole(items[column.name], start, stop, odd, work.faults)
             bad |= wrong
         area = next((data[column] for column in head.columns if column.field == "smallest_area"), np.zeros(stop - start))
         if head.rows == "image":
             bad |= (area == NOT_RUN) | np.array([images.keys[row] is None for row in range(start, stop)], bool)
-        for row, why in _wrong_sizes(head, data, ~bad):
+        for row, why in wrong_sizes(head, data, ~bad):
             work.faults.append(f"/{head.path} row {start + row}: {why}")
             bad[row] = True
         good = np.flatnonzero(~bad)
@@ -399,7 +334,7 @@ def _keep(head: Head, items: Items, images: _Images, data: Mapping[Column, np.nd
           energy: Mapping[int, int], work: _Work) -> None:
     chosen = {column: values[good] for column, values in data.items()}
     if head.rows == "class":
-        numbers, bad = _read(items["class"], int(rows[0]), int(rows[-1]) + 1, {}, work)
+        numbers, bad = read_whole(items["class"], int(rows[0]), int(rows[-1]) + 1, {}, work.faults)
         if bad.any():
             raise StoreError("its class numbers cannot be read")
         work.write(head=head, data=chosen, rows=numbers[rows - rows[0]].tolist())
@@ -427,25 +362,6 @@ def _energy_places(head: Head, items: Items, count: int, work: _Work) -> dict[in
     except check.READING as error:
         work.faults.append(f"/{head.path}/energy_row cannot be used ({check.brief(error)})")
         return {}
-
-
-def _wrong_sizes(head: Head, data: Mapping[Column, np.ndarray], rows: np.ndarray) -> Iterator[tuple[int, str]]:
-    """Rows whose masks are not of the sizes that they say, each with what is wrong."""
-    fields = {column.field: decode(column, values, head.entries) for column, values in data.items() if column.dtype != TEXT}
-    areas = {name: fields[name] for name in ("masks", "joint_masks") if name in fields}
-    for row in np.flatnonzero(rows):
-        for name, masks in areas.items():
-            sizes = masks[row].sum(-1)
-            if not np.array_equal(sizes, head.areas):
-                place = int(np.flatnonzero(sizes != head.areas)[0])
-                yield int(row), f"{name} has {sizes[place]} ones at area {head.areas[place]}"
-        if "smallest_mask" in fields and int(fields["smallest_mask"][row].sum()) != max(0, int(fields["smallest_area"][row])):
-            yield int(row), f"smallest_mask has {fields['smallest_mask'][row].sum()} ones, but a* is {fields['smallest_area'][row]}"
-        for column, values in data.items():
-            if column.packed and head.entries % 8 and (values[row][..., -1] >> (head.entries % 8)).any():
-                yield int(row), f"{column.name} has ones beyond the last of its {head.entries} entries"
-        if head.kind is not ClassAttribution and not np.isfinite(fields["scores"][row]).all():
-            yield int(row), "a score is not finite"
 
 
 def _settings(text: str, work: _Work) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import chanattr as ca
-from chanattr.evidence.pointing import Pointing, inside, pointing_game, pointing_table, smoothed, wilson
-from chanattr.images.annotations import ImageBoxes
+from chanattr.evidence.heat import inside, smoothed
+from chanattr.evidence.pointing import Pointing, pointing_game, pointing_table, wilson
+from chanattr.images.boxes import ImageBoxes
 
 
 def boxed(*boxes: tuple[float, float, float, float], classes: Any = 0, difficult: Any = False,

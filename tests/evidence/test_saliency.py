@@ -16,7 +16,7 @@ from chanattr.attribution.perturbation import pyramid_of
 from chanattr.evidence import saliency as room
 from chanattr.evidence.pointing import pointing_game
 from chanattr.evidence.saliency import POINTING, SALIENCY, Heat, grid_layer, rise_masks, saliency
-from chanattr.images.annotations import ImageBoxes
+from chanattr.images.boxes import ImageBoxes
 from tests.models import Branching, ChannelsLast, Dataclass, Plain, Tokens, Twice, images, seeded
 
 REGION = (slice(20, 32), slice(4, 16))  # rows and columns that `Region` sees, of 40 x 36

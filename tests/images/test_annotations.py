@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import chanattr as ca
-from chanattr.images import annotations
-from chanattr.images.annotations import ImageBoxes, for_keys, load_annotations
+from chanattr.images.annotations import for_keys, load_annotations
+from chanattr.images.boxes import ImageBoxes
 
 NAMES = ("cat", "dog", "red fox")
 IDS = ("n01", "n02", "n03")
@@ -182,6 +182,6 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     path = write(tmp_path / "a.xml", A)
     with pytest.raises(ca.InputError, match="form='yolo'; expected one of plain, coco, voc"):
         load_annotations(path, form="yolo")
-    monkeypatch.setattr(annotations, "LARGEST_XML", 10)
+    monkeypatch.setattr("chanattr.images.voc.LARGEST", 10)
     with pytest.raises(ca.InputError, match=r"bytes; expected annotations of at most 10"):
         load_annotations(path, class_names=NAMES)

@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import chanattr as ca
-from chanattr.images.annotations import ImageBoxes
+from chanattr.images.boxes import ImageBoxes
 from chanattr.images.frame import Frame, Side, measured_frame, regions_of, resize_and_crop
 
 SIZES = [(384, 288), (288, 391), (100, 400), (33, 31)]
