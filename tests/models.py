@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Its export refuses what torch.compile made, and keeps a model that it failed on alive: such models are searched by replay, and stay.
+TORCH_2_6 = torch.__version__.startswith("2.6.")
+
 
 def seeded(build: Any, seed: int = 0) -> Any:
     """What `build()` gives with the random numbers of a seed, in eval mode."""

@@ -21,6 +21,8 @@ from chanattr.network.hooks import change
 from chanattr.network.inputs import outline, tensors_of, with_tensors
 from chanattr.network.outputs import Inputs, call, logits_of
 
+LARGEST_BATCH = 2**31 - 1  # without one, torch 2.6 fails to prove that a batch is not infinite
+
 
 @torch.library.custom_op("chanattr::tap", mutates_args=(), schema="(Tensor activation, int number) -> Tensor")
 def tap(activation: Tensor, number: int) -> Tensor:
@@ -132,7 +134,7 @@ def _export(model: nn.Module, example: Inputs, layers: Sequence[str], score: Cal
             stack.enter_context(change(model, layer, functools.partial(tap, number=number)))
         stack.enter_context(_quiet())
         try:
-            batch = torch.export.Dim("batch", min=2)
+            batch = torch.export.Dim("batch", min=2, max=LARGEST_BATCH)
             program = torch.export.export(wrapped, (tensors,), strict=False, dynamic_shapes=([{0: batch}] * len(tensors),))
             program = program.run_decompositions({})  # functional: nothing after the cut overwrites what is kept
             return _unguarded(program)

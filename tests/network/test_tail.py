@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import chanattr as ca
 from chanattr.network.tail import ExportedTail, InjectedTail, ReplayTail, bind, stems, take_stem
-from tests.models import Branching, ChannelsLast, Dataclass, Losing, Plain, Residual, Tokens, Twice, images, seeded
+from tests.models import TORCH_2_6, Branching, ChannelsLast, Dataclass, Losing, Plain, Residual, Tokens, Twice, images, seeded
 
 CASES = [(Plain, "conv", 0), (Plain, "relu", 0), (Plain, "pool", 0), (Residual, "branch", 1), (Residual, "first", 0), (Tokens, "block", 0),
          (ChannelsLast, "wide", 0), (Twice, "act@1", 0), (Twice, "act@2", 0), (Dataclass, "body", 0)]
@@ -268,6 +268,8 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
 @pytest.mark.parametrize("engine", WAYS)
 @pytest.mark.parametrize("wrap", WRAPPERS)
 def test_wrapped_compiled_and_half_models(wrap: str, engine: str) -> None:
+    if TORCH_2_6 and engine == "tail" and wrap in ("compiled", "both"):
+        pytest.skip("torch 2.6 exports no compiled model")
     bare = seeded(Residual)
     model = WRAPPERS[wrap](bare)
     x = images(3).to(bare.head.weight.dtype)

@@ -121,6 +121,37 @@ def test_a_start_of_a_larger_area_is_cut_where_its_gradient_is_least() -> None:
     assert found.masks[0].tolist() == reference.largest(score.linear[1].tolist(), 5).tolist()
 
 
+def test_a_cut_keeps_members_of_the_start_alone() -> None:
+    """Also where the worthiest channels are no members, and every member's slope is the least."""
+    score = Rows()
+    score.pairs.zero_()
+    order = score.linear[1].argsort()
+    start = torch.zeros(1, CHANNELS)
+    start[0, order[:6]] = 1
+    find(score, [4], [1], start=start, steps=2)
+    assert set(score.calls[1][0][0].nonzero()[:, 0].tolist()) == set(order[2:6].tolist())
+
+
+class Fickle(Rows):
+    """Its slopes are drawn anew at each call, so that every exchange that is allowed is made."""
+
+    def __call__(self, masks: Tensor, rows: Tensor, gradient: bool) -> Scored:
+        scored = super().__call__(masks, rows, gradient)
+        drawn = torch.randn(1000, masks.shape[1], generator=torch.Generator().manual_seed(len(self.calls)))
+        return Scored(scored.reward, drawn[:len(masks)] - 9 * masks)  # whatever is in the mask wants out
+
+
+def test_exchanges_are_a_share_of_the_room_that_falls_to_one() -> None:
+    score, steps = Fickle(), 9
+    settings = ExactSearch(relaxed_steps=2, binary_steps=steps, exchange=0.5, memory=0.0, exploration=0.0)
+    find(score, [7, 3], [0, 1], settings)
+    masks = torch.stack([masks for masks, _, _ in score.calls[2:]])
+    moved = (masks.diff(dim=0) > 0).sum(2)
+    for step in range(steps - 1):
+        share = 0.5 * (1 - (step + 1) / steps)
+        assert moved[step].tolist() == [max(1, round(share * room)) for room in (7, 3)]
+
+
 def test_without_steps_given_a_start_takes_the_binary_steps() -> None:
     score = Rows()
     assert find(score, [5], [1], start=torch.ones(1, CHANNELS)).evaluations.tolist() == [QUICK.binary_steps]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import chanattr as ca
-from chanattr.search.family import CHANNEL_EXACT, CHANNEL_PENALTY, Channels, Family, largest, project_capped_simplex
+from chanattr.search.family import CHANNEL_EXACT, CHANNEL_PENALTY, Channels, Family, largest, nested_masks, project_capped_simplex
 from tests import reference
 
 CHANNELS = 9
@@ -156,3 +156,12 @@ def test_refinement_takes_at_most_ten_evaluations_a_step() -> None:
 def test_settings_that_make_no_sense_are_refused(search: ca.ExactSearch | ca.PenaltySearch, message: str) -> None:
     with pytest.raises(ca.InputError, match=message):
         Channels(CHANNELS).resolve(search)
+
+
+def test_nested_masks_are_the_largest_values_of_each_row() -> None:
+    values, areas = np.random.default_rng(2).normal(size=(4, CHANNELS)), [1, 2, 5, 8, CHANNELS]
+    found = nested_masks(torch.tensor(values), torch.tensor(areas))
+    assert found.shape == (4, 5, CHANNELS)
+    for row in range(4):
+        for place, area in enumerate(areas):
+            assert found[row, place].tolist() == reference.largest(values[row].tolist(), area).tolist()

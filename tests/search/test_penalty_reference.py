@@ -53,8 +53,15 @@ class Curved:
 def test_penalty_is_equation_8_step_by_step(settings, seed):
     problem = Curved(seed)
     seen: list[np.ndarray] = []
+    steps: list[int] = []
+
+    def watch(step: int, masks: torch.Tensor) -> None:
+        steps.append(step)
+        seen.append(masks.clone().numpy())
+
     found = penalty(problem.score, Channels(CHANNELS), torch.tensor(AREAS), torch.zeros(len(AREAS), dtype=torch.long),
-                    PenaltySearch(**settings), watch=lambda step, masks: seen.append(masks.clone().numpy()), dtype=torch.float64)
+                    PenaltySearch(**settings), watch=watch, dtype=torch.float64)
+    assert steps == list(range(1, len(seen) + 1))
     for pair, area in enumerate(AREAS):
         expected = reference.penalty_search(problem.plain, CHANNELS, area, **settings)
         assert len(seen) == len(expected.steps)

@@ -97,7 +97,7 @@ def test_gradients_through_the_masks_are_right() -> None:
 
 
 def test_every_step_holds_its_area_and_the_best_region_is_found() -> None:
-    family, areas, seen = Pictures(64, 64), torch.tensor([0.05, 0.08]), []  # the region is 0.098
+    family, areas, seen = Pictures(64, 64), torch.tensor([0.05, 0.08]), {}  # the region is 0.098
     region = torch.zeros(64, 64)
     region[10:30, 34:54] = 1
 
@@ -107,8 +107,9 @@ def test_every_step_holds_its_area_and_the_best_region_is_found() -> None:
     search = family.resolve(ca.ExactSearch(relaxed_steps=30))
     rows = torch.zeros(2, dtype=torch.long)
     values, _ = ascend([through(family.spread, linear)], family, areas, rows, search, steps=30,
-                       watch=lambda step, codes: seen.append(family.area(codes)))
-    held = torch.stack(seen)
+                       watch=lambda step, codes: seen.update({step: family.area(codes)}))
+    assert list(seen) == list(range(1, 31))
+    held = torch.stack(list(seen.values()))
     assert (held.diff(dim=0) <= 2e-3).all()  # falls, then stays
     assert torch.allclose(held[15:], areas.expand(15, 2), atol=2e-3)
     masks = family.masks(family.finish(values, areas)).view(2, 64, 64)
@@ -126,3 +127,10 @@ def test_a_hardened_mask_is_drawn_to_its_level_set_and_keeps_its_slope() -> None
     slope = torch.autograd.grad(made.sum(), ramp)[0][0]
     assert slope.argmax() == edge
     assert slope.min() > 0
+
+
+def test_the_penalty_has_torchrays_constants() -> None:
+    """``extremal_perturbation`` of TorchRay: 800 steps from all ones, lambda 300 that grows by 1.0035 a step, rate 0.01."""
+    search = Pictures(64, 64).resolve(ca.PenaltySearch())
+    assert (search.steps, search.start, search.penalty, search.growth, search.learning_rate) == (800, 1.0, 300.0, 1.0035, 0.01)
+    assert (search.momentum, search.dampening, search.reduction, search.ramp) == (0.9, 0.9, "mean", 0)
