@@ -229,7 +229,7 @@ def test_a_model_first_run_inside_stays_unmasked_afterwards() -> None:
 
 
 @pytest.mark.parametrize("engine", [
-    pytest.param("tail", marks=pytest.mark.skipif(TORCH_2_6, reason="torch 2.6 exports no compiled model")), "auto", "injection"])
+    pytest.param("tail", marks=pytest.mark.skipif(TORCH_2_6, reason="torch 2.6 exports no compiled model")), "injection"])
 def test_a_compiled_model_is_searched_as_the_plain_one(engine: str) -> None:
     model = compiled(seeded(Plain))
     model(images())
