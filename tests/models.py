@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,3 +149,16 @@ class Branching(nn.Module):
         x = self.body(x)
         x = x.relu() if float(x.detach().mean()) > -100 else x.tanh()
         return self.head(x.mean((2, 3)))
+
+
+class Homebound(Plain):
+    """Can be unpickled only in the process that made it."""
+
+    def __reduce__(self) -> Any:
+        return _come, (os.getpid(),)
+
+
+def _come(home: int) -> Any:
+    if os.getpid() != home:
+        raise ModuleNotFoundError("No module named 'mine'")
+    return seeded(Homebound)

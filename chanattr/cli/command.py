@@ -132,7 +132,7 @@ def _listening(heard: list[int]) -> Iterator[None]:
         heard.append(number)
         raise KeyboardInterrupt
 
-    def again(lost: sys.UnraisableHookArgs) -> None:
+    def again(lost: Any) -> None:
         """An interruption that came inside a finalizer is dropped there by Python: it is sent once more, a moment later."""
         if heard and lost.exc_type is KeyboardInterrupt:
             threading.Timer(0.05, os.kill, (os.getpid(), heard[-1])).start()

@@ -19,7 +19,7 @@ import torch
 
 from chanattr.errors import ChanattrError, InputError, ModelError
 from chanattr.network.outputs import device_of
-from chanattr.runs.plan import Plan, Ready, Searched, Task, make_ready, search_shard
+from chanattr.runs.plan import Plan, Ready, Searched, Task, make_ready, packed, search_shard, unready
 from chanattr.runs.tally import Worker, host
 
 LOG = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def _hire(ray: Any, plan: Plan, where: Cluster, done: list[Worker]) -> _Team:
     threads = max(1, int(have.get("CPU", os.cpu_count() or 1)) // count)
     # A worker that died is replaced by a new one, not restarted by Ray, which would start one that cannot start for ever.
     kind = ray.remote(max_restarts=0, max_task_retries=0, num_cpus=1, num_gpus=int(gpu))(_Worker)
-    data = ray.put(pickle.dumps(plan))
+    data = ray.put(packed(plan))
     places = [os.path.abspath(place) for place in sys.path]  # a module of the user's own is found where this process found it
 
     def hire() -> Any:
@@ -132,7 +132,7 @@ def _give_out(ray: Any, team: _Team, tasks: Iterable[Task]) -> Iterator[tuple[Ta
             raise (error.cause if isinstance(error.cause, Exception) else error) from error
         except ray.exceptions.RayError as error:
             if getattr(error, "actor_init_failed", False):  # not even chanattr is there
-                raise _unready(_last(error)) from error
+                raise unready(_last(error)) from error
             _replace(ray, team, job, error)
             again.append(job)
         else:
@@ -182,11 +182,6 @@ def _last(error: BaseException) -> str:
     return (lines or [type(error).__name__])[-1][:200]
 
 
-def _unready(why: str) -> ModelError:
-    return ModelError(f"a worker cannot get ready ({why}); expected the model's file, its packages and chanattr there as they are here; "
-                      "put them there under the same paths, or work here with a number of processes")
-
-
 class _Worker:
     """A process of Ray that holds the model.
 
@@ -202,7 +197,7 @@ class _Worker:
         except ChanattrError as error:
             self._ready = error
         except Exception as error:
-            self._ready = _unready(f"{type(error).__name__}: {_first(error)}")
+            self._ready = unready(f"{type(error).__name__}: {_first(error)}")
 
     def search(self, task: bytes) -> tuple[list[Searched], str, float]:
         """What a shard gives, the host, and the seconds that it took."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -86,6 +87,26 @@ class Plan:
             raise InputError(f"areas name the layer {unknown[0]!r}, which is not in this run; expected some of {', '.join(self.layers)}; "
                              "correct the name, or add the layer")
         return {layer: areas[written[layer]] if layer in written else None for layer in self.layers}
+
+
+def packed(plan: Plan) -> bytes:
+    """A plan as it goes to another process.
+
+    Raises:
+        ModelError: its model, reward or another of its callables cannot be pickled.
+    """
+    try:
+        return pickle.dumps(plan)
+    except Exception as error:  # pickle raises what the objects raise
+        raise ModelError(f"the model, or a function of its question, cannot go to worker processes ({type(error).__name__}: {error}); "
+                         "expected classes and functions at the top of a module of their own; put them into a file by another name than "
+                         "any loaded before, or take workers=0") from error
+
+
+def unready(why: str) -> ModelError:
+    """What a worker says that cannot make its plan ready."""
+    return ModelError(f"a worker cannot get ready ({why}); expected the model's file, its packages and chanattr there as they are here; "
+                      "put them there under the same paths, or work here with workers=0")
 
 
 def one_names(model: nn.Module, example: Tensor, given: Sequence[str], channel_axis: int | None) -> dict[str, str]:

@@ -23,11 +23,11 @@ from tqdm.std import tqdm
 from chanattr.errors import ChanattrError, ModelError
 from chanattr.runs.cluster import cluster_results
 from chanattr.runs.hearing import heard, speak_through
-from chanattr.runs.plan import Plan, Ready, Searched, Task, make_ready, search_shard
+from chanattr.runs.plan import Ready, Searched, Task, make_ready, packed, search_shard, unready
 from chanattr.runs.tally import Worker, host
 
 GRACE = 5  # seconds that a worker outlives a kill: by then the process that started it has ended it, and its pipes are not torn
-_READY: list[Ready] = []  # one a worker process, set by its initializer
+_READY: list[Ready | Exception] = []  # one a worker process, set by its initializer; or why there is none
 
 
 class _Back(NamedTuple):
@@ -48,7 +48,7 @@ def results(ready: Ready, tasks: Iterable[Task], workers: int | str, team: list[
         team: takes what each worker did; it grows as they come to work.
 
     Raises:
-        ModelError: a worker process died.
+        ModelError: the plan cannot go to another process, a worker cannot get ready, or one died.
     """
     if isinstance(workers, str):
         yield from cluster_results(ready, tasks, workers, team)
@@ -62,7 +62,7 @@ def results(ready: Ready, tasks: Iterable[Task], workers: int | str, team: list[
     context = multiprocessing.get_context("spawn")
     known: dict[int, Worker] = {}
     with heard() as says:
-        given = (ready.plan, threads, says, logging.getLogger().level)
+        given = (packed(ready.plan), threads, says, logging.getLogger().level)
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=given)
         try:
             for task, back in _in_order(pool, tasks, ahead=2 * workers):
@@ -119,7 +119,7 @@ def _deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(plan: Plan, threads: int, says: Connection, level: int) -> None:
+def _start(plan: bytes, threads: int, says: Connection, level: int) -> None:
     speak_through(says, level)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: threading.Timer(GRACE, os._exit, [1]).start())
@@ -128,7 +128,10 @@ def _start(plan: Plan, threads: int, says: Connection, level: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tqdm.set_lock(threading.RLock())  # torch draws bars that nobody sees; their usual lock is a semaphore that a worker ended early leaks
     torch.set_num_threads(threads)
-    _READY.append(make_ready(plan))
+    try:
+        _READY.append(make_ready(pickle.loads(plan)))
+    except Exception as error:  # raised with the first shard: of a start that fails the pool tells nothing
+        _READY.append(error if isinstance(error, ChanattrError) else unready(f"{type(error).__name__}: {error}"))
 
 
 def _end_with_parent() -> None:
@@ -142,6 +145,8 @@ def _end_with_parent() -> None:
 def _search(task: bytes) -> _Back:
     if not _READY:
         raise ChanattrError("a worker has no model; expected its start to have made one; report this")
+    if isinstance(_READY[0], Exception):
+        raise _READY[0]
     began = time.monotonic()
     found = list(search_shard(_READY[0], pickle.loads(task)))
     return _Back(found, os.getpid(), time.monotonic() - began)

@@ -18,6 +18,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 NAMES = {names!r}
+exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.6 has the second alone
 
 
 class Plain(nn.Module):
@@ -52,7 +53,7 @@ class Slow(Plain):
     """Takes its time, so that it can be interrupted."""
 
     def forward(self, x):
-        if not torch.compiler.is_exporting():
+        if not exporting():
             time.sleep(0.02)
         return super().forward(x)
 

@@ -199,7 +199,7 @@ LOUD = """
 
 class Loud(Plain):
     def forward(self, x):
-        if not torch.compiler.is_exporting():
+        if not exporting():
             warnings.warn("a warning of the model's", stacklevel=1)
             logging.getLogger("mine").warning("a word of the model's")
             print("said by the model", file=sys.stderr) if WORKERS == 0 else None
@@ -248,7 +248,7 @@ class Stubborn(Plain):
     """Does not come back to Python for a minute, once a file is there."""
 
     def forward(self, x):
-        if not torch.compiler.is_exporting() and os.path.exists({path!r}):
+        if not exporting() and os.path.exists({path!r}):
             with warnings.catch_warnings():
                 ctypes.CDLL(None).usleep(20_000_000)
                 ctypes.CDLL(None).usleep(20_000_000)

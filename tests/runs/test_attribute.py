@@ -12,7 +12,7 @@ from torch import Tensor
 
 import chanattr as ca
 from chanattr.axes import equal
-from tests.models import Plain, images, seeded
+from tests.models import Homebound, Plain, images, seeded
 from tests.runs.loaders import COUNT, LABELS, SHORT, Loader, content, run_all
 
 
@@ -136,6 +136,20 @@ def test_workers_give_the_same_content(tmp_path: Path, whole: Path) -> None:
     summary = run_all(tmp_path / "pool.h5", workers=2)
     assert summary.images == COUNT
     assert content(tmp_path / "pool.h5") == content(whole)
+
+
+def test_what_a_worker_lacks_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ca.ModelError, match=r"a worker cannot get ready \(ModuleNotFoundError: No module named 'mine'\); expected"):
+        run_all(tmp_path / "run.h5", model=seeded(Homebound), workers=2)
+
+
+def test_a_model_that_cannot_be_sent_is_told_before_any_worker_starts(tmp_path: Path) -> None:
+    class Local(Plain):
+        """Of a function, where no other process finds it."""
+
+    with pytest.raises(ca.ModelError, match=r"cannot go to worker processes \(.*Local.*\); expected .* workers=0"):
+        run_all(tmp_path / "run.h5", model=seeded(Local), workers=2)
+    assert run_all(tmp_path / "run.h5", model=seeded(Local)).images == COUNT
 
 
 @pytest.mark.parametrize("workers", [0, 2])

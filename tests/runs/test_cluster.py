@@ -17,7 +17,7 @@ import pytest
 import chanattr as ca
 from chanattr.runs.cluster import Cluster, cluster_of
 from tests.cli.studio import make_studio
-from tests.models import Plain, images, seeded
+from tests.models import Homebound, Plain, images, seeded
 from tests.runs.loaders import COUNT, Loader, content, run_all
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
@@ -170,19 +170,6 @@ def test_a_model_of_a_file_that_lies_elsewhere(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "away" / "told.json").read_text())
     assert sum(one["images"] for one in told["workers"]) == 12
     assert all(set(one) == {"host", "images", "seconds", "per_second", "deaths"} for one in told["workers"])
-
-
-class Homebound(Plain):
-    """Can be unpickled only in the process that made it."""
-
-    def __reduce__(self) -> Any:
-        return _come, (os.getpid(),)
-
-
-def _come(home: int) -> Any:
-    if os.getpid() != home:
-        raise ModuleNotFoundError("No module named 'mine'")
-    return seeded(Homebound)
 
 
 @needs_ray
