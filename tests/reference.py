@@ -78,17 +78,17 @@ class PenaltyRun(NamedTuple):
 
 def penalty_search(score: Score, channels: int, area: int, *, steps: int = 300, learning_rate: float = 0.01,
                    penalty: float = 1500.0, ramp: int = 150, momentum: float = 0.9, dampening: float = 0.0,
-                   start: float = 0.5, reduction: str = "mean") -> PenaltyRun:
+                   start: float = 0.5, reduction: str = "mean", growth: float = 1.0) -> PenaltyRun:
     """Equation 8, step by step: ``maximise score(m) - lambda R_a(m)`` by SGD, clamped to [0, 1] after each step.
 
     SGD is torch's: the first step's velocity is the gradient itself, whatever the dampening. Lambda is 0 in the first
-    step, rises in a straight line and is `penalty` from step number `ramp` (counted from 0) on.
+    step, rises in a straight line and is `penalty` from step number `ramp` (counted from 0) on; TorchRay's grows by a factor at every step.
     """
     mask = np.full(channels, float(start))
     velocity = np.zeros(channels)
     history = []
     for step in range(steps):
-        weight = penalty * min(1.0, step / ramp) if ramp else penalty
+        weight = (penalty * min(1.0, step / ramp) if ramp else penalty) * growth**step
         _, reward_slope = score(mask)
         _, penalty_slope = area_penalty(mask, area, reduction)
         for k in range(channels):

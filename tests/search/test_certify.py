@@ -177,6 +177,12 @@ def test_a_single_member_is_the_fewest_and_none_the_best_uncounted() -> None:
     assert count_out(masks, torch.ones(len(masks), dtype=torch.bool), FAMILY, judge, 0).proved[:3].tolist() == [2, 1, -1]
 
 
+def test_scores_below_zero_are_counted_out_too() -> None:
+    judge = Formulas([Planted(linear=np.array([-3.0, -2.0, -5.0, -9.0]), groups=(), activation=np.ones(4), mask=np.zeros(4, bool))], [-4.0])
+    found = count_out(torch.tensor([[True, False, False, False]]), torch.tensor([True]), Channels(4), judge)
+    assert (found.masks.tolist(), found.proved.tolist()) == ([[False, True, False, False]], [2])
+
+
 def test_every_exchange_with_the_one_other_is_tried() -> None:
     judge, masks = problem()
     masks[:] = True

@@ -144,12 +144,12 @@ class Fickle(Rows):
 def test_exchanges_are_a_share_of_the_room_that_falls_to_one() -> None:
     score, steps = Fickle(), 9
     settings = ExactSearch(relaxed_steps=2, binary_steps=steps, exchange=0.5, memory=0.0, exploration=0.0)
-    find(score, [7, 3], [0, 1], settings)
+    find(score, [7, 3, 12], [0, 1, 2], settings)
     masks = torch.stack([masks for masks, _, _ in score.calls[2:]])
     moved = (masks.diff(dim=0) > 0).sum(2)
     for step in range(steps - 1):
         share = 0.5 * (1 - (step + 1) / steps)
-        assert moved[step].tolist() == [max(1, round(share * room)) for room in (7, 3)]
+        assert moved[step].tolist() == [max(1, round(share * room)) for room in (7, 3, 2)]
 
 
 def test_without_steps_given_a_start_takes_the_binary_steps() -> None:

@@ -46,6 +46,7 @@ class Curved:
     pytest.param({"reduction": "sum", "momentum": 0.0, "penalty": 40.0}, id="sum as in equation 4, plain gradient"),
     # all ones tie at the start: which channels count as zeros is up to the stable sort
     pytest.param({"start": 1.0, "dampening": 0.9}, id="TorchRay's start and dampening"),
+    pytest.param({"steps": 60, "ramp": 0, "penalty": 30.0, "growth": 1.02}, id="growing"),
     # (a larger penalty at this rate is unstable and would blow rounding up)
     pytest.param({"steps": 40, "ramp": 7, "learning_rate": 0.05, "start": 0.0, "penalty": 60.0}, id="another schedule"),
 ])
