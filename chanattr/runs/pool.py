@@ -7,13 +7,14 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
@@ -100,6 +101,11 @@ def _stop(pool: ProcessPoolExecutor) -> None:
     """Ends the workers in the middle of their work, as an interruption ends it where there are none."""
     for process in list((getattr(pool, "_processes", None) or {}).values()):  # before Python 3.14 the pool has no other way to its workers
         process.kill()
+    if sys.version_info < (3, 12) and (tasks := getattr(pool, "_call_queue", None)) is not None:
+        # A task on its way to a worker that is gone waits for a reader for ever, as long as this process holds that end of the pipe too
+        # (python/cpython#94777).
+        with suppress(OSError):
+            tasks._reader.close()
     pool.shutdown(cancel_futures=True)
 
 
