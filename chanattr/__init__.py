@@ -79,7 +79,7 @@ _HOMES = {
 _ROOMS = {"figures": "chanattr.pictures.figures"}
 
 __all__ = sorted({*_HOMES, *_ROOMS})
-__version__ = "0.1.0"
+__version__ = "1.0.0rc1"
 
 
 def __getattr__(name: str) -> Any:

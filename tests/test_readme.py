@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chanattr as ca
 from chanattr.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -36,3 +37,9 @@ def test_the_commands_exist() -> None:
 def test_every_file_it_points_to_is_there() -> None:
     for path in re.findall(r"`((?:docs|chanattr)/[\w./-]+)`|\]\(([\w./-]+)\)", README):
         assert (ROOT / (path[0] or path[1])).exists(), path
+
+
+def test_the_version_is_said_once_more_in_the_citation_and_the_changelog() -> None:
+    citation, changes = ((ROOT / name).read_text(encoding="utf8") for name in ("CITATION.cff", "CHANGELOG.md"))
+    assert re.search(r"^version: (\S+)$", citation, re.M)[1] == ca.__version__
+    assert re.search(r"^## (\S+?),? ", changes, re.M)[1] == ca.__version__
