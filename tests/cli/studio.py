@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,7 +100,7 @@ class Studio(NamedTuple):
 def make_studio(folder: Path, per_class: int = 3) -> Studio:
     """Writes the model file and `per_class` noisy pictures of each class."""
     folder.mkdir(exist_ok=True)
-    file = folder / "little.py"
+    file = folder / f"little_{zlib.crc32(str(folder).encode()):08x}.py"  # a name of its own, or workers would find the first of that name
     file.write_text(MODEL.format(names=list(CLASSES), classes=len(CLASSES)))
     rng = np.random.default_rng(0)
     for number, name in enumerate(CLASSES):

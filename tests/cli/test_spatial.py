@@ -64,7 +64,7 @@ def test_every_choice_reaches_the_question(studio: Studio, tmp_path: Path) -> No
 
 def test_black_is_what_the_preprocessing_makes_of_it(tmp_path: Path, studio: Studio) -> None:
     file = tmp_path / "normal.py"
-    file.write_text((tmp_path / "little.py").read_text() + """
+    file.write_text(Path(studio.model.removesuffix(":make")).read_text() + """
 def normal():
     model, preprocess, names = make()
     return model, v2.Compose([preprocess, v2.Normalize([0.5, 0.4, 0.3], [0.2, 0.25, 0.5])]), names
@@ -107,7 +107,7 @@ def test_pictures_of_every_size_and_kind(studio: Studio, tmp_path: Path) -> None
 
 def test_a_preprocessing_that_keeps_sizes_is_told_so(studio: Studio, tmp_path: Path) -> None:
     file = tmp_path / "keeps.py"
-    file.write_text((tmp_path / "little.py").read_text() + """
+    file.write_text(Path(studio.model.removesuffix(":make")).read_text() + """
 def keeps():
     model, _, names = make()
     return model, v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]), names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,7 @@ from chanattr.errors import StoreError
 from chanattr.records import ImageAttribution
 from chanattr.settings import Settings
 from chanattr.store import open_run
-from chanattr.store.layout import columns, encode, escape, head_of
+from chanattr.store.layout import columns, encode, energy_column, escape, head_of
 from chanattr.store.source import block_rows
 from tests.store.make import AREAS, CHANNELS, GRID, classes, images, settings, table, write_all
 
@@ -181,3 +182,9 @@ def test_the_store_imports_no_torch(tmp_path: Path) -> None:
 def test_sizes() -> None:
     assert head_of(images(), "exact").sizes == {"area": 3, "channel": CHANNELS, "entry": CHANNELS, "byte": 3, "y": GRID[0], "x": GRID[1],
                                                "code_y": 32, "code_x": 32}
+
+
+def test_columns_made_twice_are_equal() -> None:
+    """Also those whose missing value is NaN, which Python from 3.13 on compares with itself."""
+    assert energy_column() == energy_column()
+    assert math.isnan(energy_column().missing)
