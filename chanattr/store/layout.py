@@ -67,7 +67,7 @@ class Column:
     name: str
     dtype: str
     dims: tuple[str, ...]
-    missing: Any = dataclasses.field(compare=False)  # often NaN, which is not equal to itself: from Python 3.13 on no column with it would be
+    missing: Any = dataclasses.field(compare=False)  # often NaN, not equal to itself: from Python 3.13 on no column with it would be
     packed: bool = False
     flag: bool = False
 
