@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +23,7 @@ from chanattr.images.find import Found, PathLike, find_images
 from chanattr.images.read import decode, open_image, read_bytes, thumbnail_of
 from chanattr.tables import count, outline
 
+GRACE = 5  # seconds that a reading process outlives a kill: by then the run has ended it
 THUMBNAILS = 500
 
 Preprocess = Callable[[Image.Image], Tensor]
@@ -117,8 +120,18 @@ class ImageLoader:
 
 
 def _leave_interrupts(_: int) -> None:
-    """In a reading process: Ctrl-C reaches it as well as the run, and the run is who ends it."""
+    """In a reading process: Ctrl-C and a kill reach it as well as the run, and the run is who ends it.
+
+    Were it gone at once, torch would have the run wait five seconds for what it was reading.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: _end_later())
+
+
+def _end_later() -> None:
+    timer = threading.Timer(GRACE, os._exit, [1])
+    timer.daemon = True
+    timer.start()
 
 
 class _Row(NamedTuple):

@@ -57,7 +57,7 @@ TABLE: dict[str, tuple[Row, str]] = {
     "no layer": (lambda s, t: call("attribute", s.model, s.images, "-o", t / "r.h5"), "Missing option '--layer'; expected .* look there"),
     "no such option": (lambda s, t: call("show", t / "r.h5", "--jsn"), r"No such option:? '?--jsn'?.*(\? E|[^?]; e)xpected .*show --help"),
     "no such option before the command": (lambda s, t: call("--jsn", "show"), "No such option:? '?--jsn'?.*; expected"),
-    "no such command": (lambda s, t: call("shw", t / "r.h5"), r"No such command 'shw'.*[Ee]xpected"),
+    "no such command": (lambda s, t: call("shw", t / "r.h5"), r"No such command 'shw'(; e|.*\? E)xpected"),
     "one word too many": (lambda s, t: call("show", t / "r.h5", "more"), r"unexpected extra argument \(more\); expected"),
     "a demo into a file": (lambda s, t: call("demo", "--out", _text(t / "file")), "--out .*file cannot be made .File exists.; expected"),
     "no such reward": (lambda s, t: attribute(s, "-o", t / "r.h5", "--reward", "logits"), "reward='logits'; expected one of logit"),

@@ -282,7 +282,7 @@ def test_sigterm_ends_it_within_five_seconds_whatever_it_is_in(tmp_path: Path) -
         code = process.wait(timeout=60)
     took = time.monotonic() - began
     assert code == 143, (tmp_path / "said").read_text()
-    assert took < 9  # five, and what a machine with more work than cores adds; the model would hold it for twenty
+    assert took < 5.5  # half a second for a busy machine
     assert 0 < before <= found(out)
     *_, last = lines((tmp_path / "said").read_text())
     assert last["event"] == "interrupted"

@@ -14,7 +14,6 @@ from click.testing import CliRunner
 
 import chanattr as ca
 from chanattr.cli import main
-from chanattr.cli.command import DEADLINE
 from tests.cli.studio import make_studio
 
 PER_CLASS = 60  # seconds of work, so that some is left once the file has answers
@@ -55,10 +54,8 @@ def test_a_signal_to_all_processes_of_a_run(tmp_path: Path, sent: signal.Signals
     limit = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < limit and not found(out):
         time.sleep(0.02)
-    began = time.monotonic()
     os.killpg(process.pid, sent)
     _, told = process.communicate(timeout=60)
-    took = time.monotonic() - began
     assert process.returncode == code, told
     assert "interrupted; finished work is saved. The same command goes on where this one stopped." in told
     for word in ("Traceback", "leaked", "Process Spawn"):
@@ -67,8 +64,7 @@ def test_a_signal_to_all_processes_of_a_run(tmp_path: Path, sent: signal.Signals
         assert 0 < len(run.finished("mix")) < COUNT
         assert not run.summary()["complete"]
     parts = tmp_path / "run.h5.parts"
-    if took < DEADLINE:  # else a machine with more work than cores: ended as by a kill -9, the parts not yet merged
-        assert not parts.exists() or not list(parts.iterdir())
+    assert not parts.exists() or not list(parts.iterdir())
     limit = time.monotonic() + 20
     while alive(process.pid) and time.monotonic() < limit:  # multiprocessing's own helper goes a moment later
         time.sleep(0.1)
