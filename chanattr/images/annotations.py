@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from chanattr.errors import InputError
-from chanattr.images.boxes import Box, Classify, ImageBoxes, Told, corners_of, is_number, joined, read_bytes, shown, size_of
+from chanattr.images.boxes import Box, Classify, ImageBoxes, Told, bounded_bytes, corners_of, is_number, joined, shown, size_of
 from chanattr.images.find import UNKNOWN, PathLike, class_of
 from chanattr.images.voc import read_voc
 
@@ -128,7 +128,7 @@ def _json(place: Path, classify: Classify | None, form: str | None) -> list[Told
 
 
 def _parsed(place: Path) -> Any:
-    data = read_bytes(place, LARGEST)
+    data = bounded_bytes(place, LARGEST)
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -84,7 +84,7 @@ def _record(entries: Sequence[Told]) -> ImageBoxes:
                       difficult=np.array([box.difficult for box in boxes], bool), size=size)
 
 
-def read_bytes(place: Path, largest: int) -> bytes:
+def bounded_bytes(place: Path, largest: int) -> bytes:
     """The bytes of a file that is not larger than it can be.
 
     Raises:

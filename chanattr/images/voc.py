@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from xml.parsers import expat
 
 from chanattr.errors import InputError
-from chanattr.images.boxes import Box, Classify, Told, corners_of, read_bytes, size_of
+from chanattr.images.boxes import Box, Classify, Told, bounded_bytes, corners_of, size_of
 
 LARGEST = 4 * 10**6  # bytes; a VOC file has some thousands
 DEEPEST = 16  # elements inside one another in a VOC file, which has 5
@@ -97,7 +97,7 @@ def _tree(file: Path) -> _Element:
     parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = builder.words, builder.refuse
     parser.EntityDeclHandler = builder.refuse
     try:
-        parser.Parse(read_bytes(file, LARGEST), True)
+        parser.Parse(bounded_bytes(file, LARGEST), True)
     except expat.ExpatError as error:
         raise InputError(f"{file} is no XML ({error}); expected VOC annotations; fetch it again, or take it away") from error
     return builder.root.inside[0]

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from chanattr.errors import ChanattrError, InputError, ModelError
+from chanattr.errors import InputError, ModelError
 from chanattr.network.outputs import device_of
-from chanattr.runs.plan import Plan, Ready, Searched, Task, make_ready, packed, search_shard, unready
+from chanattr.runs.plan import Plan, Searched, Task, packed, search_shard, unpacked, unready
 from chanattr.runs.tally import Worker, host
 
 LOG = logging.getLogger(__name__)
@@ -191,13 +191,7 @@ class _Worker:
     def __init__(self, plan: bytes, threads: int, places: list[str]) -> None:
         torch.set_num_threads(threads)
         sys.path.extend(place for place in places if place not in sys.path)
-        try:
-            made: Plan = pickle.loads(plan)
-            self._ready: Ready | Exception = make_ready(made)
-        except ChanattrError as error:
-            self._ready = error
-        except Exception as error:
-            self._ready = unready(f"{type(error).__name__}: {_first(error)}")
+        self._ready = unpacked(plan)
 
     def search(self, task: bytes) -> tuple[list[Searched], str, float]:
         """What a shard gives, the host, and the seconds that it took."""

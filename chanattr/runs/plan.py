@@ -17,7 +17,8 @@ from chanattr.attribution.inputs import check_model
 from chanattr.attribution.question import Areas, Asked, Question, family_of, make_question, planned
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.axes import concatenate
-from chanattr.errors import InputError, ModelError
+from chanattr.errors import ChanattrError, InputError, ModelError
+from chanattr.network.export import first_line
 from chanattr.network.fast import fast
 from chanattr.network.layers import describe_all
 from chanattr.network.outputs import device_of
@@ -98,9 +99,21 @@ def packed(plan: Plan) -> bytes:
     try:
         return pickle.dumps(plan)
     except Exception as error:  # pickle raises what the objects raise
-        raise ModelError(f"the model, or a function of its question, cannot go to worker processes ({type(error).__name__}: {error}); "
+        raise ModelError(f"the model, or a function of its question, cannot go to worker processes ({first_line(error)}); "
                          "expected classes and functions at the top of a module of their own; put them into a file by another name than "
                          "any loaded before, or take workers=0") from error
+
+
+def unpacked(data: bytes) -> Ready | ChanattrError:
+    """A packed plan made ready in this process, or why it cannot be: raised with the first shard, since of a start that fails a pool tells
+    nothing.
+    """
+    try:
+        return make_ready(pickle.loads(data))
+    except ChanattrError as error:
+        return error
+    except Exception as error:  # whatever the user's own modules raise
+        return unready(first_line(error))
 
 
 def unready(why: str) -> ModelError:

@@ -24,11 +24,11 @@ from tqdm.std import tqdm
 from chanattr.errors import ChanattrError, ModelError
 from chanattr.runs.cluster import cluster_results
 from chanattr.runs.hearing import heard, speak_through
-from chanattr.runs.plan import Ready, Searched, Task, make_ready, packed, search_shard, unready
+from chanattr.runs.plan import Ready, Searched, Task, packed, search_shard, unpacked
 from chanattr.runs.tally import Worker, host
 
 GRACE = 5  # seconds that a worker outlives a kill: by then the process that started it has ended it, and its pipes are not torn
-_READY: list[Ready | Exception] = []  # one a worker process, set by its initializer; or why there is none
+_READY: list[Ready | ChanattrError] = []  # one a worker process, set by its initializer; or why there is none
 
 
 class _Back(NamedTuple):
@@ -134,10 +134,7 @@ def _start(plan: bytes, threads: int, says: Connection, level: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tqdm.set_lock(threading.RLock())  # torch draws bars that nobody sees; their usual lock is a semaphore that a worker ended early leaks
     torch.set_num_threads(threads)
-    try:
-        _READY.append(make_ready(pickle.loads(plan)))
-    except Exception as error:  # raised with the first shard: of a start that fails the pool tells nothing
-        _READY.append(error if isinstance(error, ChanattrError) else unready(f"{type(error).__name__}: {error}"))
+    _READY.append(unpacked(plan))
 
 
 def _end_with_parent() -> None:

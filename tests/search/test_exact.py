@@ -137,8 +137,8 @@ class Fickle(Rows):
 
     def __call__(self, masks: Tensor, rows: Tensor, gradient: bool) -> Scored:
         scored = super().__call__(masks, rows, gradient)
-        drawn = torch.randn(1000, masks.shape[1], generator=torch.Generator().manual_seed(len(self.calls)))
-        return Scored(scored.reward, drawn[:len(masks)] - 9 * masks)  # whatever is in the mask wants out
+        drawn = torch.randn(masks.shape, generator=torch.Generator().manual_seed(len(self.calls)))
+        return Scored(scored.reward, drawn - 9 * masks)  # whatever is in the mask wants out
 
 
 def test_exchanges_are_a_share_of_the_room_that_falls_to_one() -> None:
