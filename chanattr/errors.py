@@ -10,6 +10,8 @@
 Every message has three beats: what came, what was expected, what to do.
 """
 
+import textwrap
+
 
 class ChanattrError(Exception):
     """Base of every error that chanattr raises on purpose."""
@@ -33,3 +35,9 @@ class ModelError(ChanattrError, RuntimeError):
 
 class StoreError(ChanattrError, OSError):
     """A run file cannot be read or written, or does not match what is asked."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's code is, for the first beat of one of ours: its type, and the first line that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {textwrap.shorten(lines[0], 200, placeholder=' ...') if lines else ''}".removesuffix(": ")

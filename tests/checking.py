@@ -8,9 +8,25 @@ from typing import Any
 
 from beartype import BeartypeConf, beartype
 
+_KNOWN: dict[Any, Any] = {}
+
 
 def checked(function: Any) -> Any:
-    """`beartype`, with the module's protocols made checkable first: it refuses to decorate what names a plain one."""
+    """`beartype`, made once for all closures of one line.
+
+    What comes here is a function that jaxtyping made of a signature alone, anew each time that a ``def`` inside another function runs:
+    half of the tests' time went into making the same checks again. Defaults are a closure's own, so those with some are made each time.
+    """
+    if function.__defaults__ or function.__kwdefaults__:
+        return _made(function)
+    key = (function.__module__, function.__qualname__, function.__code__.co_varnames, tuple(function.__annotations__.items()))
+    if key not in _KNOWN:
+        _KNOWN[key] = _made(function)
+    return _KNOWN[key]
+
+
+def _made(function: Any) -> Any:
+    """The module's protocols are made checkable first: beartype refuses to decorate what names a plain one."""
     for value in list(vars(sys.modules[function.__module__]).values()):
         if isinstance(value, type) and getattr(value, "_is_protocol", False) and value is not typing.Protocol:
             typing.runtime_checkable(value)

@@ -16,7 +16,7 @@ import torch
 from chanattr.attribution.question import family_of
 from chanattr.cli.command import EXIT_ERROR, EXIT_SOME_BAD
 from chanattr.cli.logs import check_summary, is_json, progress_lines, say, write_summary
-from chanattr.errors import InputError
+from chanattr.errors import InputError, first_line
 from chanattr.images import ImageLoader, image_loader
 from chanattr.network.layers import describe
 from chanattr.network.outputs import device_of as device_of_model
@@ -146,8 +146,8 @@ def device_of(name: str) -> str:
     try:
         torch.zeros(1, device=name).tolist()  # not every device of torch can compute: "meta" holds no numbers
     except (RuntimeError, AssertionError) as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise InputError(f"--device {name} cannot be used ({first}); expected a device of this machine; leave it out for 'auto'") from error
+        raise InputError(f"--device {name} cannot be used ({first_line(error)}); expected a device of this machine; leave it out for "
+                         "'auto'") from error
     return name
 
 

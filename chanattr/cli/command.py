@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from chanattr.cli.logs import is_json, line_of, say, spoken
-from chanattr.errors import ChanattrError
+from chanattr.errors import ChanattrError, first_line
 
 EXIT_SOME_BAD, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130  # and 128 + its number for another signal
 KEEPING = ("attribute", "demo", "spatial")  # commands whose finished work is kept
@@ -101,14 +101,13 @@ def _message(error: Exception) -> str:
     if isinstance(error, click.ClickException):
         return error.format_message()
     kind = type(error).__name__
-    first = next((line for line in str(error).splitlines() if line.strip()), "")[:200]
     if kind in ("OutOfMemoryError", "MemoryError"):
-        return f"out of memory ({kind}: {first}); expected the masked images of one batch to fit; pass a smaller --batch-size"
+        return f"out of memory ({first_line(error)}); expected the masked images of one batch to fit; pass a smaller --batch-size"
     if isinstance(error, OSError) and error.filename is not None:
         return (f"{error.filename}: {error.strerror or kind}; expected a file or folder that can be used so; check the path, its rights "
                 "and the disk")
-    return (f"unexpected {kind}: {first}; expected none of this kind: this is a defect of chanattr or of your own function; --debug shows "
-            "where")
+    return (f"unexpected {first_line(error)}; expected none of this kind: this is a defect of chanattr or of your own function; "
+            "--debug shows where")
 
 
 def _usage(error: click.UsageError) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from chanattr.attribution.score import channels_last
-from chanattr.errors import InputError
+from chanattr.errors import InputError, first_line
 from chanattr.evidence.baselines import Baseline, Subject, Worth, by_entry
 from chanattr.network.exactly import float32_exactly
 from chanattr.network.hooks import frozen
@@ -150,8 +150,7 @@ def _failures(name: str, layer: str) -> Iterator[None]:
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise InputError(f"{name} failed at {layer!r} ({type(error).__name__}: {first}); expected a model that it takes; leave this method "
+        raise InputError(f"{name} failed at {layer!r} ({first_line(error)}); expected a model that it takes; leave this method "
                          "out") from error
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from chanattr.errors import LayerError
+from chanattr.errors import LayerError, first_line
 from chanattr.network.hooks import change
 from chanattr.network.inputs import outline, tensors_of, with_tensors
 from chanattr.network.outputs import Inputs, call, logits_of
@@ -148,12 +148,6 @@ def _unguarded(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """The program's graph without checks of the example's shapes, which newer torch adds and the cut would have to drop."""
     known = inspect.signature(program.module).parameters
     return program.module(**({"check_guards": False} if "check_guards" in known else {}))  # type: ignore[return-value,arg-type]
-
-
-def first_line(error: Exception) -> str:
-    """What an error is, in one line."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
 
 
 class _Cutter:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, fx
 
-from chanattr.errors import InputError
+from chanattr.errors import InputError, first_line
 from chanattr.network.batches import is_out_of_memory
 from chanattr.network.folding import folded, has_attention, has_convolutions, lowered, work
 from chanattr.network.layers import Layer
@@ -152,7 +152,7 @@ def _made(tail: ExportedTail, stem: Stem, dtype: torch.dtype, compiled: bool) ->
     except (RuntimeError, TypeError) as error:
         if is_out_of_memory(error):
             raise
-        why = f"it fails ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]})"
+        why = f"it fails ({first_line(error)})"
     if not why:
         return made
     LOG.warning("no fast graph in %s at %r: %s; the search runs without it", _word(dtype), tail.layer.name, why)

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from chanattr.network.export import Unsupported, first_line
+from chanattr.errors import first_line
+from chanattr.network.export import Unsupported
 from chanattr.network.hooks import eager
 from chanattr.network.inputs import outline, take_rows, with_tensors
 from chanattr.network.names import named

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chanattr.errors import ChanattrError, InputError, LayerError, ModelError
+from chanattr.errors import ChanattrError, InputError, LayerError, ModelError, first_line
 from chanattr.network.cache import forget, graphs_of
 from chanattr.network.exactly import float32_exactly
-from chanattr.network.export import Graphs, Unsupported, first_line
+from chanattr.network.export import Graphs, Unsupported
 from chanattr.network.hooks import apply_mask, capture, change, frozen, inject
 from chanattr.network.inputs import at_least_two, join_rows, outline, take_rows, tensors_of
 from chanattr.network.layers import Layer, describe_all

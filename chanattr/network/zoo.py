@@ -9,7 +9,6 @@ import json
 import logging
 import pickle
 import sys
-import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from chanattr import embedded
-from chanattr.errors import InputError, ModelError
+from chanattr.errors import InputError, ModelError, first_line
 
 Preprocess = Callable[[Image.Image], Tensor]
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -223,7 +222,7 @@ def _hf(name: str, own: bool) -> LoadedModel:
             config = transformers.AutoConfig.from_pretrained(bare, trust_remote_code=False)
             processor = transformers.AutoImageProcessor.from_pretrained(bare, trust_remote_code=False)
     except Exception as error:  # the hub's client raises many kinds
-        raise ModelError(f"the configuration of {name} cannot be had ({_first_line(error)}); expected a model of the hub, a cached copy "
+        raise ModelError(f"the configuration of {name} cannot be had ({first_line(error)}); expected a model of the hub, a cached copy "
                          "or a folder, which --weights random needs too; check the name and the network") from error
     try:
         module = (kind.from_pretrained(bare, trust_remote_code=False) if own else
@@ -308,7 +307,7 @@ def _vendor(package: str, name: str, extra: str) -> Any:
 
 
 def _download_failed(name: str, error: BaseException) -> ModelError:
-    return ModelError(f"the weights of {name} cannot be had ({_first_line(error)}); expected a download or a cached copy; "
+    return ModelError(f"the weights of {name} cannot be had ({first_line(error)}); expected a download or a cached copy; "
                       "check the network and the name, or pass --weights FILE, or --weights random")
 
 
@@ -324,11 +323,6 @@ def _quiet(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _first_line(error: BaseException) -> str:
-    """Vendors' errors run over many lines."""
-    return f"{type(error).__name__}: {textwrap.shorten(next(iter(str(error).strip().splitlines()), ''), 200, placeholder=' ...')}"
-
-
 def _load_weights(module: nn.Module, path: Path, name: str) -> None:
     """A state dict from a file into a module, read with weights only.
 
@@ -338,7 +332,7 @@ def _load_weights(module: nn.Module, path: Path, name: str) -> None:
     try:
         state = _read_state(path)
     except Exception as error:  # torch and safetensors raise many kinds for a file that is none of theirs
-        what = "it is none of weights alone" if isinstance(error, pickle.UnpicklingError) else _first_line(error)  # torch advises
+        what = "it is none of weights alone" if isinstance(error, pickle.UnpicklingError) else first_line(error)  # torch advises
         raise ModelError(f"weights {path} cannot be read ({what}); expected 'random', a .safetensors file or a state dict "
                          "saved by torch.save; a file that needs unpickling is refused: save model.state_dict()") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

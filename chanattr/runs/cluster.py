@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from chanattr.errors import InputError, ModelError
+from chanattr.errors import InputError, ModelError, first_line
 from chanattr.network.outputs import device_of
 from chanattr.runs.plan import Plan, Searched, Task, packed, search_shard, unpacked, unready
 from chanattr.runs.tally import Worker, host
@@ -152,9 +152,9 @@ def _replace(ray: Any, team: _Team, job: _Job, error: Exception) -> None:
     """
     team.done[job.worker].deaths += 1
     if job.tries >= TRIES:
-        raise ModelError(f"a worker died {TRIES} times over the same shard ({_first(error)}); expected it to finish; all finished shards "
-                         "are saved: start the same command again, with fewer workers if memory was short") from error
-    LOG.warning("worker %d died (%s); its shard is done again", job.worker, _first(error))
+        raise ModelError(f"a worker died {TRIES} times over the same shard ({first_line(error)}); expected it to finish; all finished "
+                         "shards are saved: start the same command again, with fewer workers if memory was short") from error
+    LOG.warning("worker %d died (%s); its shard is done again", job.worker, first_line(error))
     del team.workers[job.worker]
     if ray.cluster_resources().get(team.unit, 0) > len(team.workers):  # else its machine went with it
         team.workers[job.worker] = team.hire()
@@ -170,10 +170,6 @@ def _next(again: deque[_Job], coming: Iterator[Task], idle: deque[int]) -> _Job 
         return job._replace(worker=idle.popleft(), tries=job.tries + 1)
     task = next(coming, None)
     return None if task is None else _Job(task, pickle.dumps(task), idle.popleft(), 1)
-
-
-def _first(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _last(error: BaseException) -> str:
@@ -217,8 +213,8 @@ def _ray(where: Cluster) -> Iterator[Any]:
         try:
             ray.init(**here, include_dashboard=None if where.address else False, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(f"Ray at {where.address or 'this machine'} cannot be used ({_first(error)}); expected a running cluster, or "
-                             "room to start one; 'ray start --head' starts one, and 'ray' alone one of our own") from error
+            raise InputError(f"Ray at {where.address or 'this machine'} cannot be used ({first_line(error)}); expected a running cluster, "
+                             "or room to start one; 'ray start --head' starts one, and 'ray' alone one of our own") from error
     _restore(kept)
     try:
         yield ray

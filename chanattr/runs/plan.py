@@ -17,8 +17,7 @@ from chanattr.attribution.inputs import check_model
 from chanattr.attribution.question import Areas, Asked, Question, family_of, make_question, planned
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.axes import concatenate
-from chanattr.errors import ChanattrError, InputError, ModelError
-from chanattr.network.export import first_line
+from chanattr.errors import ChanattrError, InputError, ModelError, first_line
 from chanattr.network.fast import fast
 from chanattr.network.layers import describe_all
 from chanattr.network.outputs import device_of
