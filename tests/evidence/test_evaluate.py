@@ -159,6 +159,25 @@ def test_a_class_that_survives_the_loss_of_everything(images: Tensor) -> None:
     assert (told.deletion_area[2] != 0).all()
 
 
+class Together(nn.Module):
+    """Channel 0 carries both classes, and most of the target's logit; channel 1 is what tells them apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu, self.flat, self.last = nn.ReLU(), nn.Flatten(), nn.Linear(3, 2, bias=False)
+        self.last.weight.data = torch.tensor([[5.0, 1.0, 0.0], [5.5, -1.0, 0.1]])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.flat(self.relu(torch.ones_like(images).mean((2, 3), keepdim=True))))
+
+
+def test_what_loses_the_class_is_the_margin_not_the_logit(images: Tensor) -> None:
+    network = Together().eval()
+    found = ca.per_image(network, images, "relu", areas=(1, 2))
+    told = ca.evaluate(network, images, found, methods=["gradient_x_activation"])
+    assert told.deletion_area.tolist() == [[1] * 5, [2] * 5]  # dropping 0 and 1, by the logit's order, leaves the class only then
+
+
 def test_in_inference_mode(network: nn.Module, images: Tensor) -> None:
     with torch.inference_mode():
         found = ca.per_image(network, images, "1", areas=(3,))
