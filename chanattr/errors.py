@@ -10,8 +10,6 @@
 Every message has three beats: what came, what was expected, what to do.
 """
 
-import textwrap
-
 
 class ChanattrError(Exception):
     """Base of every error that chanattr raises on purpose."""
@@ -40,4 +38,5 @@ class StoreError(ChanattrError, OSError):
 def first_line(error: BaseException) -> str:
     """What an error of somebody else's code is, for the first beat of one of ours: its type, and the first line that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {textwrap.shorten(lines[0], 200, placeholder=' ...') if lines else ''}".removesuffix(": ")
+    said = lines[0] if lines else ""
+    return f"{type(error).__name__}: {said if len(said) <= 200 else said[:196] + ' ...'}".removesuffix(": ")

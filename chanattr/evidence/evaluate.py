@@ -45,8 +45,8 @@ def evaluate(model: nn.Module, images: Inputs, found: ImageAttribution, *, metho
 
     A baseline ranks the channels; its sets are the first k of its order, at the areas of `found`; its a* is bisected from the same grid as
     the search's. The deletion area is the fewest channels found whose removal loses the target as top class: for a baseline the first k
-    of its order, for the search a search of its own in the game *delete*, on the margin to the best other class (the logit alone may fall
-    with all the others'), whose evaluations are not counted here.
+    of its order, which stays that of the question's reward; for the search a search of its own in the game *delete*, on the margin to the
+    best other class (the logit alone may fall with all the others'), whose evaluations are not counted here.
 
     Args:
         model, images: as given to `per_image`, rows in the order of `found`.
@@ -146,9 +146,17 @@ def evaluate_rows(here: Here, found: ImageAttribution, baselines: Mapping[str, B
 
 
 def deletion_of(asking: Asking) -> Asking:
-    """The question for the smallest set whose removal loses the target as top class, of the same images and family."""
-    question, reward = asking.question, contrastive if asking.score.stem.logits.shape[1] > 1 else asking.question.reward
-    settings = dataclasses.replace(question.settings, game="delete", level="top1", refine=True, areas=())
+    """The question for the smallest set whose removal loses the target as top class, of the same images and family.
+
+    It searches on the margin to the best other class; its `original`, `empty` and `level`, which "top1" does not read, are still the old
+    question's.
+    """
+    question = asking.question
+    name, reward = question.settings.reward, question.reward
+    if asking.score.stem.logits.shape[1] > 1:  # else there is no other class
+        name, reward = "contrastive", contrastive
+    settings = dataclasses.replace(question.settings, game="delete", level="top1", refine=True, areas=(),
+                                   reward=name)
     return asking._replace(question=dataclasses.replace(question, settings=settings, reward=reward),
                            score=dataclasses.replace(asking.score, reward=reward))
 

@@ -66,7 +66,7 @@ def refine(found: Smallest, areas: Int[Tensor, "A"], score: Score, family: Sets,
            seed: int = 0, level: Float[Tensor, "N"] | None = None) -> Smallest:
     """a* bisected between the smallest reaching grid area and the largest grid area below it.
 
-    The full set, which always reaches, is the upper end where no grid area does. Each step searches all rows side by side at their
+    The full set, where it reaches, is the upper end where no grid area does. Each step searches all rows side by side at their
     own middle area, warm-started from the set at the upper end, with at most ``refine_steps`` evaluations.
 
     Args:
