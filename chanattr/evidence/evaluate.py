@@ -155,8 +155,7 @@ def deletion_of(asking: Asking) -> Asking:
     name, reward = question.settings.reward, question.reward
     if asking.score.stem.logits.shape[1] > 1:  # else there is no other class
         name, reward = "contrastive", contrastive
-    settings = dataclasses.replace(question.settings, game="delete", level="top1", refine=True, areas=(),
-                                   reward=name)
+    settings = dataclasses.replace(question.settings, game="delete", level="top1", refine=True, areas=(), reward=name)
     return asking._replace(question=dataclasses.replace(question, settings=settings, reward=reward),
                            score=dataclasses.replace(asking.score, reward=reward))
 

@@ -150,8 +150,8 @@ def _failures(name: str, layer: str) -> Iterator[None]:
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:
-        raise InputError(f"{name} failed at {layer!r} ({first_line(error)}); expected a model that it takes; leave this method "
-                         "out") from error
+        raise InputError(f"{name} failed at {layer!r} ({first_line(error)}); expected a model that it takes; leave this "
+                         "method out") from error
 
 
 @contextmanager
