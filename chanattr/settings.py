@@ -21,7 +21,8 @@ PERTURBATIONS = ("blur", "fade", "mean", "noise")
 # Not named by older files, where they mean this; so too of searches.
 LATER: dict[str, Any] = {"group": "", "groups_sha256": "", "certify": False, "perturbation": "", "perturbation_sha256": "", "levels": 0,
                          "blur": 0.0, "flip": False, "jitter": 0.0, "samples": 0}
-LATER_SEARCH: dict[str, dict[str, Any]] = {"exact": {"smoothing": 0.0, "starts": 1, "hard_every": 0}, "penalty": {"growth": 1.0}}
+LATER_SEARCH: dict[str, dict[str, Any]] = {"exact": {"smoothing": 0.0, "starts": 1, "hard_every": 0, "sweeps": 0},
+                                           "penalty": {"growth": 1.0}}
 Area = Any  # a whole number of channels, or a share of a picture
 Unset = Any  # None until the family fills it in
 PICTURE_AREAS = (0.025, 0.05, 0.1, 0.2)
@@ -56,10 +57,12 @@ class ExactSearch:
 
     A relaxed phase anneals the area from K down to the one asked while projecting on the capped simplex
     ``{0 <= m <= 1, sum m = area}``; a binary phase then exchanges members of the set for worthier others and keeps the best seen.
+    The areas of an image are searched in turn, each from what the one before found.
     Fields left None take the family's values (`chanattr.search.family`); the resolved values are stored.
 
     Attributes:
-        relaxed_steps: evaluations of the relaxed phase; 0 leaves it out.
+        relaxed_steps: evaluations of the relaxed phase; 0 leaves it out. Of areas searched in turn only the first has one, of its first
+            sweep's evaluations the same share; the others spend as many evaluations on exchanges.
         binary_steps: evaluations of the binary phase, at least 1.
         anneal: share of the relaxed phase over which the area falls from K, in [0, 1].
         relaxed_rate: step of the relaxed phase, in mask units per standard deviation of the gradient, above 0.
@@ -71,6 +74,8 @@ class ExactSearch:
         smoothing: of the gradient at the first step, in cells of a picture's grid; it falls to a tenth. 0 leaves it out, as for channels.
         starts: searches from the beginning, of which the best is kept; each has its own noise, or on pictures a coarser smoothing.
         hard_every: on pictures, every how many steps sees the mask hardened towards its level set; 0 never.
+        sweeps: how often the areas of an image are gone over, from the largest to the smallest, back, and so on, the evaluations of
+            each divided among them; 0 searches every area by itself, as pictures are.
     """
 
     relaxed_steps: int | Unset = _within(COUNT)
@@ -85,6 +90,7 @@ class ExactSearch:
     smoothing: float | Unset = _within(Range(0))
     starts: int | Unset = _within(STEPS)
     hard_every: int | Unset = _within(COUNT)
+    sweeps: int | Unset = _within(COUNT)
     name: str = dataclasses.field(default="exact", init=False)
 
 

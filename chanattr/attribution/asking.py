@@ -105,7 +105,7 @@ def check_ends(asking: Asking, names: Sequence[str], unit: str = "image") -> Non
 
 
 def search_grid(asking: Asking, grid: Int[Tensor, "A"]) -> tuple[Bool[Tensor, "R A K"], Float[Tensor, "R"]]:
-    """The best masks of every row and area, searched side by side; the full area needs no search."""
+    """The best masks of every row and area, rows searched side by side; the full area needs no search."""
     family, settings = asking.question.family, asking.question.settings
     rows, areas = len(asking.original), grid.repeat(len(asking.original))
     row = torch.arange(rows, device=grid.device).repeat_interleave(len(grid))

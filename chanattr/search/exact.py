@@ -1,4 +1,4 @@
-"""The default search: every mask holds its area exactly, first relaxed and annealed, then binary."""
+"""The default search: every mask holds its area exactly, first relaxed, then binary, over a row's areas from large to small and back."""
 
 from __future__ import annotations
 
@@ -44,10 +44,14 @@ def exact(score: Score, family: Sets, areas: Int[Tensor, "P"], rows: Int[Tensor,
     """The best mask found of each pair's exact area.
 
     Where all masks of an area can be scored with the evaluations at hand, they are, and the answer is the best there is. Elsewhere a
-    relaxed phase follows the slopes by projected ascent while the area is annealed from everything down to the one asked; then masks are
-    binary, and at each step the least worthy members are exchanged for worthier others: many at first, one at the end. What a channel is
-    worth is told by the slopes seen with it in *and* with it out (`chanattr.search.worth`), with some noise at first. The best binary mask
-    seen is kept (its score comes with each evaluation).
+    relaxed phase follows the slopes by projected ascent while the area is annealed from everything down to the row's largest; then masks
+    are binary, and at each step the least worthy members are exchanged for worthier others: many at first, one at the end. What a channel
+    is worth is told by the slopes seen with it in *and* with it out (`chanattr.search.worth`), with some noise at first. The best binary
+    mask seen is kept (its score comes with each evaluation).
+
+    The areas of a row are one walk, ``settings.sweeps`` times over them: from the largest down, then up again, and so on. An area's best
+    set, cut or grown to the next area by what its channels are worth, is where that area goes on, with all that was seen of the slopes.
+    So answers depend on the areas that a row is asked for together, and on no other row.
 
     Args:
         score: what is maximised.
@@ -57,8 +61,9 @@ def exact(score: Score, family: Sets, areas: Int[Tensor, "P"], rows: Int[Tensor,
         settings: resolved by ``family.resolve``.
         start: masks to start from, of areas at or above those asked; the first slopes are taken at them.
         steps: evaluations after a `start`, in place of ``settings.binary_steps``.
-        seed: of the noise, which is the same for every pair: no answer depends on what is searched beside it.
-        enough: a pair whose set is so is not searched on, where only a* is wanted; None spends all evaluations.
+        seed: of the noise, which is the same for every row.
+        enough: a pair whose set is so is not searched on, where only a* is wanted, and every pair is a walk of its own; None spends all
+            evaluations.
 
     Returns:
         Binary masks of exactly `areas`, the rewards seen, and the evaluations spent on each pair.
@@ -100,7 +105,7 @@ def _from_start(score: Score, family: Sets, areas: Tensor, rows: Tensor, setting
     return found
 
 
-def _put(found: Found, where: Bool[Tensor, "P"], part: Found) -> None:
+def _put(found: Found, where: Bool[Tensor, "P"] | Int[Tensor, "S"], part: Found) -> None:
     for whole, values in zip(found, part, strict=True):
         whole[where] = values.to(whole.dtype)
 
@@ -117,40 +122,111 @@ def _count(score: Score, masks: Bool[Tensor, "S K"], rows: Int[Tensor, "R"]) -> 
 def _search(score: Score, family: Sets, areas: Tensor, rows: Tensor, settings: ExactSearch, start: Tensor | None, steps: int,
             seed: int, enough: Enough | None) -> Found:
     if start is None:
-        before = settings.relaxed_steps
-        values, seen = ascend([score], family, areas, rows, settings, steps=settings.relaxed_steps)
-        masks = family.binary(family.project(values, areas), areas)
-        left = 1.0
-    else:
-        before = 1
-        masks, seen = _cut(score, family, areas, rows, start, settings)
-        steps -= 1
-        left = min(1.0, steps / settings.binary_steps)  # a warm start enters the schedule where this many steps are left
-    found = _exchanges(score, areas, rows, masks, seen, steps, left, settings, seed, enough)
-    return found._replace(evaluations=found.evaluations + before)
-
-
-def _cut(score: Score, family: Sets, areas: Tensor, rows: Tensor, start: Tensor, settings: ExactSearch) -> tuple[Tensor, Seen]:
-    """The members of the start that its own slopes call worthiest: a cut to a smaller area is not by channel number."""
+        return _walks(score, family, areas, rows, settings, seed, enough)
     slopes = standardised(score(start, rows, True).gradient)
-    last = slopes.amin(1, keepdim=True) - 1  # below every member
-    return family.binary(torch.where(start > 0, slopes, last), areas), Seen.nothing(start).add(start, slopes, settings.memory)
+    seen = Seen.nothing(start).add(start, slopes, settings.memory)
+    here = Here(_resized(family, start > 0, slopes, areas), seen, None)
+    left = min(1.0, (steps - 1) / settings.binary_steps)  # a warm start enters the schedule where this many steps are left
+    found, _ = _exchanges(score, areas, rows, here, steps - 1, left, settings, _noise(seed), enough)
+    return found._replace(evaluations=found.evaluations + 1)
 
 
-def _exchanges(score: Score, areas: Tensor, rows: Tensor, masks: Tensor, seen: Seen, steps: int, left: float, settings: ExactSearch,
-               seed: int, enough: Enough | None) -> Found:
-    """The best of the binary masks met on a walk of ever smaller exchanges; pairs that have enough leave it."""
-    generator = torch.Generator().manual_seed(seed)
+def _walks(score: Score, family: Sets, areas: Tensor, rows: Tensor, settings: ExactSearch, seed: int, enough: Enough | None) -> Found:
+    """A walk over the areas of each row, or each pair a walk; rows of as many areas walk side by side."""
+    owners = rows if settings.sweeps and enough is None else torch.arange(len(areas), device=areas.device)
+    downwards = areas.argsort(descending=True, stable=True)
+    order = downwards[owners[downwards].argsort(stable=True)]
+    lengths = torch.bincount(owners)[owners]
+    found = Found(torch.zeros(len(areas), family.size, dtype=torch.bool, device=areas.device),
+                  torch.zeros(len(areas), device=areas.device), torch.zeros(len(areas), device=areas.device))
+    for length in lengths.unique().tolist():
+        pairs = order[lengths[order] == length].view(-1, length)
+        until = None if enough is None else enough._replace(level=enough.level[pairs[:, 0]])
+        for place, part in enumerate(_walk(score, family, areas[pairs], rows[pairs[:, 0]], settings, seed, until)):
+            _put(found, pairs[:, place], part)
+    return found
+
+
+def _walk(score: Score, family: Sets, areas: Int[Tensor, "R A"], rows: Int[Tensor, "R"], settings: ExactSearch, seed: int,
+          enough: Enough | None) -> list[Found]:
+    """The best masks of each place among decreasing `areas`, visited in turn."""
+    found: list[Found | None] = [None] * areas.shape[1]
+    generator, last, seen = _noise(seed), None, None
+    for place, steps, left in visits(areas.shape[1], settings):
+        area, before = areas[:, place], 0
+        if last is None or seen is None:
+            before = steps * settings.relaxed_steps // (settings.relaxed_steps + settings.binary_steps)
+            values, seen = ascend([score], family, area, rows, settings, steps=before)
+            masks = family.binary(family.project(values, area), area)
+        else:
+            masks = _resized(family, last.masks, seen.worth(), area)
+        here = Here(masks, seen, found[place])
+        last, seen = _exchanges(score, area, rows, here, steps - before, left, settings, generator, enough)
+        found[place] = last = last._replace(evaluations=last.evaluations + before)
+    return [one for one in found if one is not None]
+
+
+def visits(areas: int, settings: ExactSearch) -> list[tuple[int, int, float]]:
+    """The way of a walk: the place among decreasing areas, the evaluations there, and how much of the schedule is left at first.
+
+    Where a sweep turns, its last area goes on without a break.
+
+    Example:
+        >>> from chanattr.search.family import CHANNEL_EXACT
+        >>> [(place, steps) for place, steps, _ in visits(3, CHANNEL_EXACT)]
+        [(0, 20), (1, 20), (2, 40), (1, 20), (0, 20)]
+    """
+    each = settings.relaxed_steps + settings.binary_steps
+    sweeps = min(max(1, settings.sweeps), each)
+    way: list[tuple[int, int, float]] = []
+    for sweep in range(sweeps):
+        steps, left = each * (sweep + 1) // sweeps - each * sweep // sweeps, 1 - sweep / (sweeps + 1)
+        for place in range(areas) if sweep % 2 == 0 else reversed(range(areas)):
+            if way and way[-1][0] == place:
+                way[-1] = (place, way[-1][1] + steps, way[-1][2])
+            else:
+                way.append((place, steps, left))
+    return way
+
+
+def _noise(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _resized(family: Sets, members: Bool[Tensor, "P K"], worth: Float[Tensor, "P K"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P K"]:
+    """The worthiest of the members, or all of them and the worthiest others: no cut is by channel number."""
+    span = worth.amax(1, keepdim=True) - worth.amin(1, keepdim=True) + 1
+    return family.binary(torch.where(members, worth, worth - span), areas)
+
+
+class Here(NamedTuple):
+    """Where a walk of exchanges begins: at `masks`, with the slopes `seen`, and with what an earlier visit `found`."""
+
+    masks: Bool[Tensor, "P K"]
+    seen: Seen
+    found: Found | None
+
+
+def _exchanges(score: Score, areas: Tensor, rows: Tensor, here: Here, steps: int, left: float, settings: ExactSearch,
+               generator: torch.Generator, enough: Enough | None) -> tuple[Found, Seen]:
+    """The best of the binary masks met on a walk of ever smaller exchanges, and the slopes seen; pairs that have enough leave it.
+
+    Where an earlier visit found better than `masks`, the walk goes on from that.
+    """
+    masks, seen, earlier = here
     going = torch.arange(len(areas), device=areas.device)
-    best = Found(masks.clone(), torch.full(areas.shape, -torch.inf, device=areas.device), torch.zeros(areas.shape, device=areas.device))
+    nothing = torch.zeros(areas.shape, device=areas.device)
+    best = earlier or Found(masks.clone(), nothing - torch.inf, nothing)
     for step in range(steps):
         scored = score(masks.float(), rows[going], True)
         best.evaluations[going] += 1
         better = scored.reward > best.rewards[going]
         best.masks[going[better]], best.rewards[going[better]] = masks[better], scored.reward[better]
+        seen = seen.add(masks.float(), standardised(scored.gradient), settings.memory)
         if step == steps - 1:
             break
-        seen = seen.add(masks.float(), standardised(scored.gradient), settings.memory)
+        if step == 0 and earlier is not None:
+            masks = best.masks[going].clone()
         if enough is not None and (done := _done(best, going, rows, better, enough)).any():
             going, masks, seen = going[~done], masks[~done], Seen(seen.slopes[:, ~done], seen.times[:, ~done])
             if not len(going):
@@ -160,7 +236,7 @@ def _exchanges(score: Score, areas: Tensor, rows: Tensor, masks: Tensor, seen: S
         room = torch.minimum(areas[going], masks.shape[1] - areas[going])
         count = (settings.exchange * share * room).round().clamp(min=1)
         masks = exchanged(masks, standardised(seen.worth()) + noise, count)
-    return best
+    return best, seen
 
 
 def _done(best: Found, going: Tensor, rows: Tensor, better: Tensor, enough: Enough) -> Bool[Tensor, "G"]:

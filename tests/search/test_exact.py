@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from chanattr.search.exact import Enough, Found, exact
+from chanattr.search.exact import Enough, Found, exact, visits
 from chanattr.search.family import Channels
 from chanattr.search.objective import Scored
 from chanattr.search.worth import standardised
@@ -224,7 +225,8 @@ def test_every_field_of_the_settings_matters() -> None:
     areas, rows = every_pair()
     settings = Channels(CHANNELS).resolve(QUICK)
     changes: dict[str, Any] = {"relaxed_steps": 3, "binary_steps": 2, "anneal": 1.0, "relaxed_rate": 0.05, "momentum": 0.0, "memory": 0.1,
-                               "exchange": 0.1, "exploration": 3.0}
+                               "exchange": 0.1, "exploration": 3.0, "sweeps": 1}
+    areas, rows = areas[:-1], rows[:-1]  # one row begins at everything, where nothing is annealed; another below it
     for name, value in changes.items():
         score.calls.clear()
         find(score, areas, rows, settings)
@@ -237,7 +239,7 @@ def test_every_field_of_the_settings_matters() -> None:
 
 def test_the_seed_is_that_of_the_noise() -> None:
     areas, rows = every_pair()
-    loud, quiet = ExactSearch(exploration=3.0), ExactSearch(exploration=0.0)
+    loud, quiet = dataclasses.replace(QUICK, exploration=3.0), dataclasses.replace(QUICK, exploration=0.0)
     assert not torch.equal(find(Rows(), areas, rows, loud).rewards, find(Rows(), areas, rows, loud, seed=1).rewards)
     assert torch.equal(find(Rows(), areas, rows, quiet).masks, find(Rows(), areas, rows, quiet, seed=1).masks)
 
@@ -310,6 +312,91 @@ def test_it_steps_as_written() -> None:
             worth = plain_standardised(worth) + 0.4 * share * torch.randn(CHANNELS, generator=noise).double().numpy()
             values = plain_exchange(values, worth, max(1, round(0.5 * share * area)))
     assert found.rewards[0].item() == pytest.approx(max(float(score.value(m, r)) for m, r, _ in calls[5:]))
+
+
+def test_a_walk_over_the_areas_of_a_row_steps_as_written() -> None:
+    """Two sweeps over three areas again in plain numpy: down, and back up from what is best so far."""
+    score = Rows()
+    row = 2
+    settings = ExactSearch(relaxed_steps=4, binary_steps=8, anneal=0.5, relaxed_rate=0.3, momentum=0.7, memory=0.8, exchange=0.5,
+                           exploration=0.4, sweeps=2)
+    found = find(score, [5, 2, 9], [row] * 3, settings, seed=3)
+    calls = iter(list(score.calls))
+    noise = torch.Generator().manual_seed(3)
+    values, speed, seen = np.ones(CHANNELS), np.zeros(CHANNELS), np.zeros((2, 2, CHANNELS))
+    best: dict[int, tuple[float, np.ndarray]] = {}
+    last = 0
+    for number, (area, steps, left) in enumerate([(9, 6, 1), (5, 6, 1), (2, 12, 1), (5, 6, 2 / 3), (9, 6, 2 / 3)]):
+        relaxed = 2 if number == 0 else 0
+        if number:
+            values = plain_resized(best[last][1], plain_worth(*seen), area)
+        for step in range(steps):
+            if number == 0 and step == relaxed:
+                values = reference.largest(values.tolist(), area).astype(float)
+            masks, rows, _ = next(calls)
+            np.testing.assert_allclose(masks[0], values, atol=2e-5, err_msg=f"visit {number}, step {step}")
+            scored = score(torch.tensor(values, dtype=torch.float32)[None], rows, True)
+            slope = plain_standardised(scored.gradient[0].double().numpy())
+            for side, weight in enumerate((values, 1 - values)):
+                seen[:, side] = 0.8 * seen[:, side] + np.stack([weight * slope, weight])
+            worth = plain_worth(*seen)
+            if step < relaxed:
+                speed = 0.7 * speed + plain_standardised(worth)
+                now = area * (CHANNELS / area) ** (1 - min(1.0, (step + 1) / 1))
+                values = reference.project_capped_simplex(values + 0.3 * (1 - step / 2) * speed, now)
+                continue
+            if area not in best or scored.reward.item() > best[area][0]:
+                best[area] = scored.reward.item(), values
+            if step == 0 and number > 2:
+                values = best[area][1]
+            if step < steps - 1:
+                share = left * (1 - (step - relaxed + 1) / (steps - relaxed))
+                worth = plain_standardised(worth) + 0.4 * share * torch.randn(CHANNELS, generator=noise).double().numpy()
+                values = plain_exchange(values, worth, max(1, round(0.5 * share * min(area, CHANNELS - area))))
+        last = area
+    assert next(calls, None) is None
+    for place, area in enumerate((5, 2, 9)):
+        assert found.rewards[place].item() == best[area][0]
+        assert found.masks[place].tolist() == best[area][1].astype(bool).tolist()
+    assert found.evaluations.tolist() == [12, 12, 12]
+
+
+def test_rows_of_other_areas_walk_by_themselves() -> None:
+    """What is asked of another row, and of how many areas, changes no answer; what is asked of the same row may."""
+    every = find(Rows(), [9, 5, 2, 7, 4, 3], [0, 0, 0, 1, 2, 2])
+    for chosen in ([0, 1, 2], [3], [4, 5]):
+        areas, rows = [[9, 5, 2, 7, 4, 3][i] for i in chosen], [[0, 0, 0, 1, 2, 2][i] for i in chosen]
+        alone = find(Rows(), areas, rows)
+        for have, want in zip(alone, every, strict=True):
+            assert torch.equal(have, want[chosen])
+
+
+def test_without_sweeps_every_area_is_by_itself() -> None:
+    apart = dataclasses.replace(QUICK, sweeps=0)
+    together = find(Rows(), [9, 5, 2], [0, 0, 0], apart)
+    for place, area in enumerate((9, 5, 2)):
+        for have, want in zip(find(Rows(), [area], [0], apart), together, strict=True):
+            assert torch.equal(have[0], want[place])
+        assert torch.equal(find(Rows(), [area], [0]).masks[0], together.masks[place])  # a walk over one area is the same
+
+
+@pytest.mark.parametrize("sweeps", [0, 1, 2, 3, 7])
+@pytest.mark.parametrize("areas", [1, 2, 3, 12])
+def test_every_area_is_visited_for_as_many_evaluations(sweeps: int, areas: int) -> None:
+    settings = dataclasses.replace(Channels(CHANNELS).resolve(QUICK), sweeps=sweeps)
+    way = visits(areas, settings)
+    for place in range(areas):
+        assert sum(steps for at, steps, _ in way if at == place) == 14
+    assert all(abs(at - after) == 1 for (at, _, _), (after, _, _) in itertools.pairwise(way))
+    assert min(steps for _, steps, _ in way) >= 1
+    few = dataclasses.replace(settings, relaxed_steps=0, binary_steps=1)
+    assert sorted(steps for _, steps, _ in visits(areas, few)) == [1] * areas
+
+
+def plain_resized(members: np.ndarray, worth: np.ndarray, area: int) -> np.ndarray:
+    """The worthiest members, then the worthiest others."""
+    order = sorted(range(CHANNELS), key=lambda k: (members[k] == 0, -worth[k]))
+    return np.isin(np.arange(CHANNELS), order[:area]).astype(float)
 
 
 def plain_standardised(slope: np.ndarray) -> np.ndarray:
