@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +18,9 @@ from chanattr import embedded
 from chanattr.errors import ImageError, InputError
 from chanattr.images.find import Found, PathLike, find_images
 from chanattr.images.read import decode, open_image, read_bytes, thumbnail_of
+from chanattr.processes import leave_signals
 from chanattr.tables import count, outline
 
-GRACE = 5  # seconds that a reading process outlives a kill: by then the run has ended it
 THUMBNAILS = 500
 
 Preprocess = Callable[[Image.Image], Tensor]
@@ -81,7 +78,7 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         read = DataLoader(self._pictures, batch_size=self._batch_size, num_workers=min(self._readers, len(self)), collate_fn=list,
-                          worker_init_fn=_leave_interrupts)
+                          worker_init_fn=leave_signals)
         for found in read:
             if rows := [row for one in found if (row := self._good(one))]:
                 yield _batch(rows)
@@ -117,21 +114,6 @@ class ImageLoader:
             self._noted.add(one.key)
             self.bad.append((one.path, one.reason))
         return None
-
-
-def _leave_interrupts(_: int) -> None:
-    """In a reading process: Ctrl-C and a kill reach it as well as the run, and the run is who ends it.
-
-    Were it gone at once, torch would have the run wait five seconds for what it was reading.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: _end_later())
-
-
-def _end_later() -> None:
-    timer = threading.Timer(GRACE, os._exit, [1])
-    timer.daemon = True
-    timer.start()
 
 
 class _Row(NamedTuple):

@@ -22,12 +22,12 @@ import torch
 from tqdm.std import tqdm
 
 from chanattr.errors import ChanattrError, ModelError
+from chanattr.processes import leave_signals
 from chanattr.runs.cluster import cluster_results
 from chanattr.runs.hearing import heard, speak_through
 from chanattr.runs.plan import Ready, Searched, Task, packed, search_shard, unpacked
 from chanattr.runs.tally import Worker, host
 
-GRACE = 5  # seconds that a worker outlives a kill: by then the process that started it has ended it, and its pipes are not torn
 _READY: list[Ready | ChanattrError] = []  # one a worker process, set by its initializer; or why there is none
 
 
@@ -127,8 +127,7 @@ def _deaf() -> Iterator[None]:
 
 def _start(plan: bytes, threads: int, says: Connection, level: int) -> None:
     speak_through(says, level)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: threading.Timer(GRACE, os._exit, [1]).start())
+    leave_signals()
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the pool ends its workers so when one of them died
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,0 +1,24 @@
+"""How a process that works for another takes signals: the other is who ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+GRACE = 5  # seconds that a process outlives a kill: by then the one that started it has ended it, and no pipe between them is torn
+
+
+def leave_signals(_: object = None) -> None:
+    """Ctrl-C is for the process that started this one; after a kill this one is gone in a few seconds, not at once.
+
+    A kill of a whole group reaches both. Were this process gone first, the other would wait for what it was doing.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: _end_later())
+
+
+def _end_later() -> None:
+    timer = threading.Timer(GRACE, os._exit, [1])
+    timer.daemon = True
+    timer.start()
