@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +18,7 @@ from chanattr.search.worth import Seen, standardised
 from chanattr.settings import ExactSearch
 
 FORWARDS = 3  # that cost as much as one evaluation with its gradient
+APART = 1.3  # ratio of areas from which each has all its evaluations; the sets of closer ones are nearly found by their neighbours
 NEAR = 0.02  # of the level's scale: rewards this far below it are worth a look by the definition (a search may run in half precision)
 
 
@@ -132,7 +135,7 @@ def _search(score: Score, family: Sets, areas: Tensor, rows: Tensor, settings: E
 
 
 def _walks(score: Score, family: Sets, areas: Tensor, rows: Tensor, settings: ExactSearch, seed: int, enough: Enough | None) -> Found:
-    """A walk over the areas of each row, or each pair a walk; rows of as many areas walk side by side."""
+    """A walk over the areas of each row, or each pair a walk; rows of the same visits walk side by side."""
     owners = rows if settings.sweeps and enough is None else torch.arange(len(areas), device=areas.device)
     downwards = areas.argsort(descending=True, stable=True)
     order = downwards[owners[downwards].argsort(stable=True)]
@@ -141,18 +144,21 @@ def _walks(score: Score, family: Sets, areas: Tensor, rows: Tensor, settings: Ex
                   torch.zeros(len(areas), device=areas.device), torch.zeros(len(areas), device=areas.device))
     for length in lengths.unique().tolist():
         pairs = order[lengths[order] == length].view(-1, length)
-        until = None if enough is None else enough._replace(level=enough.level[pairs[:, 0]])
-        for place, part in enumerate(_walk(score, family, areas[pairs], rows[pairs[:, 0]], settings, seed, until)):
-            _put(found, pairs[:, place], part)
+        ways = [tuple(visits(row, settings)) for row in areas[pairs].tolist()]
+        for way in dict.fromkeys(ways):
+            alike = pairs[torch.tensor([one == way for one in ways], device=pairs.device)]
+            until = None if enough is None else enough._replace(level=enough.level[alike[:, 0]])
+            for place, part in enumerate(_walk(score, family, areas[alike], rows[alike[:, 0]], way, settings, seed, until)):
+                _put(found, alike[:, place], part)
     return found
 
 
-def _walk(score: Score, family: Sets, areas: Int[Tensor, "R A"], rows: Int[Tensor, "R"], settings: ExactSearch, seed: int,
-          enough: Enough | None) -> list[Found]:
-    """The best masks of each place among decreasing `areas`, visited in turn."""
+def _walk(score: Score, family: Sets, areas: Int[Tensor, "R A"], rows: Int[Tensor, "R"], way: Sequence[Visit], settings: ExactSearch,
+          seed: int, enough: Enough | None) -> list[Found]:
+    """The best masks of each place among decreasing `areas`."""
     found: list[Found | None] = [None] * areas.shape[1]
     generator, last, seen = _noise(seed), None, None
-    for place, steps, left in visits(areas.shape[1], settings):
+    for place, steps, left in way:
         area, before = areas[:, place], 0
         if last is None or seen is None:
             before = steps * settings.relaxed_steps // (settings.relaxed_steps + settings.binary_steps)
@@ -166,26 +172,40 @@ def _walk(score: Score, family: Sets, areas: Int[Tensor, "R A"], rows: Int[Tenso
     return [one for one in found if one is not None]
 
 
-def visits(areas: int, settings: ExactSearch) -> list[tuple[int, int, float]]:
-    """The way of a walk: the place among decreasing areas, the evaluations there, and how much of the schedule is left at first.
+class Visit(NamedTuple):
+    """A stop of a walk: the place among decreasing areas, the evaluations there, and how much of the schedule is left at first."""
 
-    Where a sweep turns, its last area goes on without a break.
+    place: int
+    steps: int
+    left: float
+
+
+def visits(areas: Sequence[int], settings: ExactSearch) -> list[Visit]:
+    """The way of a walk over decreasing areas.
+
+    Where a sweep turns, its last area goes on without a break. An area that lies close below another has fewer evaluations, as the
+    logarithm of their ratio: the cost of a walk grows with how far it goes, not with its stops.
 
     Example:
         >>> from chanattr.search.family import CHANNEL_EXACT
-        >>> [(place, steps) for place, steps, _ in visits(3, CHANNEL_EXACT)]
+        >>> [(place, steps) for place, steps, _ in visits((64, 16, 4), CHANNEL_EXACT)]
         [(0, 20), (1, 20), (2, 40), (1, 20), (0, 20)]
+        >>> [(place, steps) for place, steps, _ in visits((50, 45, 40), CHANNEL_EXACT)]
+        [(0, 20), (1, 8), (2, 18), (1, 8), (0, 20)]
     """
     each = settings.relaxed_steps + settings.binary_steps
     sweeps = min(max(1, settings.sweeps), each)
-    way: list[tuple[int, int, float]] = []
+    closer = [round(each * math.log(larger / area) / math.log(APART)) for larger, area in itertools.pairwise(areas)]
+    budgets = [each, *(min(each, max(2 * sweeps, steps)) for steps in closer)]
+    way: list[Visit] = []
     for sweep in range(sweeps):
-        steps, left = each * (sweep + 1) // sweeps - each * sweep // sweeps, 1 - sweep / (sweeps + 1)
-        for place in range(areas) if sweep % 2 == 0 else reversed(range(areas)):
-            if way and way[-1][0] == place:
-                way[-1] = (place, way[-1][1] + steps, way[-1][2])
+        left = 1 - sweep / (sweeps + 1)
+        for place in range(len(areas)) if sweep % 2 == 0 else reversed(range(len(areas))):
+            steps = budgets[place] * (sweep + 1) // sweeps - budgets[place] * sweep // sweeps
+            if way and way[-1].place == place:
+                way[-1] = way[-1]._replace(steps=way[-1].steps + steps)
             else:
-                way.append((place, steps, left))
+                way.append(Visit(place, steps, left))
     return way
 
 

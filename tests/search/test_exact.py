@@ -222,11 +222,10 @@ def test_a_flat_row_leaves_the_others_as_they_are() -> None:
 
 def test_every_field_of_the_settings_matters() -> None:
     score = Rows()
-    areas, rows = every_pair()
+    areas, rows = [9, 5, 2] * 3, [0, 0, 0, 1, 1, 1, 2, 2, 2]
     settings = Channels(CHANNELS).resolve(QUICK)
     changes: dict[str, Any] = {"relaxed_steps": 3, "binary_steps": 2, "anneal": 1.0, "relaxed_rate": 0.05, "momentum": 0.0, "memory": 0.1,
                                "exchange": 0.1, "exploration": 3.0, "sweeps": 1}
-    areas, rows = areas[:-1], rows[:-1]  # one row begins at everything, where nothing is annealed; another below it
     for name, value in changes.items():
         score.calls.clear()
         find(score, areas, rows, settings)
@@ -381,16 +380,27 @@ def test_without_sweeps_every_area_is_by_itself() -> None:
 
 
 @pytest.mark.parametrize("sweeps", [0, 1, 2, 3, 7])
-@pytest.mark.parametrize("areas", [1, 2, 3, 12])
-def test_every_area_is_visited_for_as_many_evaluations(sweeps: int, areas: int) -> None:
+@pytest.mark.parametrize("areas", [(9,), (9, 2), (90, 40, 20), (64, 63, 40, 9, 9, 8)])
+def test_every_area_is_visited_for_its_evaluations(sweeps: int, areas: tuple[int, ...]) -> None:
     settings = dataclasses.replace(Channels(CHANNELS).resolve(QUICK), sweeps=sweeps)
     way = visits(areas, settings)
-    for place in range(areas):
-        assert sum(steps for at, steps, _ in way if at == place) == 14
+    wanted = [14] + [min(14, max(2 * max(1, sweeps), round(14 * math.log(a / b, 1.3)))) for a, b in itertools.pairwise(areas)]
+    for place, budget in enumerate(wanted):
+        assert sum(steps for at, steps, _ in way if at == place) == budget
     assert all(abs(at - after) == 1 for (at, _, _), (after, _, _) in itertools.pairwise(way))
     assert min(steps for _, steps, _ in way) >= 1
     few = dataclasses.replace(settings, relaxed_steps=0, binary_steps=1)
-    assert sorted(steps for _, steps, _ in visits(areas, few)) == [1] * areas
+    assert sorted(steps for _, steps, _ in visits(areas, few)) == [1] * len(areas)
+
+
+def test_the_cost_of_a_walk_grows_with_how_far_it_goes_not_with_its_stops() -> None:
+    settings = Channels(512).resolve(ExactSearch())
+    spent = [sum(steps for _, steps, _ in visits(range(200, 9, -step), settings)) for step in (1, 5, 10, 38)]
+    stops = [len(range(200, 9, -step)) for step in (1, 5, 10, 38)]
+    assert stops == [191, 39, 20, 6]
+    assert spent[3] <= 6 * 40
+    assert spent[2] < 20 * 40 * 0.75
+    assert spent[0] < 191 * 40 / 6
 
 
 def plain_resized(members: np.ndarray, worth: np.ndarray, area: int) -> np.ndarray:
