@@ -116,11 +116,14 @@ const chanattrView = (() => {
       text([x(tick), high - pad.bottom + 17], tick.toLocaleString("en"), "tick");
     }
     text([(pad.left + wide - pad.right) / 2, high - 6], "area: how many are selected", "tick");
+    // Each level's name stands at the end where the curve is not: small sets are near "none", in the game delete near "all".
+    const first = data.score.find((score) => score !== null) ?? data.empty;
+    const rises = Math.abs(first - data.empty) <= Math.abs(first - data.original);
     for (const [value, name] of [[data.original, "all"], [data.empty, "none"]])
       if (value !== null) {
         line([pad.left, y(value)], [wide - pad.right, y(value)], "level");
         text([pad.left - 5, y(value) + 4], short(value, span), "tick end");
-        text([name === "all" ? wide - pad.right : pad.left + 34, y(value) - 5], name, "tick end");
+        text([(name === "all") === rises ? pad.left + 34 : wide - pad.right, y(value) - 5], name, "tick end");
       }
     const points = data.area.map((area, n) => [x(area), data.score[n]]).filter(([, score]) => score !== null).map(([a, s]) => [a, y(s)]);
     if (points.length) drawing.append(svg("path", { d: `M${points.map((p) => p.map((v) => v.toFixed(1)).join(" ")).join("L")}`, class: "line" }));
