@@ -50,7 +50,7 @@ def exact(score: Score, family: Sets, areas: Int[Tensor, "P"], rows: Int[Tensor,
     relaxed phase follows the slopes by projected ascent while the area is annealed from everything down to the row's largest; then masks
     are binary, and at each step the least worthy members are exchanged for worthier others: many at first, one at the end. What a channel
     is worth is told by the slopes seen with it in *and* with it out (`chanattr.search.worth`), with some noise at first. The best binary
-    mask seen is kept (its score comes with each evaluation).
+    mask seen is kept (its score comes with each evaluation). Of the sets of one member the worthiest are tried, each by a forward.
 
     The areas of a row are one walk, ``settings.sweeps`` times over them: from the largest down, then up again, and so on. An area's best
     set, cut or grown to the next area by what its channels are worth, is where that area goes on, with all that was seen of the slopes.
@@ -166,10 +166,25 @@ def _walk(score: Score, family: Sets, areas: Int[Tensor, "R A"], rows: Int[Tenso
             masks = family.binary(family.project(values, area), area)
         else:
             masks = _resized(family, last.masks, seen.worth(), area)
-        here = Here(masks, seen, found[place])
-        last, seen = _exchanges(score, area, rows, here, steps - before, left, settings, generator, enough)
+        if (area == 1).all():
+            last = _alone(score, family, rows, seen.worth(), FORWARDS * (steps - before))
+            last = last if (earlier := found[place]) is None else _better(earlier, last)
+        else:
+            here = Here(masks, seen, found[place])
+            last, seen = _exchanges(score, area, rows, here, steps - before, left, settings, generator, enough)
         found[place] = last = last._replace(evaluations=last.evaluations + before)
     return [one for one in found if one is not None]
+
+
+def _alone(score: Score, family: Sets, rows: Int[Tensor, "R"], worth: Float[Tensor, "R K"], most: int) -> Found:
+    """The best of the sets of one member, of the worthiest `most`: what one is worth alone a forward tells, slopes at other sets do not."""
+    tried = worth.argsort(dim=1, descending=True, stable=True)[:, :most]
+    masks = torch.zeros(tried.numel(), family.size, device=worth.device).scatter(1, tried.reshape(-1, 1), 1.0)
+    rewards = score(masks, rows.repeat_interleave(tried.shape[1]), False).reward.view(tried.shape)
+    best = rewards.argmax(1, keepdim=True)
+    member = torch.zeros_like(worth, dtype=torch.bool).scatter(1, tried.gather(1, best), True)
+    spent = torch.full(rows.shape, tried.shape[1] / FORWARDS, device=worth.device)
+    return Found(member, rewards.gather(1, best)[:, 0], spent)
 
 
 class Visit(NamedTuple):

@@ -276,6 +276,29 @@ def test_where_all_sets_can_be_counted_the_best_is_found(area: int) -> None:
     assert found.evaluations.tolist() == pytest.approx([math.comb(CHANNELS, area) / 3] * 2)
 
 
+@pytest.mark.parametrize("areas", [(1,), (9, 4, 1)])
+def test_of_the_sets_of_one_member_the_worthiest_are_tried_by_forwards(areas: tuple[int, ...]) -> None:
+    """Here all 14 are: the best single member is found whatever the slopes at larger sets say."""
+    score = Rows()
+    found = find(score, areas * 3, [row for row in range(3) for _ in areas])
+    singles = torch.eye(CHANNELS)
+    for row in range(3):
+        place = row * len(areas) + len(areas) - 1
+        alone = score.value(singles, torch.full((CHANNELS,), row))
+        assert found.masks[place].nonzero()[:, 0].tolist() == [int(alone.argmax())]
+        assert found.rewards[place].item() == pytest.approx(alone.max().item())
+    last = found.evaluations[len(areas) - 1].item()
+    assert last == pytest.approx(14 / 3 + (6 if areas == (1,) else 0))  # alone, the ascent goes before
+    assert sum(len(rows) for _, rows, gradient in score.calls if not gradient) == 3 * CHANNELS
+
+
+def test_no_more_single_members_are_tried_than_there_are_evaluations_for() -> None:
+    score = Rows(channels=60)
+    found = exact(score, Uncounted(60), torch.tensor([20, 1]), torch.tensor([0, 0]), QUICK)
+    assert found.evaluations.tolist() == [14, 14]
+    assert sum(len(rows) for _, rows, gradient in score.calls if not gradient) == 3 * 14
+
+
 def test_counted_and_searched_pairs_come_back_in_their_places() -> None:
     areas = torch.tensor([7, 1, 6, 14])
     found = exact(Rows(), Channels(CHANNELS), areas, torch.tensor([0, 1, 2, 0]), QUICK)
