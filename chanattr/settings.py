@@ -62,7 +62,7 @@ class ExactSearch:
 
     Attributes:
         relaxed_steps: evaluations of the relaxed phase; 0 leaves it out. Of areas searched in turn only the first has one, of its first
-            sweep's evaluations the same share; the others spend as many evaluations on exchanges.
+            sweep's evaluations the same share; the others spend all of theirs on exchanges.
         binary_steps: evaluations of the binary phase, at least 1.
         anneal: share of the relaxed phase over which the area falls from K, in [0, 1].
         relaxed_rate: step of the relaxed phase, in mask units per standard deviation of the gradient, above 0.
@@ -75,7 +75,7 @@ class ExactSearch:
         starts: searches from the beginning, of which the best is kept; each has its own noise, or on pictures a coarser smoothing.
         hard_every: on pictures, every how many steps sees the mask hardened towards its level set; 0 never.
         sweeps: how often the areas of an image are gone over, from the largest to the smallest, back, and so on, the evaluations of
-            each divided among them; 0 searches every area by itself, as pictures are.
+            each divided among them (fewer for an area that lies closely below another); 0 searches every area by itself, as pictures are.
     """
 
     relaxed_steps: int | Unset = _within(COUNT)

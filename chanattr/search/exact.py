@@ -19,6 +19,7 @@ from chanattr.settings import ExactSearch
 
 FORWARDS = 3  # that cost as much as one evaluation with its gradient
 APART = 1.3  # ratio of areas from which each has all its evaluations; the sets of closer ones are nearly found by their neighbours
+LEAST = 5  # evaluations of an area in one sweep; settings of fewer are gone over in fewer sweeps
 NEAR = 0.02  # of the level's scale: rewards this far below it are worth a look by the definition (a search may run in half precision)
 
 
@@ -54,7 +55,8 @@ def exact(score: Score, family: Sets, areas: Int[Tensor, "P"], rows: Int[Tensor,
 
     The areas of a row are one walk, ``settings.sweeps`` times over them: from the largest down, then up again, and so on. An area's best
     set, cut or grown to the next area by what its channels are worth, is where that area goes on, with all that was seen of the slopes.
-    So answers depend on the areas that a row is asked for together, and on no other row.
+    Areas closer than a ratio of `APART` have fewer evaluations (`visits`). So answers depend on the areas that a row is asked for
+    together, and on no other row.
 
     Args:
         score: what is maximised.
@@ -144,9 +146,9 @@ def _walks(score: Score, family: Sets, areas: Tensor, rows: Tensor, settings: Ex
                   torch.zeros(len(areas), device=areas.device), torch.zeros(len(areas), device=areas.device))
     for length in lengths.unique().tolist():
         pairs = order[lengths[order] == length].view(-1, length)
-        ways = [tuple(visits(row, settings)) for row in areas[pairs].tolist()]
-        for way in dict.fromkeys(ways):
-            alike = pairs[torch.tensor([one == way for one in ways], device=pairs.device)]
+        ways = [(tuple(visits(row, settings)), row[-1] == 1) for row in areas[pairs].tolist()]
+        for way, ends_alone in dict.fromkeys(ways):
+            alike = pairs[torch.tensor([one == (way, ends_alone) for one in ways], device=pairs.device)]
             until = None if enough is None else enough._replace(level=enough.level[alike[:, 0]])
             for place, part in enumerate(_walk(score, family, areas[alike], rows[alike[:, 0]], way, settings, seed, until)):
                 _put(found, alike[:, place], part)
@@ -166,7 +168,7 @@ def _walk(score: Score, family: Sets, areas: Int[Tensor, "R A"], rows: Int[Tenso
             masks = family.binary(family.project(values, area), area)
         else:
             masks = _resized(family, last.masks, seen.worth(), area)
-        if (area == 1).all():
+        if settings.sweeps and (area == 1).all():  # rows that walk side by side come to it together, or not at all
             last = _alone(score, family, rows, seen.worth(), FORWARDS * (steps - before))
             last = last if (earlier := found[place]) is None else _better(earlier, last)
         else:
@@ -209,9 +211,9 @@ def visits(areas: Sequence[int], settings: ExactSearch) -> list[Visit]:
         [(0, 20), (1, 8), (2, 18), (1, 8), (0, 20)]
     """
     each = settings.relaxed_steps + settings.binary_steps
-    sweeps = min(max(1, settings.sweeps), each)
+    sweeps = max(1, min(settings.sweeps, each // LEAST))
     closer = [round(each * math.log(larger / area) / math.log(APART)) for larger, area in itertools.pairwise(areas)]
-    budgets = [each, *(min(each, max(2 * sweeps, steps)) for steps in closer)]
+    budgets = [each, *(min(each, max(2 * sweeps, steps)) for steps in closer)]  # two a sweep at least
     way: list[Visit] = []
     for sweep in range(sweeps):
         left = 1 - sweep / (sweeps + 1)

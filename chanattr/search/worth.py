@@ -25,8 +25,9 @@ class Seen(NamedTuple):
         return cls(none, none)
 
     def add(self, masks: Float[Tensor, "P K"], slopes: Float[Tensor, "P K"], memory: float) -> Seen:
-        """After one more mask: in a relaxed one a channel is partly in and partly out."""
-        sides = torch.stack([masks, 1 - masks])
+        """After one more mask: in a relaxed one a channel is partly in and partly out. Slopes that are not finite say nothing."""
+        told = slopes.isfinite().all(1, keepdim=True)
+        sides, slopes = torch.stack([masks, 1 - masks]) * told, torch.where(told, slopes, 0)
         return Seen(memory * self.slopes + sides * slopes, memory * self.times + sides)
 
     def worth(self) -> Float[Tensor, "P K"]:

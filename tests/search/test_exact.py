@@ -80,7 +80,7 @@ def test_evaluations_are_the_gradients_taken(settings: ExactSearch, steps: int) 
 
 def test_relaxed_masks_fall_from_everything_to_the_area_and_then_are_binary() -> None:
     score = Rows()
-    areas = torch.tensor([1, 4, 13])
+    areas = torch.tensor([2, 4, 13])
     find(score, areas.tolist(), [0, 1, 2], ExactSearch(relaxed_steps=8, binary_steps=5, anneal=0.5))
     seen = torch.stack([masks for masks, _, _ in score.calls])
     assert (seen[0] == 1).all()
@@ -385,10 +385,11 @@ def test_a_walk_over_the_areas_of_a_row_steps_as_written() -> None:
 
 def test_rows_of_other_areas_walk_by_themselves() -> None:
     """What is asked of another row, and of how many areas, changes no answer; what is asked of the same row may."""
-    every = find(Rows(), [9, 5, 2, 7, 4, 3], [0, 0, 0, 1, 2, 2])
-    for chosen in ([0, 1, 2], [3], [4, 5]):
-        areas, rows = [[9, 5, 2, 7, 4, 3][i] for i in chosen], [[0, 0, 0, 1, 2, 2][i] for i in chosen]
-        alone = find(Rows(), areas, rows)
+    asked, owners = [9, 5, 2, 7, 4, 3, 9, 8, 2], [0, 0, 0, 1, 2, 2, 3, 3, 3]
+    every = find(Rows(4), asked, owners)
+    for chosen in ([0, 1, 2], [3], [4, 5], [6, 7, 8]):
+        areas, rows = [asked[i] for i in chosen], [owners[i] for i in chosen]
+        alone = find(Rows(4), areas, rows)
         for have, want in zip(alone, every, strict=True):
             assert torch.equal(have, want[chosen])
 
@@ -405,25 +406,51 @@ def test_without_sweeps_every_area_is_by_itself() -> None:
 @pytest.mark.parametrize("sweeps", [0, 1, 2, 3, 7])
 @pytest.mark.parametrize("areas", [(9,), (9, 2), (90, 40, 20), (64, 63, 40, 9, 9, 8)])
 def test_every_area_is_visited_for_its_evaluations(sweeps: int, areas: tuple[int, ...]) -> None:
-    settings = dataclasses.replace(Channels(CHANNELS).resolve(QUICK), sweeps=sweeps)
+    settings = dataclasses.replace(Channels(CHANNELS).resolve(ExactSearch()), sweeps=sweeps)
     way = visits(areas, settings)
-    wanted = [14] + [min(14, max(2 * max(1, sweeps), round(14 * math.log(a / b, 1.3)))) for a, b in itertools.pairwise(areas)]
+    wanted = [40] + [min(40, max(2 * max(1, sweeps), round(40 * math.log(a / b, 1.3)))) for a, b in itertools.pairwise(areas)]
     for place, budget in enumerate(wanted):
         assert sum(steps for at, steps, _ in way if at == place) == budget
     assert all(abs(at - after) == 1 for (at, _, _), (after, _, _) in itertools.pairwise(way))
-    assert min(steps for _, steps, _ in way) >= 1
-    few = dataclasses.replace(settings, relaxed_steps=0, binary_steps=1)
-    assert sorted(steps for _, steps, _ in visits(areas, few)) == [1] * len(areas)
+    assert len(way) == 1 + max(1, sweeps) * (len(areas) - 1)
+    few = dataclasses.replace(settings, relaxed_steps=1, binary_steps=1)
+    assert [steps for _, steps, _ in visits(areas, few)] == [2] * len(areas)  # too few to be gone over more than once
 
 
-def test_the_cost_of_a_walk_grows_with_how_far_it_goes_not_with_its_stops() -> None:
+def test_close_areas_cost_by_how_far_a_walk_goes_not_by_its_stops() -> None:
     settings = Channels(512).resolve(ExactSearch())
-    spent = [sum(steps for _, steps, _ in visits(range(200, 9, -step), settings)) for step in (1, 5, 10, 38)]
-    stops = [len(range(200, 9, -step)) for step in (1, 5, 10, 38)]
-    assert stops == [191, 39, 20, 6]
-    assert spent[3] <= 6 * 40
-    assert spent[2] < 20 * 40 * 0.75
-    assert spent[0] < 191 * 40 / 6
+    spent = {len(areas): sum(steps for _, steps, _ in visits(areas, settings))
+             for areas in (range(200, 9, -38), range(200, 9, -10), range(200, 9, -5), range(200, 9, -1))}
+    assert list(spent) == [6, 20, 39, 191]
+    assert spent[20] < 2.5 * spent[6]
+    assert spent[39] < 1.3 * spent[20]
+    assert spent[191] < 2 * spent[39]
+
+
+@pytest.mark.parametrize("sweeps", [0, 2])
+@pytest.mark.parametrize("enough", [False, True])
+def test_pairs_that_are_searched_apart_do_not_see_one_another(sweeps: int, enough: bool) -> None:
+    """Area 1 among others too, of more channels than it has evaluations for."""
+    def ask(areas: Sequence[int], rows: Sequence[int]) -> Found:
+        never = Enough(torch.full((len(rows),), torch.inf), lambda masks, rows: torch.zeros(len(masks), dtype=torch.bool))
+        settings = dataclasses.replace(QUICK, sweeps=sweeps)
+        return exact(Rows(count=4, channels=60), Uncounted(60), torch.tensor(areas), torch.tensor(rows), settings,
+                     enough=never if enough else None)
+    areas, rows = [1, 5, 1, 20], [0, 1, 2, 3]
+    together = ask(areas, rows)
+    for place in range(4):
+        for have, want in zip(ask(areas[place:place + 1], rows[place:place + 1]), together, strict=True):
+            assert torch.equal(have[0], want[place])
+
+
+def test_slopes_that_are_not_finite_spoil_no_other_area() -> None:
+    class Broken(Rows):
+        def __call__(self, masks: Tensor, rows: Tensor, gradient: bool) -> Scored:
+            scored = super().__call__(masks, rows, gradient)
+            return scored._replace(gradient=torch.where((masks.sum(1) == 5)[:, None], torch.nan, scored.gradient))
+    whole, broken = find(Rows(), [9, 2], [0, 0]), find(Broken(), [9, 5, 2], [0, 0, 0])
+    assert broken.masks.sum(1).tolist() == [9, 5, 2]
+    assert torch.equal(broken.masks[[0, 2]], whole.masks)
 
 
 def plain_resized(members: np.ndarray, worth: np.ndarray, area: int) -> np.ndarray:
