@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chanattr.attribution.asking import Asking, ask_predicted, find_smallest, search_grid
+from chanattr.attribution.image import LARGE_SHARD
 from chanattr.attribution.inputs import check_images, check_model
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Judged, fill_of
@@ -138,7 +139,7 @@ def explain(model: nn.Module, example: Inputs, layer: str, *, images: int = 1000
     stem = asking.score.stem
     with measured(device) as passed:
         tail.stem(three)
-    seconds, whole = (_evaluation_seconds(one) for one in (asking, ask_predicted(question, plain, three)))
+    seconds, whole = (_evaluation_seconds(one, images) for one in (asking, ask_predicted(question, plain, three)))
     spent, refined, smallest = _counted(question, asked, model, tail)
     return Explanation(
         model=kind(model), layer=tail.layer, layout=layout_of(model, tail.layer, example), engine=asking.score.quick.engine,
@@ -148,10 +149,10 @@ def explain(model: nn.Module, example: Inputs, layer: str, *, images: int = 1000
         batch_size=asking.score.batch_size, kept=kept_bytes(stem), images=images, device=str(device))
 
 
-def _evaluation_seconds(asking: Asking) -> float:
-    """Seconds of one masked image, forward and backward, after a first round that is not counted."""
+def _evaluation_seconds(asking: Asking, images: int) -> float:
+    """Seconds of one masked image among so many, forward and backward, after a first round that is not counted."""
     device, size = asking.original.device, asking.question.family.size
-    count = min(MASKS, asking.score.batch_size) if device.type == "cpu" else asking.score.batch_size
+    count = max(1, min(asking.score.batch_size, images, MASKS if device.type == "cpu" else LARGE_SHARD))
     masks = (torch.rand(count, size, generator=torch.Generator().manual_seed(0)) < 0.5).float().to(device)
     rows = torch.arange(count, device=device) % len(asking.original)
     asking.score(masks, rows, True)

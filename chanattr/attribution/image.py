@@ -30,7 +30,7 @@ from chanattr.search.smallest import Smallest
 from chanattr.settings import Search
 
 LOG = logging.getLogger(__name__)
-SHARD, LARGE_SHARD = 16, 256  # images searched side by side, on a CPU and on an accelerator, which they must fill
+SHARD, LARGE_SHARD = 16, 128  # images searched side by side, on a CPU and on an accelerator, which they must fill
 
 
 def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[int] | Tensor | None = None,

@@ -24,9 +24,11 @@ from chanattr.network.zoo import LoadedModel, load_function, load_model
 from chanattr.runs import RunSummary, attribute
 from chanattr.runs.cluster import cluster_of
 from chanattr.search.groups import Group
-from chanattr.settings import SEARCHES, area_grid, paper_areas
+from chanattr.settings import ExactSearch, PenaltySearch, Search, area_grid, paper_areas
 from chanattr.store import open_run
 from chanattr.tables import count
+
+SEARCHES: dict[str, Search] = {"exact": ExactSearch(), "apart": ExactSearch(sweeps=0), "penalty": PenaltySearch()}
 
 
 def run_attribute(options: dict[str, Any]) -> int:
@@ -76,11 +78,11 @@ def question_of(options: dict[str, Any]) -> dict[str, Any]:
         InputError: so; names the option.
     """
     if options["search_"] not in SEARCHES:
-        raise InputError(f"--search {options['search_']}; expected {' or '.join(SEARCHES)}; leave it out for exact")
+        raise InputError(f"--search {options['search_']}; expected {', '.join(SEARCHES)}; leave it out for exact")
     same = ("game", "refine", "classes", "label", "seed", "batch_size", "precision", "memory_budget", "certify", "resume")
     return {name: options[name] for name in same} | {
         "workers": workers_of(options["workers"]), "shard": shard_of(options["shard"]), "targets": targets_of(options["targets"]),
-        "search": SEARCHES[options["search_"]](), "reward": reward_of(options["reward"]),
+        "search": SEARCHES[options["search_"]], "reward": reward_of(options["reward"]),
         "group": group_of(options["group"]), "fill": fill_of(options["fill"]), "level": level_of(options["level"])}
 
 

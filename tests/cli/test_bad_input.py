@@ -64,7 +64,7 @@ TABLE: dict[str, tuple[Row, str]] = {
     "no such game": (lambda s, t: attribute(s, "-o", t / "r.h5", "--game", "keep"), "game='keep'; expected one of preserve"),
     "no such fill": (lambda s, t: attribute(s, "-o", t / "r.h5", "--fill", "median"), "fill='median'; expected 'zero'"),
     "no such level": (lambda s, t: attribute(s, "-o", t / "r.h5", "--level", "2"), "level=2.0; expected 'original', 'top1' or a fraction"),
-    "no such search": (lambda s, t: attribute(s, "-o", t / "r.h5", "--search", "best"), "--search best; expected exact or penalty"),
+    "no such search": (lambda s, t: attribute(s, "-o", t / "r.h5", "--search", "best"), "--search best; expected exact, apart, penalty"),
     "no such device": (lambda s, t: attribute(s, "-o", t / "r.h5", "--device", "cuda:77"), "--device cuda:77 cannot be used"),
     "no such model": (lambda s, t: call("layers", "resnett18"), "no model 'resnett18'; did you mean 'resnet18'"),
     "a model file that is not there": (lambda s, t: call("layers", "nowhere.py:make"),
