@@ -42,6 +42,14 @@ def test_the_text_behind_the_digest() -> None:
         '"relaxed_rate":0.3,"relaxed_steps":15},"seed":0}')
 
 
+def test_a_file_that_names_no_sweeps_was_searched_an_area_at_a_time() -> None:
+    walking = dataclasses.replace(PLAIN, search=dataclasses.replace(SEARCH, sweeps=2))
+    assert Settings.from_json(PLAIN.to_json()).search.sweeps == 0
+    assert json.loads(walking.to_json())["search"]["sweeps"] == 2
+    assert Settings.from_json(walking.to_json()) == walking
+    assert walking.digest() != PLAIN.digest()
+
+
 @pytest.mark.parametrize("settings", [PLAIN, FULL, dataclasses.replace(PLAIN, areas=())])
 def test_round_trip(settings: Settings) -> None:
     back = Settings.from_json(settings.to_json())
