@@ -20,7 +20,7 @@ from tests import planted
 from tests.models import images, seeded
 
 CHANNELS, CLASSES, COUNT = 8, 3, 4
-CARELESS: Any = {"search": ca.ExactSearch(relaxed_steps=0, binary_steps=1, anneal=0), "refine": False, "areas": (2, 5, 7, 8)}
+CARELESS: Any = {"search": ca.ExactSearch(relaxed_steps=0, binary_steps=1, anneal=0, sweeps=0), "refine": False, "areas": (2, 5, 7, 8)}
 
 
 class Mixed(nn.Module):
