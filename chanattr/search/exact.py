@@ -94,15 +94,14 @@ def _from_start(score: Score, family: Sets, areas: Tensor, rows: Tensor, setting
     """One search of all pairs: counted out where that can be, searched elsewhere."""
     steps = settings.binary_steps if steps is None else steps
     relaxed = settings.relaxed_steps if start is None else 0
-    found = Found(torch.zeros(len(areas), family.size, dtype=torch.bool, device=areas.device),
-                  torch.zeros(len(areas), device=areas.device), torch.full(areas.shape, float(relaxed + steps), device=areas.device))
+    found = _blank(family, areas)
     few = torch.zeros_like(areas, dtype=torch.bool)
     for area in areas.unique().tolist():
         masks = family.every(area, FORWARDS * (relaxed + steps)).to(areas.device)
         if len(masks):
             here = areas == area
             few |= here
-            _put(found, here, _count(score, masks, rows[here]))
+            _put(found, here, _best_of(score, masks.expand(int(here.sum()), -1, -1), rows[here]))
     if (~few).any():
         warm = None if start is None else start[~few]
         until = None if enough is None else enough._replace(level=enough.level[~few])
@@ -110,18 +109,23 @@ def _from_start(score: Score, family: Sets, areas: Tensor, rows: Tensor, setting
     return found
 
 
+def _blank(family: Sets, areas: Int[Tensor, "P"]) -> Found:
+    """Room for what is found of all pairs."""
+    nothing = torch.zeros(len(areas), device=areas.device)
+    return Found(torch.zeros(len(areas), family.size, dtype=torch.bool, device=areas.device), nothing, nothing.clone())
+
+
 def _put(found: Found, where: Bool[Tensor, "P"] | Int[Tensor, "S"], part: Found) -> None:
     for whole, values in zip(found, part, strict=True):
         whole[where] = values.to(whole.dtype)
 
 
-def _count(score: Score, masks: Bool[Tensor, "S K"], rows: Int[Tensor, "R"]) -> Found:
-    """The best of all masks for each row; among equals the first."""
-    tried = masks.float().repeat(len(rows), 1)
-    rewards = score(tried, rows.repeat_interleave(len(masks)), False).reward.view(len(rows), len(masks))
+def _best_of(score: Score, masks: Bool[Tensor, "R S K"], rows: Int[Tensor, "R"]) -> Found:
+    """The best of some masks of each row, by forwards alone; among equals the first."""
+    rewards = score(masks.flatten(0, 1).float(), rows.repeat_interleave(masks.shape[1]), False).reward.view(masks.shape[:2])
     best = rewards.argmax(1)
-    spent = torch.full(rows.shape, len(masks) / FORWARDS, device=rows.device)
-    return Found(masks[best], rewards.gather(1, best[:, None])[:, 0], spent)
+    spent = torch.full(rows.shape, masks.shape[1] / FORWARDS, device=rows.device)
+    return Found(masks[torch.arange(len(rows), device=rows.device), best], rewards.gather(1, best[:, None])[:, 0], spent)
 
 
 def _search(score: Score, family: Sets, areas: Tensor, rows: Tensor, settings: ExactSearch, start: Tensor | None, steps: int,
@@ -142,13 +146,12 @@ def _walks(score: Score, family: Sets, areas: Tensor, rows: Tensor, settings: Ex
     downwards = areas.argsort(descending=True, stable=True)
     order = downwards[owners[downwards].argsort(stable=True)]
     lengths = torch.bincount(owners)[owners]
-    found = Found(torch.zeros(len(areas), family.size, dtype=torch.bool, device=areas.device),
-                  torch.zeros(len(areas), device=areas.device), torch.zeros(len(areas), device=areas.device))
+    found = _blank(family, areas)
     for length in lengths.unique().tolist():
         pairs = order[lengths[order] == length].view(-1, length)
-        ways = [(tuple(visits(row, settings)), row[-1] == 1) for row in areas[pairs].tolist()]
-        for way, ends_alone in dict.fromkeys(ways):
-            alike = pairs[torch.tensor([one == (way, ends_alone) for one in ways], device=pairs.device)]
+        ways = [tuple(visits(row, settings)) for row in areas[pairs].tolist()]
+        for way in dict.fromkeys(ways):
+            alike = pairs[torch.tensor([one == way for one in ways], device=pairs.device)]
             until = None if enough is None else enough._replace(level=enough.level[alike[:, 0]])
             for place, part in enumerate(_walk(score, family, areas[alike], rows[alike[:, 0]], way, settings, seed, until)):
                 _put(found, alike[:, place], part)
@@ -160,7 +163,7 @@ def _walk(score: Score, family: Sets, areas: Int[Tensor, "R A"], rows: Int[Tenso
     """The best masks of each place among decreasing `areas`."""
     found: list[Found | None] = [None] * areas.shape[1]
     generator, last, seen = _noise(seed), None, None
-    for place, steps, left in way:
+    for place, steps, left, alone in way:
         area, before = areas[:, place], 0
         if last is None or seen is None:
             before = steps * settings.relaxed_steps // (settings.relaxed_steps + settings.binary_steps)
@@ -168,8 +171,8 @@ def _walk(score: Score, family: Sets, areas: Int[Tensor, "R A"], rows: Int[Tenso
             masks = family.binary(family.project(values, area), area)
         else:
             masks = _resized(family, last.masks, seen.worth(), area)
-        if settings.sweeps and (area == 1).all():  # rows that walk side by side come to it together, or not at all
-            last = _alone(score, family, rows, seen.worth(), FORWARDS * (steps - before))
+        if alone:
+            last = _best_of(score, _singles(seen.worth(), FORWARDS * (steps - before)), rows)
             last = last if (earlier := found[place]) is None else _better(earlier, last)
         else:
             here = Here(masks, seen, found[place])
@@ -178,23 +181,26 @@ def _walk(score: Score, family: Sets, areas: Int[Tensor, "R A"], rows: Int[Tenso
     return [one for one in found if one is not None]
 
 
-def _alone(score: Score, family: Sets, rows: Int[Tensor, "R"], worth: Float[Tensor, "R K"], most: int) -> Found:
-    """The best of the sets of one member, of the worthiest `most`: what one is worth alone a forward tells, slopes at other sets do not."""
+def _singles(worth: Float[Tensor, "R K"], most: int) -> Bool[Tensor, "R S K"]:
+    """The sets of one member, of the worthiest `most`."""
     tried = worth.argsort(dim=1, descending=True, stable=True)[:, :most]
-    masks = torch.zeros(tried.numel(), family.size, device=worth.device).scatter(1, tried.reshape(-1, 1), 1.0)
-    rewards = score(masks, rows.repeat_interleave(tried.shape[1]), False).reward.view(tried.shape)
-    best = rewards.argmax(1, keepdim=True)
-    member = torch.zeros_like(worth, dtype=torch.bool).scatter(1, tried.gather(1, best), True)
-    spent = torch.full(rows.shape, tried.shape[1] / FORWARDS, device=worth.device)
-    return Found(member, rewards.gather(1, best)[:, 0], spent)
+    return tried[:, :, None] == torch.arange(worth.shape[1], device=worth.device)
 
 
 class Visit(NamedTuple):
-    """A stop of a walk: the place among decreasing areas, the evaluations there, and how much of the schedule is left at first."""
+    """A stop of a walk over decreasing areas.
+
+    Attributes:
+        place: of its area among them.
+        steps: evaluations there.
+        left: how much of the schedule is left at first.
+        alone: single members are tried, each by a forward, which tells what one is worth alone; slopes at other sets do not.
+    """
 
     place: int
     steps: int
     left: float
+    alone: bool
 
 
 def visits(areas: Sequence[int], settings: ExactSearch) -> list[Visit]:
@@ -205,9 +211,9 @@ def visits(areas: Sequence[int], settings: ExactSearch) -> list[Visit]:
 
     Example:
         >>> from chanattr.search.family import CHANNEL_EXACT
-        >>> [(place, steps) for place, steps, _ in visits((64, 16, 4), CHANNEL_EXACT)]
+        >>> [(place, steps) for place, steps, *_ in visits((64, 16, 4), CHANNEL_EXACT)]
         [(0, 20), (1, 20), (2, 40), (1, 20), (0, 20)]
-        >>> [(place, steps) for place, steps, _ in visits((50, 45, 40), CHANNEL_EXACT)]
+        >>> [(place, steps) for place, steps, *_ in visits((50, 45, 40), CHANNEL_EXACT)]
         [(0, 20), (1, 8), (2, 18), (1, 8), (0, 20)]
     """
     each = settings.relaxed_steps + settings.binary_steps
@@ -222,7 +228,7 @@ def visits(areas: Sequence[int], settings: ExactSearch) -> list[Visit]:
             if way and way[-1].place == place:
                 way[-1] = way[-1]._replace(steps=way[-1].steps + steps)
             else:
-                way.append(Visit(place, steps, left))
+                way.append(Visit(place, steps, left, settings.sweeps > 0 and areas[place] == 1))
     return way
 
 
@@ -263,7 +269,7 @@ def _exchanges(score: Score, areas: Tensor, rows: Tensor, here: Here, steps: int
         if step == steps - 1:
             break
         if step == 0 and earlier is not None:
-            masks = best.masks[going].clone()
+            masks = best.masks[going]
         if enough is not None and (done := _done(best, going, rows, better, enough)).any():
             going, masks, seen = going[~done], masks[~done], Seen(seen.slopes[:, ~done], seen.times[:, ~done])
             if not len(going):

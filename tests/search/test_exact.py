@@ -410,16 +410,16 @@ def test_every_area_is_visited_for_its_evaluations(sweeps: int, areas: tuple[int
     way = visits(areas, settings)
     wanted = [40] + [min(40, max(2 * max(1, sweeps), round(40 * math.log(a / b, 1.3)))) for a, b in itertools.pairwise(areas)]
     for place, budget in enumerate(wanted):
-        assert sum(steps for at, steps, _ in way if at == place) == budget
-    assert all(abs(at - after) == 1 for (at, _, _), (after, _, _) in itertools.pairwise(way))
+        assert sum(steps for at, steps, *_ in way if at == place) == budget
+    assert all(abs(at - after) == 1 for (at, *_), (after, *_) in itertools.pairwise(way))
     assert len(way) == 1 + max(1, sweeps) * (len(areas) - 1)
     few = dataclasses.replace(settings, relaxed_steps=1, binary_steps=1)
-    assert [steps for _, steps, _ in visits(areas, few)] == [2] * len(areas)  # too few to be gone over more than once
+    assert [steps for _, steps, *_ in visits(areas, few)] == [2] * len(areas)  # too few to be gone over more than once
 
 
 def test_close_areas_cost_by_how_far_a_walk_goes_not_by_its_stops() -> None:
     settings = Channels(512).resolve(ExactSearch())
-    spent = {len(areas): sum(steps for _, steps, _ in visits(areas, settings))
+    spent = {len(areas): sum(steps for _, steps, *_ in visits(areas, settings))
              for areas in (range(200, 9, -38), range(200, 9, -10), range(200, 9, -5), range(200, 9, -1))}
     assert list(spent) == [6, 20, 39, 191]
     assert spent[20] < 2.5 * spent[6]
