@@ -68,7 +68,8 @@ class ExactSearch:
         relaxed_rate: step of the relaxed phase, in mask units per standard deviation of the gradient, above 0.
         momentum: of the relaxed phase, in [0, 1).
         memory: share of the slopes seen so far that still counts after one more step, in [0, 1).
-        exchange: share of the set (or of what is outside, where that is less) exchanged at the first binary step; it falls linearly.
+        exchange: share of the set (or of what is outside, where that is less) exchanged at the first binary step; it falls linearly. Of
+            areas searched in turn all but the first begin with half of it.
         exploration: noise on the channels' worth at the first binary step, in its standard deviations, 0 or more; it falls linearly.
         refine_steps: evaluations of one bisection step of a*, 1 to 10.
         smoothing: of the gradient at the first step, in cells of a picture's grid; it falls to a tenth. 0 leaves it out, as for channels.

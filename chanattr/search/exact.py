@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from chanattr.settings import ExactSearch
 
 FORWARDS = 3  # that cost as much as one evaluation with its gradient
 APART = 1.3  # ratio of areas from which each has all its evaluations; the sets of closer ones are nearly found by their neighbours
+WARM = 0.5  # of ``settings.exchange`` where a walk goes on: it begins at a set that is good already
 LEAST = 5  # evaluations of an area in one sweep; settings of fewer are gone over in fewer sweeps
 NEAR = 0.02  # of the level's scale: rewards this far below it are worth a look by the definition (a search may run in half precision)
 
@@ -51,7 +53,8 @@ def exact(score: Score, family: Sets, areas: Int[Tensor, "P"], rows: Int[Tensor,
     relaxed phase follows the slopes by projected ascent while the area is annealed from everything down to the row's largest; then masks
     are binary, and at each step the least worthy members are exchanged for worthier others: many at first, one at the end. What a channel
     is worth is told by the slopes seen with it in *and* with it out (`chanattr.search.worth`), with some noise at first. The best binary
-    mask seen is kept (its score comes with each evaluation). Of the sets of one member the worthiest are tried, each by a forward.
+    mask seen is kept (its score comes with each evaluation). Of the sets of one member, and on the way down of two, those of the
+    worthiest are tried, each by a forward.
 
     The areas of a row are one walk, ``settings.sweeps`` times over them: from the largest down, then up again, and so on. An area's best
     set, cut or grown to the next area by what its channels are worth, is where that area goes on, with all that was seen of the slopes.
@@ -163,7 +166,7 @@ def _walk(score: Score, family: Sets, areas: Int[Tensor, "R A"], rows: Int[Tenso
     """The best masks of each place among decreasing `areas`."""
     found: list[Found | None] = [None] * areas.shape[1]
     generator, last, seen = _noise(seed), None, None
-    for place, steps, left, alone in way:
+    for place, steps, left, counted in way:
         area, before = areas[:, place], 0
         if last is None or seen is None:
             before = steps * settings.relaxed_steps // (settings.relaxed_steps + settings.binary_steps)
@@ -171,20 +174,22 @@ def _walk(score: Score, family: Sets, areas: Int[Tensor, "R A"], rows: Int[Tenso
             masks = family.binary(family.project(values, area), area)
         else:
             masks = _resized(family, last.masks, seen.worth(), area)
-        if alone:
-            last = _best_of(score, _singles(seen.worth(), FORWARDS * (steps - before)), rows)
+        if counted:
+            last = _best_of(score, _worthiest(seen.worth(), counted, FORWARDS * (steps - before)), rows)
             last = last if (earlier := found[place]) is None else _better(earlier, last)
         else:
             here = Here(masks, seen, found[place])
-            last, seen = _exchanges(score, area, rows, here, steps - before, left, settings, generator, enough)
+            paced = settings if last is None else dataclasses.replace(settings, exchange=WARM * settings.exchange)
+            last, seen = _exchanges(score, area, rows, here, steps - before, left, paced, generator, enough)
         found[place] = last = last._replace(evaluations=last.evaluations + before)
     return [one for one in found if one is not None]
 
 
-def _singles(worth: Float[Tensor, "R K"], most: int) -> Bool[Tensor, "R S K"]:
-    """The sets of one member, of the worthiest `most`."""
-    tried = worth.argsort(dim=1, descending=True, stable=True)[:, :most]
-    return tried[:, :, None] == torch.arange(worth.shape[1], device=worth.device)
+def _worthiest(worth: Float[Tensor, "R K"], area: int, most: int) -> Bool[Tensor, "R S K"]:
+    """All sets of `area` members among the worthiest, of whom there are as many as `most` sets allow."""
+    pool = max(size for size in range(area, worth.shape[1] + 1) if math.comb(size, area) <= max(1, most))
+    tried = worth.argsort(dim=1, descending=True, stable=True)[:, torch.tensor(list(itertools.combinations(range(pool), area)))]
+    return torch.zeros(*tried.shape[:2], worth.shape[1], dtype=torch.bool, device=worth.device).scatter(2, tried, True)
 
 
 class Visit(NamedTuple):
@@ -194,19 +199,21 @@ class Visit(NamedTuple):
         place: of its area among them.
         steps: evaluations there.
         left: how much of the schedule is left at first.
-        alone: single members are tried, each by a forward, which tells what one is worth alone; slopes at other sets do not.
+        counted: sets of this many of the worthiest are tried, each by a forward, which tells what one or two members do alone; slopes at
+            other sets do not. 0 makes exchanges.
     """
 
     place: int
     steps: int
     left: float
-    alone: bool
+    counted: int
 
 
 def visits(areas: Sequence[int], settings: ExactSearch) -> list[Visit]:
     """The way of a walk over decreasing areas.
 
-    Where a sweep turns, its last area goes on without a break. An area that lies close below another has fewer evaluations, as the
+    Where a sweep turns, its last area goes on without a break. Sets of one member are counted out among the worthiest, sets of two on the
+    way down, where a larger area has told of the slopes. An area that lies close below another has fewer evaluations, as the
     logarithm of their ratio: the cost of a walk grows with how far it goes, not with its stops.
 
     Example:
@@ -222,13 +229,15 @@ def visits(areas: Sequence[int], settings: ExactSearch) -> list[Visit]:
     budgets = [each, *(min(each, max(2 * sweeps, steps)) for steps in closer)]  # two a sweep at least
     way: list[Visit] = []
     for sweep in range(sweeps):
-        left = 1 - sweep / (sweeps + 1)
+        left = 1 - sweep / sweeps
         for place in range(len(areas)) if sweep % 2 == 0 else reversed(range(len(areas))):
             steps = budgets[place] * (sweep + 1) // sweeps - budgets[place] * sweep // sweeps
-            if way and way[-1].place == place:
+            few = areas[place] == 1 or (areas[place] == 2 and place > 0 and sweep % 2 == 0)
+            counted = areas[place] if settings.sweeps and few else 0
+            if way and way[-1].place == place and way[-1].counted == counted:
                 way[-1] = way[-1]._replace(steps=way[-1].steps + steps)
             else:
-                way.append(Visit(place, steps, left, settings.sweeps > 0 and areas[place] == 1))
+                way.append(Visit(place, steps, left, counted))
     return way
 
 
