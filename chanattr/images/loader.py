@@ -18,7 +18,7 @@ from chanattr import embedded
 from chanattr.errors import ImageError, InputError
 from chanattr.images.find import Found, PathLike, find_images
 from chanattr.images.read import decode, open_image, read_bytes, thumbnail_of
-from chanattr.processes import deaf_at_birth, leave_signals
+from chanattr.processes import leave_signals
 from chanattr.tables import count, outline
 
 THUMBNAILS = 500
@@ -79,9 +79,7 @@ class ImageLoader:
     def __iter__(self) -> Iterator[Batch]:
         read = DataLoader(self._pictures, batch_size=self._batch_size, num_workers=min(self._readers, len(self)), collate_fn=list,
                           worker_init_fn=leave_signals)
-        with deaf_at_birth():
-            batches = iter(read)
-        for found in batches:
+        for found in read:
             if rows := [row for one in found if (row := self._good(one))]:
                 yield _batch(rows)
 
