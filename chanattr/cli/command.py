@@ -179,6 +179,7 @@ def _deadline() -> Callable[[], None]:
     def stop() -> None:
         over.set()
         signal.set_wakeup_fd(before)
+        told.shutdown(socket.SHUT_WR)  # closing is not enough: readers that were forked hold a copy
         told.close()
         thread.join()
         hears.close()

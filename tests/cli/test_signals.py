@@ -107,3 +107,15 @@ def test_an_interruption_inside_a_finalizer_is_not_lost(monkeypatch: pytest.Monk
     assert result.exit_code == 143, result.stderr
     assert result.stderr.splitlines()[-1] == "interrupted"
     assert sys.unraisablehook is before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_listening_ends_while_a_forked_process_lives() -> None:
+    """A reader holds copies of all that was open when it was forked, the socket of the deadline too."""
+    script = """if True:
+        import multiprocessing, time
+        from chanattr.cli.command import _listening
+        with _listening([]):
+            multiprocessing.get_context("fork").Process(target=time.sleep, args=(120,), daemon=True).start()
+    """
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
