@@ -115,7 +115,9 @@ def test_listening_ends_while_a_forked_process_lives() -> None:
     script = """if True:
         import multiprocessing, time
         from chanattr.cli.command import _listening
+        reader = multiprocessing.get_context("fork").Process(target=time.sleep, args=(120,))
         with _listening([]):
-            multiprocessing.get_context("fork").Process(target=time.sleep, args=(120,), daemon=True).start()
+            reader.start()
+        reader.kill()
     """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
