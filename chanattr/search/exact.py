@@ -187,7 +187,7 @@ def _walk(score: Score, family: Sets, areas: Int[Tensor, "R A"], rows: Int[Tenso
 
 def _worthiest(worth: Float[Tensor, "R K"], area: int, most: int) -> Bool[Tensor, "R S K"]:
     """All sets of `area` members among the worthiest, of whom there are as many as `most` sets allow."""
-    pool = max(size for size in range(area, worth.shape[1] + 1) if math.comb(size, area) <= max(1, most))
+    pool = max(size for size in range(area, worth.shape[1] + 1) if math.comb(size, area) <= most)
     tried = worth.argsort(dim=1, descending=True, stable=True)[:, torch.tensor(list(itertools.combinations(range(pool), area)))]
     return torch.zeros(*tried.shape[:2], worth.shape[1], dtype=torch.bool, device=worth.device).scatter(2, tried, True)
 
