@@ -234,8 +234,9 @@ def test_figures_have_the_colours_of_the_page(opened: Any) -> None:
     card = "getComputedStyle(document.querySelector('.pair .card')).backgroundColor"
     assert {tuple(one) for one in page.evaluate(colours)} == {("rgba(0, 0, 0, 0)", "rgb(229, 233, 238)")}
     assert page.evaluate(card) == "rgb(27, 33, 40)"
+    page.evaluate("document.querySelectorAll('.main-svg').forEach(drawing => { drawing.dataset.dark = ''; })")
     page.emulate_media(color_scheme="light")
-    until(page, "[...document.querySelectorAll('.plot')].every(p => !p.offsetParent || p.querySelector('.main-svg') || !p.children.length)")
+    until(page, "!document.querySelector('.main-svg[data-dark]')")  # the page hears of it a moment later
     scroll_through(page)
     assert {tuple(one) for one in page.evaluate(colours)} == {("rgba(0, 0, 0, 0)", "rgb(31, 42, 55)")}
     assert page.evaluate(card) == "rgb(255, 255, 255)"
