@@ -12,8 +12,7 @@ from PIL import Image
 from chanattr import tables
 from chanattr.errors import InputError, StoreError
 from chanattr.pictures.figures import raster, theme, words
-from chanattr.pictures.report.masks import seen_part
-from chanattr.pictures.report.view import steps_of
+from chanattr.pictures.figures.slider import seen_part, steps_of
 from chanattr.records import ImageAttribution
 from chanattr.store import Run
 

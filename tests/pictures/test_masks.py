@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from chanattr.codes import masks_of
+from chanattr.pictures.figures.slider import seen_part
 from chanattr.pictures.report import report
-from chanattr.pictures.report.masks import lines_of, seen_part
+from chanattr.pictures.report.masks import lines_of
 from chanattr.records import SpatialAttribution
 from chanattr.settings import ExactSearch, Settings
 from chanattr.store import ImageTable, open_run

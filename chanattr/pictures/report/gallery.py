@@ -10,11 +10,12 @@ import numpy as np
 
 from chanattr.errors import StoreError
 from chanattr.pictures.figures import raster, words
+from chanattr.pictures.figures.slider import Part, seen_part
 from chanattr.pictures.report.answer import Section, encode
 from chanattr.pictures.report.cards import Kept, card_list
 from chanattr.pictures.report.layer import channel_list, image_link
 from chanattr.pictures.report.markup import Markup, element, join
-from chanattr.pictures.report.masks import Held, Part, badge, held, mask_cards, seen_part
+from chanattr.pictures.report.masks import Held, badge, held, mask_cards
 from chanattr.pictures.report.view import view
 from chanattr.records import NOT_REACHED, NOT_RUN, ImageAttribution
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from chanattr.codes import masks_of
 from chanattr.pictures.figures import raster, words
+from chanattr.pictures.figures.slider import Part, seen_part
 from chanattr.pictures.report.markup import Markup, element, join
 from chanattr.records import NOT_REACHED, NOT_RUN, SpatialAttribution
 from chanattr.settings import Settings
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from chanattr.store import Run
 
 SIDE = 64  # samples of a mask on the page: two a cell of its code
-Part = tuple[float, float, float, float]  # left, top, right, bottom, as shares of a picture
-_SQUASH = re.compile(r"resize (\d+)x\1,? .*?crop (\d+)")
-_KEEP = (re.compile(r"resize (?P<resize>\d+)\b(?!x).*?crop (?P<crop>\d+)"),
-         re.compile(r"crop_size=\[(?P<crop>\d+)\] resize_size=\[(?P<resize>\d+)\]"))
 
 
 class Held(NamedTuple):
@@ -64,25 +60,6 @@ def lines_of(found: SpatialAttribution, row: int) -> list[Line]:
         lines.append(Line("a*", float(found.smallest_area[row]), float(found.smallest_score[row]), float("nan"),
                           bool(found.smallest_top1[row]), found.smallest_code[row]))
     return sorted(lines, key=lambda line: line.area)
-
-
-def seen_part(preprocessing: str, height: int, width: int) -> Part | None:
-    """The part of a picture that a network sees, from the words for its preprocessing; None where they do not tell.
-
-    Examples:
-        >>> seen_part("resize 256x256, centre crop 128, RGB", 100, 200)
-        (0.25, 0.25, 0.75, 0.75)
-        >>> seen_part("resize 256 bicubic, centre crop 256", 100, 200)
-        (0.25, 0.0, 0.75, 1.0)
-    """
-    if match := _SQUASH.search(preprocessing):
-        across = down = int(match[2]) / int(match[1])
-    elif match := next((found for kind in _KEEP if (found := kind.search(preprocessing))), None):
-        share = int(match["crop"]) / int(match["resize"])
-        across, down = share * min(1, height / width), share * min(1, width / height)
-    else:
-        return None
-    return ((1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2)
 
 
 def mask_cards(masks: Sequence[Held], row: int, size: tuple[int, int] | None, preprocessing: str, names: Sequence[str]) -> Markup | None:

@@ -9,13 +9,12 @@ import numpy as np
 
 from chanattr.pictures.figures import raster, words
 from chanattr.pictures.figures.curves import level_score
+from chanattr.pictures.figures.slider import Part, figure, steps_of
 from chanattr.pictures.report.markup import Markup, element, script_json
-from chanattr.pictures.report.masks import Part
 from chanattr.records import ImageAttribution
 
 FINEST = 14  # cells of a side of an energy map on the page, at most
 LEVELS = 16  # of energy: what an eye tells apart through the picture
-DIGITS = 5  # of scores
 
 
 def view(found: ImageAttribution, row: int, where: str, part: Part | None, pictured: bool) -> Markup:
@@ -46,21 +45,6 @@ def view(found: ImageAttribution, row: int, where: str, part: Part | None, pictu
                    class_="card view")
 
 
-def steps_of(found: ImageAttribution, row: int) -> list[dict[str, Any]]:
-    """What the slider goes through: the areas searched, and a* among them; scores as numbers or None, and the energy map of each."""
-    by_area = np.isfinite(found.energy_by_area[row]).all(axis=(1, 2)) if len(found.areas) else np.zeros(0, bool)
-    steps = [{"area": area, "score": _figure(found.scores[row, place]), "kept": bool(found.top1[row, place]), "star": False,
-              "energy": found.energy_by_area[row, place] if by_area[place] else None} for place, area in enumerate(found.areas.tolist())]
-    smallest = int(found.smallest_area[row])
-    if smallest > 0:
-        star = {"area": smallest, "score": _figure(found.smallest_score[row]), "kept": bool(found.smallest_top1[row]), "star": True,
-                "energy": found.energy[row] if np.isfinite(found.energy[row]).all() else None}
-        steps = [step for step in steps if step["area"] != smallest] + [star]
-    if found.energy[row].size == 1:
-        steps = [step | {"energy": None} for step in steps]
-    return sorted(steps, key=lambda step: step["area"])
-
-
 def _data(found: ImageAttribution, row: int, steps: Sequence[dict[str, Any]], part: Part | None) -> dict[str, Any]:
     """The same for the script: lists a step, and the maps one below another in one grey picture."""
     energies = [step["energy"] for step in steps if step["energy"] is not None]  # none of a layer without a grid
@@ -68,7 +52,7 @@ def _data(found: ImageAttribution, row: int, steps: Sequence[dict[str, Any]], pa
     data: dict[str, Any] = {"area": [step["area"] for step in steps], "score": [step["score"] for step in steps],
                             "kept": "".join("01"[step["kept"]] for step in steps),
                             "star": next((n for n, step in enumerate(steps) if step["star"]), -1),
-                            "original": _figure(found.original[row]), "empty": _figure(found.empty[row]), "level": _figure(level),
+                            "original": figure(found.original[row]), "empty": figure(found.empty[row]), "level": figure(level),
                             "channels": found.masks.shape[2], "part": [round(edge, 4) for edge in part or (0, 0, 1, 1)]}
     if energies:
         maps = [shrunk(raster.unit(energy)) for energy in energies]
@@ -88,11 +72,6 @@ def shrunk(energy: np.ndarray) -> np.ndarray:
             counts = np.diff([*starts, size]).reshape([-1, 1] if axis == 0 else [1, -1])
             energy = np.add.reduceat(energy, starts, axis=axis) / counts
     return energy
-
-
-def _figure(value: Any) -> float | None:
-    """A number of `DIGITS` digits; None where there is none."""
-    return float(f"{float(value):.{DIGITS}g}") if np.isfinite(value) else None
 
 
 def _curve_words(found: ImageAttribution, row: int) -> str:
