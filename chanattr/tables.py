@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -39,6 +39,22 @@ def table(title: str, facts: Sequence[object], heads: Sequence[str], rows: Seque
             '<table style="border-collapse:collapse;background:none;color:inherit;font-size:inherit;margin:4px 0">'
             f"<thead><tr>{head}</tr></thead>"
             f"<tbody>{body}</tbody></table>{more}</div>")
+
+
+def columns(record: object, facts: Sequence[object], named: Mapping[str, Any]) -> str:
+    """The table of a record from its columns.
+
+    Args:
+        record: whose type is the title.
+        facts: as for `table`.
+        named: columns by their heads: sequences or arrays of one length.
+
+    Example:
+        >>> "<td" in columns("", ["2 images"], {"image": ["a.jpg", "b.jpg"], "score": [0.5, 0.25]})
+        True
+    """
+    rows = list(zip(*(column[:ROWS] for column in named.values()), strict=True))
+    return table(type(record).__name__, facts, tuple(named), rows, len(next(iter(named.values()))))
 
 
 def outline(record: Any) -> str:

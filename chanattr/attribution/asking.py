@@ -14,10 +14,12 @@ from torch import Tensor
 from chanattr.attribution.inputs import check_finite
 from chanattr.attribution.question import Question
 from chanattr.attribution.score import Fill, NetworkScore, fill_of
-from chanattr.network.batches import anchor_of, size_within
+from chanattr.network.batches import anchor_of, needed_by
 from chanattr.network.fast import FastTail, fast
+from chanattr.network.inputs import outline
 from chanattr.network.outputs import Inputs
-from chanattr.network.tail import Stem, Tail
+from chanattr.network.stem import Stem
+from chanattr.network.tail import Tail
 from chanattr.search.exact import Enough, Found, exact
 from chanattr.search.objective import images_per_evaluation, level_of, play, reached
 from chanattr.search.penalty import penalty
@@ -47,11 +49,12 @@ class Final(NamedTuple):
 def make_asking(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor, "N"], fill: Fill,
                 members: tuple[Tensor, ...]) -> Asking:
     """A score over `members`, its scores with everything and with nothing, and the level in between."""
-    quick = fast(tail, stem, precision=question.precision, evaluations=question.evaluations)
+    at_once = masks_at_once(tail, stem, question.batch_size, question.memory_budget)
+    quick = fast(tail, stem, precision=question.precision, evaluations=question.evaluations, at_once=at_once)
     quick_stem = quick.prepare(stem) if isinstance(quick, FastTail) else stem
     score = NetworkScore(tail=tail, stem=stem, quick=quick, quick_stem=quick_stem, targets=targets, reward=question.reward,
-                         fill=fill.taken(targets.device), members=members, batch_size=_batch_size(question, quick, quick_stem),
-                         spread=question.family.spread)
+                         fill=fill.taken(targets.device), members=members, spread=question.family.spread,
+                         batch_size=masks_at_once(quick, quick_stem, question.batch_size, question.memory_budget))
     rows = torch.arange(len(members), device=targets.device)
     every = torch.ones(len(members), question.family.size, device=targets.device)
     whole = score.judge(every, rows)
@@ -80,17 +83,20 @@ def one_a_row(targets: Int[Tensor, "N"]) -> tuple[Tensor, ...]:
     return tuple(torch.arange(len(targets), device=targets.device)[:, None])
 
 
-def _batch_size(question: Question, quick: Tail | FastTail, stem: Stem) -> int:
-    """Masked images run at once: as asked, or less where a budget of memory holds less."""
-    if question.memory_budget is None:
-        return question.batch_size
+def masks_at_once(tail: Tail | FastTail, stem: Stem, batch_size: int, budget: int | None) -> int:
+    """Masked images run together: as many as asked, or fewer where a budget of memory holds fewer, but one at least."""
+    return batch_size if budget is None else max(1, min(batch_size, budget // mask_bytes(tail, stem)))
+
+
+def mask_bytes(tail: Tail | FastTail, stem: Stem) -> int:
+    """Bytes that a masked image needs on its way through a tail, forward and backward."""
 
     def run(count: int) -> Tensor:
-        masks = torch.ones(count, quick.layer.channels, device=stem.logits.device, requires_grad=True)
-        return quick.logits(stem, masks, torch.zeros(count, dtype=torch.long, device=masks.device))
+        masks = torch.ones(count, tail.layer.channels, device=stem.logits.device, requires_grad=True)
+        return tail.logits(stem, masks, torch.zeros(count, dtype=torch.long, device=masks.device))
 
     with torch.inference_mode(False):
-        return min(question.batch_size, size_within(question.memory_budget, anchor_of(quick), run, quick.layer.name))
+        return needed_by(anchor_of(tail), run, (tail.layer.name, tuple(stem.activation.shape[1:]), outline(stem.images)))
 
 
 def check_ends(asking: Asking, names: Sequence[str], unit: str = "image") -> None:

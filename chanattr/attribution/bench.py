@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from chanattr import tables
 from chanattr.attribution.asking import Asking, ask_predicted, search_pairs
 from chanattr.attribution.image import answer, per_image
 from chanattr.attribution.inputs import check_images, check_model
@@ -19,6 +20,7 @@ from chanattr.attribution.question import Areas, Asked, Question, default_batch_
 from chanattr.attribution.score import fill_of
 from chanattr.errors import InputError
 from chanattr.network.clock import measured, peak_since_start
+from chanattr.network.folding import work
 from chanattr.network.names import kind
 from chanattr.network.tail import Tail, bind
 from chanattr.progress import Progress, advance
@@ -88,6 +90,9 @@ class Bench:
         batch_size: masked images that `per_image` runs at once; the plain way runs the areas of one image.
         ready_seconds, again_seconds: to find the layer, export, cut, make the fast graph and check them: the first time, and when they
             are kept.
+        bare_rate: evaluations a second of what follows the layer alone, in the graph that a search runs in: batches of one size, forward
+            and backward, no masks and no search.
+        multiplications: of one image forward in that graph; 0 where it is no graph.
         peak_of_process: whether peaks count from the start of the process, where the system cannot put the mark back.
         ways: the plain one first.
         rungs: parts of the gain of the last way; their product is the whole.
@@ -106,9 +111,20 @@ class Bench:
     batch_size: int
     ready_seconds: float
     again_seconds: float
+    bare_rate: float
+    multiplications: int
     peak_of_process: bool
     ways: tuple[Way, ...]
     rungs: tuple[Rung, ...]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row a way."""
+        facts = (self.model, f"layer {self.layer}", self.device, tables.count(self.threads, "thread"))
+        return tables.columns(self, facts, {
+            "way": [way.name for way in self.ways], "runs as": [way.engine for way in self.ways],
+            "seconds an image": [way.mean_seconds for way in self.ways], "times faster": [self.gain(way) for way in self.ways],
+            "evaluations": [way.evaluations for way in self.ways],
+            "share of the better score": ["–" if way.share is None else way.share for way in self.ways]})
 
     def gain(self, way: Way) -> float:
         """How many times less time an image than the plain way takes for all its steps (calculated, if it was cut short)."""
@@ -123,7 +139,13 @@ class Bench:
         """Plain JSON types."""
         ways = [dataclasses.asdict(way) | {"mean_seconds": way.mean_seconds, "rate": way.rate, "gain": self.gain(way)} for way in self.ways]
         rungs = [rung._asdict() for rung in self.rungs]
-        return dataclasses.asdict(self) | {"ways": ways, "rungs": rungs, "plain_seconds": self.plain_seconds, "complete": self.complete}
+        return dataclasses.asdict(self) | {"ways": ways, "rungs": rungs, "plain_seconds": self.plain_seconds, "complete": self.complete,
+                                           "bare_share": self.bare_share}
+
+    @property
+    def bare_share(self) -> float:
+        """How much of the bare rate `per_image` keeps on the areas, with its search, judging and records."""
+        return self.ways[1].rate / self.bare_rate
 
     @property
     def complete(self) -> bool:
@@ -196,10 +218,13 @@ def bench(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, areas
                 _our_round(taken[way], model, images, layer, again.seconds, {"areas": areas} | asked | options)
             tell(1)
     ways = _ways(taken, plain, hook, images, plain_steps)
+    ours = ask_predicted(dataclasses.replace(plain, batch_size=default_batch_size(model)), tail, images)
+    graph = getattr(ours.score.quick, "anchor", None)
     return Bench(
         model=name or kind(model), layer=tail.layer.name, channels=tail.layer.channels, device=_device_name(images.device),
         threads=torch.get_num_threads(), torch=torch.__version__, areas=open_, images=images_given, plain_images=plain_images,
         steps=plain_steps, batch_size=default_batch_size(model), ready_seconds=ready.seconds, again_seconds=again.seconds,
+        bare_rate=_bare_rate(ours), multiplications=work(graph) if isinstance(graph, fx.GraphModule) else 0,
         peak_of_process=peak_since_start(images.device), ways=ways,
         rungs=ladder(ways, {change: float(np.mean(found)) for change, found in rates.items()}, plain_steps))
 
@@ -286,6 +311,23 @@ def _rate(asking: Asking) -> float:
     _, once = run(1)
     spent, seconds = run(int(np.clip(ROUND / max(once, 1e-6), 2, PROTOCOL)))
     return spent / seconds
+
+
+def _bare_rate(asking: Asking) -> float:
+    """Evaluations a second of the search's own graph and nothing else, after a first round that is not counted."""
+    score, device = asking.score, asking.original.device
+    rows = torch.arange(score.batch_size, device=device) % len(asking.original)
+    leaf = score.quick_stem.activation[rows].detach().requires_grad_()
+
+    def run(rounds: int) -> float:
+        with measured(device) as meter, torch.enable_grad():
+            for _ in range(rounds):
+                torch.autograd.grad(score.quick.logits_from(score.quick_stem, leaf, rows).sum(), leaf)
+        return meter.seconds
+
+    once = run(1)
+    rounds = int(np.clip(ROUND / max(once, 1e-6), 2, PROTOCOL))
+    return rounds * len(rows) / run(rounds)
 
 
 def _ways(taken: dict[str, _Taken], plain: Question, hook: Tail, images: Tensor, steps: int) -> tuple[Way, ...]:

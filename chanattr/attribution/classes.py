@@ -19,7 +19,8 @@ from chanattr.axes import concatenate
 from chanattr.errors import InputError
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
-from chanattr.network.tail import Stem, Tail, join_stems, take_stem
+from chanattr.network.stem import Stem, join_stems, take_stem
+from chanattr.network.tail import Tail
 from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.search.groups import Group

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chanattr.attribution.asking import Asking, ask_predicted, find_smallest, search_grid
+from chanattr import tables
+from chanattr.attribution.asking import Asking, ask_predicted, find_smallest, mask_bytes, search_grid
 from chanattr.attribution.image import LARGE_SHARD
 from chanattr.attribution.inputs import check_images, check_model
 from chanattr.attribution.question import Areas, Asked, Question, make_question
@@ -57,6 +58,7 @@ class Explanation:
             a third of one each, is not in it.
         batch_size: masked images run at once.
         kept: bytes of one image that are kept.
+        needed: bytes of one masked image, forward and backward.
         images: that the estimate is for.
         device: where.
     """
@@ -79,6 +81,7 @@ class Explanation:
     smallest: Between
     batch_size: int
     kept: int
+    needed: int
     images: int
     device: str
 
@@ -100,6 +103,17 @@ class Explanation:
         from chanattr.attribution.explained import text
 
         return text(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the figures; in words they are printed."""
+        counts = Between(*map(round, self.smallest))
+        whole, alone = (Between(*(total / self.images for total in self.estimate(smallest))) for smallest in (False, True))
+        rows = [("way", self.engine), ("output", self.layout.name), ("channels", self.layer.channels), ("areas", len(self.areas)),
+                ("evaluations", round(self.evaluations)),
+                *((head, f"{tables.plain(span.least)} to {tables.plain(span.most)}")
+                  for head, span in (("evaluations, a* alone", counts), ("seconds", whole), ("seconds, a* alone", alone)))]
+        facts = (self.model, f"layer {self.layer.name or '(whole model)'}", self.layer.type, self.device)
+        return tables.table("Explanation", facts, (f"an image, of {self.images:,}", "estimated"), rows)
 
 
 def explain(model: nn.Module, example: Inputs, layer: str, *, images: int = 1000, areas: Areas = None,
@@ -146,7 +160,8 @@ def explain(model: nn.Module, example: Inputs, layer: str, *, images: int = 1000
         reason=tail.reason, bypasses=bypasses_of(model, tail, stem), rows=(batch_size_of(three), len(stem.logits)),
         ready_seconds=made.seconds, stem_seconds=passed.seconds / len(stem.logits), seconds=seconds, whole_seconds=whole,
         areas=question.settings.areas, search=question.settings.search.name, evaluations=spent, refine=refined, smallest=smallest,
-        batch_size=asking.score.batch_size, kept=kept_bytes(stem), images=images, device=str(device))
+        batch_size=asking.score.batch_size, kept=kept_bytes(stem),
+        needed=mask_bytes(asking.score.quick, asking.score.quick_stem), images=images, device=str(device))
 
 
 def _evaluation_seconds(asking: Asking, images: int) -> float:

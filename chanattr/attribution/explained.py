@@ -34,9 +34,8 @@ def _paragraphs(told: Explanation) -> Iterator[tuple[str, str]]:
     yield "cost", (f"a masked image, forward and backward, takes {_seconds(told.seconds)} this way and {_seconds(told.whole_seconds)} by a "
                    f"hook on the whole network in float32: {told.share:.0%} of it. Measured just now on the same few masks, {told.device}.")
     yield "evaluations", _evaluations(told)
-    kept, held = size(told.kept), size(told.kept * told.batch_size)
-    yield "memory", (f"{kept} kept an image; {held} of it for a batch of {_count(told.batch_size, 'masked image')}, besides weights "
-                     "and what the layers after it make")
+    yield "memory", (f"{size(told.kept)} kept an image; about {size(told.needed * told.batch_size)} for a batch of "
+                     f"{_count(told.batch_size, 'masked image')}, forward and backward; weights are not in it")
     yield "time", (f"estimate for {_count(told.images, 'image')}: {_span(told.estimate())}; with areas='smallest' "
                    f"{_span(told.estimate(smallest=True))}. Measured evaluations times their number, no promise; in it, once, "
                    f"{_seconds(told.ready_seconds)} to make the way ready.")

@@ -19,7 +19,8 @@ from chanattr.axes import concatenate
 from chanattr.network.inputs import take_rows
 from chanattr.network.layers import Layer
 from chanattr.network.outputs import Inputs, device_of
-from chanattr.network.tail import Stem, Tail
+from chanattr.network.stem import Stem
+from chanattr.network.tail import Tail
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
 from chanattr.search.certify import Certified, Verdict, certify

@@ -13,7 +13,8 @@ from chanattr.network.hooks import frozen
 from chanattr.network.inputs import outline, take_rows, tensors_of
 from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs, call, first_tensor, logits_of
-from chanattr.network.tail import Stem, Tail, bind
+from chanattr.network.stem import Stem
+from chanattr.network.tail import Tail, bind
 from chanattr.records import ImageAttribution
 from chanattr.search.objective import Reward
 from chanattr.settings import Settings

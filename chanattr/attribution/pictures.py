@@ -13,7 +13,8 @@ from chanattr.attribution.perturbation import Lookup
 from chanattr.attribution.score import Judged
 from chanattr.network.batches import anchor_of, in_batches
 from chanattr.network.fast import FastTail
-from chanattr.network.tail import Stem, Tail
+from chanattr.network.stem import Stem
+from chanattr.network.tail import Tail
 from chanattr.search.objective import Reward, Scored, log_probability
 
 View = Callable[[Tensor], Tensor]

@@ -25,6 +25,7 @@ from chanattr.search.objective import Reward, level_of, reward_function
 from chanattr.settings import COUNT, GAMES, STEPS, ExactSearch, Search, Settings, check_areas, check_number, check_search
 
 Areas = Sequence[int] | str | None
+ALONE = 3  # areas' worth of evaluations that a* alone takes (docs/performance.md: 94 to 128 at 40 an area)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,10 +148,10 @@ def default_batch_size(model: nn.Module) -> int:
 
 
 def planned(asked: Asked, family: Channels | Groups, images: int) -> int:
-    """Evaluations of all images, roughly: of the search's steps at every area, without refinements."""
+    """Evaluations of all images, roughly: of the search's steps at every area, or where a* alone is asked at those that it takes."""
     search: Search = family.resolve(asked.search if asked.search is not None else ExactSearch())
     steps = search.starts * (search.relaxed_steps + search.binary_steps) if isinstance(search, ExactSearch) else search.steps
-    return images * max(1, len(check_areas(asked.areas, family.size, family.unit))) * int(steps)
+    return images * (len(check_areas(asked.areas, family.size, family.unit)) or ALONE) * int(steps)
 
 
 def callable_name(named: str | Callable[..., object]) -> str:

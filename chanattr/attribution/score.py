@@ -17,7 +17,8 @@ from chanattr.errors import InputError
 from chanattr.network.batches import anchor_of, in_batches
 from chanattr.network.fast import FastTail
 from chanattr.network.layers import Layer
-from chanattr.network.tail import Stem, Tail
+from chanattr.network.stem import Stem
+from chanattr.network.tail import Tail
 from chanattr.search.objective import Reward, Scored, log_probability
 from chanattr.settings import FILLS
 

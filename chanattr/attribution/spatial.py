@@ -22,7 +22,8 @@ from chanattr.network.inputs import take_rows
 from chanattr.network.layers import Layer
 from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs
-from chanattr.network.tail import Stem, Tail
+from chanattr.network.stem import Stem
+from chanattr.network.tail import Tail
 from chanattr.network.weights import model_sha256
 from chanattr.progress import Progress, advance
 from chanattr.records import SpatialAttribution

@@ -12,7 +12,8 @@ from torch import Tensor
 from chanattr.attribution.perturbation import Lookup, Perturbation, pyramid_of
 from chanattr.attribution.pictures import PictureScore, View, flipped, shifted
 from chanattr.network.fast import FastTail, fast
-from chanattr.network.tail import Stem, Tail
+from chanattr.network.stem import Stem
+from chanattr.network.tail import Tail
 from chanattr.records import NOT_REACHED
 from chanattr.search.ascent import Start, ascend
 from chanattr.search.exact import FORWARDS
@@ -69,7 +70,7 @@ class Asking(NamedTuple):
     @classmethod
     def of(cls, ready: Ready, tail: Tail, stem: Stem, goal: Tensor) -> Asking:
         """The score of a shard, with its ends and the level between."""
-        quick = fast(tail, stem, precision=ready.precision)
+        quick = fast(tail, stem, precision=ready.precision, at_once=ready.batch_size)
         axis = tail.layer.channel_axis
         lookup = Lookup(pyramid_of(stem.activation.movedim(axis, 1).float(), ready.perturbation))
         score = PictureScore(tail=tail, stem=stem, quick=quick, quick_stem=quick.prepare(stem) if isinstance(quick, FastTail) else stem,

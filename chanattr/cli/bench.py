@@ -126,8 +126,17 @@ def notes(told: Bench) -> list[str]:
         "evaluations: an image; (forwards + 2 backwards) / 3 of one masked image.",
         f"score, share (of the better of plain and ours, image by image and area by area) and a*: over the "
         f"{count(told.plain_images, 'image')} that all did; scores by the hook in float32.",
-        f"peak: the most that was held, {peak}{since}.")
+        f"peak: the most that was held, {peak}{since}.",
+        f"what follows the layer, alone in that graph ({count(told.batch_size, 'image')} at once, forward and backward, no masks, no "
+        f"search): {told.bare_rate:.3g} evaluations a second{_speed(told)}, of which refine=False keeps {told.bare_share:.0%}.",
+        *([f"areas='smallest': a* is 0 for {zeros} of {len(told.ways[-1].smallest)}: the empty set reaches the level there and nothing is "
+           "searched, so that its times say little."] if (zeros := sum(area == 0 for area in told.ways[-1].smallest)) else []))
     return [line for note in words for line in textwrap.wrap(note, TERMINAL, subsequent_indent="  ")]
+
+
+def _speed(told: Bench) -> str:
+    """What that is in operations: two a multiplication, and a backward pass costs twice a forward one."""
+    return f", {6e-9 * told.multiplications * told.bare_rate:.3g} billion operations a second" if told.multiplications else ""
 
 
 def _seconds(way: Way) -> str:

@@ -20,7 +20,8 @@ from chanattr.errors import InputError
 from chanattr.evidence.again import fill_again, question_again
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
-from chanattr.network.tail import Stem, Tail
+from chanattr.network.stem import Stem
+from chanattr.network.tail import Tail
 from chanattr.progress import Progress, advance
 from chanattr.records import NOT_RUN, ImageAttribution
 from chanattr.search.certify import missed_share

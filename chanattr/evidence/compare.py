@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from chanattr import tables
 from chanattr.errors import InputError
 from chanattr.evidence.sets import expected_jaccard
 from chanattr.records import ImageAttribution, entries_of
@@ -34,6 +35,16 @@ class Comparison(NamedTuple):
     smallest_jaccard: np.ndarray
     smallest_chance: np.ndarray
     rank: np.ndarray
+
+    def __repr__(self) -> str:
+        return tables.outline(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a* and the areas, a row each, with means over images."""
+        rank = f"rank correlation {tables.plain(float(mean_known(self.rank)))}"
+        return tables.columns(self, (tables.count(len(self.keys), "image"), f"layer {self.layer}", rank), {
+            "area": ["a*", *self.areas], "overlap": [float(mean_known(self.smallest_jaccard)), *mean_known(self.jaccard, 0)],
+            "by chance": [float(mean_known(self.smallest_chance)), *self.chance]})
 
 
 def compare(one: ImageAttribution, other: ImageAttribution) -> Comparison:

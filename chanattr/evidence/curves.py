@@ -20,7 +20,9 @@ from chanattr.errors import InputError
 from chanattr.network.batches import anchor_of, in_batches
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
-from chanattr.network.tail import Stem, Tail
+from chanattr.network.stem import Stem
+from chanattr.network.tail import Tail
+from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution, is_grouped
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward, log_probability, reward_function
@@ -66,17 +68,24 @@ class Curves:
 
     __repr__ = tables.outline
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row an image, with the areas under its curves."""
+        return tables.columns(self, (tables.count(len(self.keys), "image"), f"layer {self.layer}", f"0 to {self.counts[-1]:,} channels"), {
+            "image": self.keys, "insertion": self.insertion_area, "deletion": self.deletion_area,
+            "insertion, probability": self.insertion_probability_area, "deletion, probability": self.deletion_probability_area,
+            "fidelity": self.fidelity})
+
 
 def curves(model: nn.Module, images: Inputs, layer: str, rankings: ImageAttribution | np.ndarray | Tensor | Sequence[Sequence[int]], *,
            targets: Sequence[int] | np.ndarray | Tensor | None = None, counts: Sequence[int] | np.ndarray | None = None,
            reward: str | Reward | None = None, fill: str | float | Sequence[float] | np.ndarray | Tensor | None = None,
            worth: np.ndarray | Tensor | None = None, draws: int = 64, seed: int = 0, score: Callable[..., Tensor] | None = None,
            keys: Sequence[str] | None = None, group: Group = "", channel_axis: int | None = None, batch_size: int | None = None,
-           engine: str = "auto") -> Curves:
+           engine: str = "auto", progress: Progress = False) -> Curves:
     """Insertion and deletion curves of rankings of the channels, agreement with the whole network, and fidelity of their worth.
 
     Args:
-        model, images, layer, score, keys, group, channel_axis, batch_size, engine: as for `per_image`.
+        model, images, layer, score, keys, group, channel_axis, batch_size, engine, progress: as for `per_image`.
         rankings: channels (or groups) of each image, best first, [N, K]; or an `ImageAttribution` of these images, whose order of
             inclusion is taken, and whose targets, reward, fill and groups where they are not given.
         targets: class numbers [N]; None is the predicted class of each.
@@ -122,13 +131,15 @@ def curves(model: nn.Module, images: Inputs, layer: str, rankings: ImageAttribut
     shards = [slice(first, min(count, first + size)) for first in range(0, count, size)]
     means = mean_fill(tail, [take_rows(images, s) for s in shards]) if isinstance(fill, str) and fill == "mean" else None
     parts = []
-    for shard in shards:
-        stem = tail.stem(take_rows(images, shard))
-        filled = means or fill_of(fill, stem.activation, tail.layer)
-        ready = _ready(judge, stem, filled, None if goal is None else goal[shard], names[shard])
-        drawn = _drawn(ready, orders[shard], steps, names[shard])
-        drawn["fidelity"] = _fidelity(ready, dropped, None if values is None else values[shard])
-        parts.append(drawn)
+    with advance(progress, count, f"curves at {layer}") as tell:
+        for shard in shards:
+            stem = tail.stem(take_rows(images, shard))
+            filled = means or fill_of(fill, stem.activation, tail.layer)
+            ready = _ready(judge, stem, filled, None if goal is None else goal[shard], names[shard])
+            drawn = _drawn(ready, orders[shard], steps, names[shard])
+            drawn["fidelity"] = _fidelity(ready, dropped, None if values is None else values[shard])
+            parts.append(drawn)
+            tell(len(names[shard]))
     whole: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     for name in [name for name in whole if name in ("insertion", "deletion") or name.endswith("_probability")]:
         whole[f"{name}_area"] = area_under(whole[name], steps).astype(np.float32)

@@ -26,7 +26,8 @@ from chanattr.evidence.peers import PEERS
 from chanattr.network.clock import wait
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs, device_of
-from chanattr.network.tail import Stem, Tail, take_stem
+from chanattr.network.stem import Stem, take_stem
+from chanattr.network.tail import Tail
 from chanattr.progress import Progress, advance
 from chanattr.records import NOT_RUN, ImageAttribution
 from chanattr.search.family import nested_masks

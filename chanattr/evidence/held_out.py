@@ -25,7 +25,8 @@ from chanattr.evidence.baselines import in_float32
 from chanattr.evidence.class_records import HeldOut
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
-from chanattr.network.tail import Stem, Tail, join_stems, take_stem
+from chanattr.network.stem import Stem, join_stems, take_stem
+from chanattr.network.tail import Tail
 from chanattr.progress import Progress, advance
 from chanattr.search.family import largest, nested_masks
 from chanattr.search.groups import Group

@@ -69,6 +69,13 @@ class PixelCurves:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row an image, with the areas under its curves."""
+        facts = (tables.count(len(self), "image"), f"into {self.insertion_base}", f"out to {self.deletion_base}")
+        return tables.columns(self, facts, {
+            "image": self.keys, "target": self.targets, "insertion": self.insertion_area, "deletion": self.deletion_area,
+            "insertion, score": self.insertion_score_area, "deletion, score": self.deletion_score_area})
+
 
 def pixel_curves(model: nn.Module, images: Tensor, heat: np.ndarray | Tensor, *, targets: Sequence[int] | Tensor | None = None,
                  step: float = STEP, insertion_base: str | Tensor = "blur", deletion_base: str | Tensor = "zero",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from chanattr import tables
 from chanattr.errors import InputError
 from chanattr.records import ClassAttribution, ImageAttribution, entries_of
 from chanattr.settings import Range, check_number
@@ -47,6 +48,18 @@ class Overlap(NamedTuple):
     jaccard: np.ndarray
     expected: np.ndarray
     channels: int
+
+    def __repr__(self) -> str:
+        return tables.outline(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row a set, with the other that is most like it."""
+        others = np.where(np.eye(len(self.names), dtype=bool) | np.isnan(self.jaccard), -1, self.jaccard)
+        shown = [(self.names[c], size if size >= 0 else "none",
+                  *((self.names[n], self.shared[c, n], self.jaccard[c, n], self.expected[c, n]) if others[c, n] >= 0 else ()))
+                 for c, (size, n) in enumerate(zip(self.sizes, others.argmax(1), strict=True))]
+        heads = ("set", "channels", "most like", "shared", "overlap", "by chance")
+        return tables.table("Overlap", (tables.count(len(self.names), "set"), f"of {self.channels:,} channels"), heads, shown)
 
 
 class Clusters(NamedTuple):

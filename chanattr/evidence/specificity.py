@@ -21,7 +21,8 @@ from chanattr.evidence.sets import ChannelSets, sets_of
 from chanattr.network.batches import anchor_of, in_batches
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
-from chanattr.network.tail import Stem, Tail
+from chanattr.network.stem import Stem
+from chanattr.network.tail import Tail
 from chanattr.network.weights import model_sha256
 from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution

@@ -22,7 +22,8 @@ from chanattr.errors import InputError
 from chanattr.evidence.compare import Comparison, above_chance, compare, mean_known
 from chanattr.network.inputs import join_rows, outline, take_rows, tensors_of
 from chanattr.network.outputs import Inputs
-from chanattr.network.tail import Stem, Tail, take_stem
+from chanattr.network.stem import Stem, take_stem
+from chanattr.network.tail import Tail
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
 from chanattr.search.groups import Group
@@ -81,6 +82,14 @@ class Stability:
     rank: np.ndarray
 
     __repr__ = tables.outline
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row a change, with means over images."""
+        both = (self.smallest_area >= 0) & (self.changed_area >= 0)
+        more = np.where(both, self.changed_area - self.smallest_area, np.nan)
+        return tables.columns(self, (tables.count(len(self.keys), "image"), f"layer {self.layer}", "0 is chance, 1 the same"), {
+            "change": self.changes, "sets alike": self.similarity, "a* sets alike": self.smallest_similarity,
+            "orders alike": self.rank, "a* grows by": mean_known(more, 1)})
 
 
 def stability(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[int] | Tensor | None = None,
@@ -167,6 +176,13 @@ class Robust:
     empty: np.ndarray
 
     __repr__ = tables.outline
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row an area, with mean scores over images of the sets for all views and, behind, what these change."""
+        views = f"searched on {', '.join(self.views)}; unseen {', '.join(self.unseen)}"
+        return tables.columns(self, (tables.count(len(self.keys), "image"), f"layer {self.layer}", views), {
+            "area": self.areas, "score": self.scores.mean(0), "lost on the image": self.cost.mean(0),
+            "score on unseen views": self.unseen_scores.mean(0), "gained on them": self.gain.mean(0)})
 
     @property
     def cost(self) -> np.ndarray:

@@ -14,7 +14,8 @@ from torch import Tensor
 from chanattr.errors import InputError
 
 LOG = logging.getLogger(__name__)
-SHORT = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc")
+SHORT = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc",
+         "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 BESIDE = 2  # memory that an evaluation needs, in what its backward pass keeps: gradients and a convolution's own come and go beside it
 _LARGEST: WeakKeyDictionary[Any, dict[Hashable, int]] = WeakKeyDictionary()
@@ -28,7 +29,7 @@ def anchor_of(tail: Any) -> Any:
     return getattr(tail, "anchor", getattr(tail, "model", tail))
 
 
-def in_batches(anchor: Any, total: int, size: int, gradient: bool, run: Callable[[slice], Any]) -> Iterator[tuple[slice, Any]]:
+def in_batches(anchor: Any, total: int, size: int, kept: Hashable, run: Callable[[slice], Any]) -> Iterator[tuple[slice, Any]]:
     """What `run` gives for parts that follow one another, of at most `size`.
 
     Where memory runs out the part is halved and tried again, and so are all later ones of the same anchor in this process.
@@ -37,7 +38,7 @@ def in_batches(anchor: Any, total: int, size: int, gradient: bool, run: Callable
         anchor: see `anchor_of`.
         total: things to do.
         size: of a part.
-        gradient: whether `run` keeps what a backward pass needs; sizes are remembered apart.
+        kept: what sizes are remembered apart by: whether `run` keeps what a backward pass needs, or what else it is.
         run: of a part; it must change nothing before it is done.
 
     Raises:
@@ -46,14 +47,14 @@ def in_batches(anchor: Any, total: int, size: int, gradient: bool, run: Callable
     largest = _LARGEST.setdefault(anchor, {})
     first = 0
     while first < total:
-        part = slice(first, min(total, first + min(size, largest.get(gradient, size))))
+        part = slice(first, min(total, first + min(size, largest.get(kept, size))))
         done, given = _tried(run, part)
         if done:
             yield part, given
             first = part.stop
             continue
-        largest[gradient] = max(1, (part.stop - part.start) // 2)
-        LOG.info("memory ran out at %d masked images at once; %d from here on", part.stop - part.start, largest[gradient])
+        largest[kept] = max(1, (part.stop - part.start) // 2)
+        LOG.info("memory ran out at %d images at once; %d from here on", part.stop - part.start, largest[kept])
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -74,23 +75,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in SHORT)
 
 
-def size_within(budget: int, anchor: Any, run: Callable[[int], Tensor], part: Hashable = None) -> int:
-    """Masked images that fit a memory budget together, at least one.
+def needed_by(anchor: Any, run: Callable[[int], Tensor], part: Hashable = None) -> int:
+    """Bytes that one masked image needs, forward and backward.
 
-    What one needs is measured once an anchor and part: the memory of what 4 and of what 2 keep for their backward pass, less one another
-    (so that constants do not count), times BESIDE.
+    Measured once an anchor and part: the memory of what 4 and of what 2 keep for their backward pass, less one another (so that constants
+    do not count), times BESIDE.
 
     Args:
-        budget: in bytes.
         anchor: see `anchor_of`.
         run: a forward pass of so many masked images, with gradients.
-        part: of what the anchor is of: where the whole model is, an early layer keeps more than a late one.
+        part: of what the anchor is of: where the whole model is, an early layer keeps more than a late one, and a large image than a small.
     """
     needed = _NEEDED.setdefault(anchor, {})
     if part not in needed:
         with torch.enable_grad():
             needed[part] = max(1, BESIDE * (_kept(run, 4) - _kept(run, 2)) // 2)
-    return max(1, budget // needed[part])
+    return needed[part]
 
 
 def _kept(run: Callable[[int], Tensor], count: int) -> int:

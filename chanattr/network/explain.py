@@ -12,7 +12,8 @@ from torch import Tensor, fx, nn
 from chanattr.network.layers import Layer
 from chanattr.network.names import plain_names
 from chanattr.network.outputs import Inputs, first_tensor
-from chanattr.network.tail import Stem, Tail
+from chanattr.network.stem import Stem
+from chanattr.network.tail import Tail
 
 WRAPPED = "model"  # under which name the exported module holds the user's
 PREFIX_WORDS = ("cls_token", "class_token", "dist_token", "distillation_token", "reg_token", "register_token", "register_tokens")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, fx
 
 from chanattr.errors import InputError, first_line
-from chanattr.network.batches import is_out_of_memory
+from chanattr.network.batches import anchor_of, in_batches, is_out_of_memory
 from chanattr.network.folding import folded, has_attention, has_convolutions, lowered, work
 from chanattr.network.layers import Layer
-from chanattr.network.tail import ExportedTail, Stem, Tail, masked_rows
+from chanattr.network.stem import Stem
+from chanattr.network.tail import ExportedTail, Tail, masked_rows
 
 LOG = logging.getLogger(__name__)
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -26,6 +28,8 @@ AGREEMENT = 1e-4  # of the logits' scale: how far float32 may be from the plain 
 LOW_AGREEMENT = 0.05  # the same in bfloat16, whose numbers have steps of 1/256 of their size
 LOW_CORRELATION = 0.99  # of the slopes of a mask in bfloat16 with those of the plain tail, on average over masks
 CHECKED = 32  # random masks
+COMPILED = ("cuda",)  # devices where compiling pays
+GRAPHS = 64  # that a compiled one may have: sizes, with and without gradients; torch's own limit of 8 ends in eager steps
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,16 +84,18 @@ class FastTail:
 _MADE: WeakKeyDictionary[fx.GraphModule, dict[Any, FastTail | str]] = WeakKeyDictionary()  # or why there is none
 
 
-def fast(tail: Tail, stem: Stem, *, precision: str = "auto", evaluations: int = 0) -> Tail | FastTail:
+def fast(tail: Tail, stem: Stem, *, precision: str = "auto", evaluations: int = 0, at_once: int = CHECKED) -> Tail | FastTail:
     """What to search with in place of a tail: a graph made once a process and checked when it is, or the tail itself.
 
-    The choice hangs on the device, the graph and the arguments alone, never on a clock, so that the same question is answered alike again.
+    The choice hangs on the device, the graph, the arguments and the two images that it was first checked on in this process, never on a
+    clock. Below the precision asked for come a graph that is not compiled, then float32, then the tail itself.
 
     Args:
         tail: only an exported one in float32 can be made faster.
         stem: of some images; the first two are for the check, and must be finite.
         precision: "float32"; "bfloat16"; or "auto", which is bfloat16 where the device computes in it and the graph is large enough.
         evaluations: planned in the whole run; where they are many, and on CUDA, the graph is compiled.
+        at_once: masked images that the check runs together, at most; fewer where memory runs out.
 
     Raises:
         InputError: no such precision.
@@ -101,14 +107,14 @@ def fast(tail: Tail, stem: Stem, *, precision: str = "auto", evaluations: int = 
     device = stem.activation.device
     graph = tail.graphs.cuts[tail.number].tail
     low = precision == "bfloat16" or (precision == "auto" and _gains(graph, device))
-    compiled = device.type == "cuda" and evaluations >= COMPILE
-    for dtype in (torch.bfloat16, torch.float32) if low else (torch.float32,):
+    worth_compiling = (True, False) if device.type in COMPILED and evaluations >= COMPILE else (False,)
+    for dtype, compiled in itertools.product((torch.bfloat16, torch.float32) if low else (torch.float32,), worth_compiling):
         key = (device, dtype, compiled, tail.layer, _fingerprint(graph))
         kept = _MADE.setdefault(graph, {})
         if key not in kept:
             for old in [other for other in kept if other[-1] != key[-1]]:  # of weights that were changed in place
                 del kept[old]
-            kept[key] = _made(tail, stem, dtype, compiled)
+            kept[key] = _made(tail, stem, dtype, compiled, at_once)
         found = kept[key]
         if isinstance(found, FastTail):
             return found
@@ -143,19 +149,19 @@ def _weighted(values: Tensor) -> Tensor:
 
 
 @torch.inference_mode(False)
-def _made(tail: ExportedTail, stem: Stem, dtype: torch.dtype, compiled: bool) -> FastTail | str:
+def _made(tail: ExportedTail, stem: Stem, dtype: torch.dtype, compiled: bool, at_once: int) -> FastTail | str:
     """A fast graph that agrees with its tail; or why there is none, which is logged."""
     with torch.no_grad():
         made = _make(tail, dtype, stem, compiled)
     try:
-        why = _objection(made, tail, stem)
-    except (RuntimeError, TypeError) as error:
+        why = _objection(made, tail, stem, at_once)
+    except Exception as error:  # compilers raise what they like
         if is_out_of_memory(error):
             raise
         why = f"it fails ({first_line(error)})"
     if not why:
         return made
-    LOG.warning("no fast graph in %s at %r: %s; the search runs without it", _word(dtype), tail.layer.name, why)
+    LOG.warning("no %sfast graph in %s at %r: %s; the search runs without it", "compiled " * compiled, _word(dtype), tail.layer.name, why)
     return why
 
 
@@ -165,19 +171,34 @@ def _make(tail: ExportedTail, dtype: torch.dtype, stem: Stem, compiled: bool) ->
     last = activation.ndim == 4 and tail.layer.channel_axis == 1 and activation.device.type in ("cpu", "cuda") and has_convolutions(graph)
     memory_format = torch.channels_last if last else torch.contiguous_format
     graph = lowered(graph, dtype, memory_format, (activation, *stem.sides), grouped_wide=activation.device.type == "cpu")
-    run: Callable[..., Tensor] = torch.compile(graph, dynamic=False) if compiled else graph
+    run: Callable[..., Tensor] = _compiled(graph) if compiled else graph
     words = (tail.engine, *([_word(dtype)] if dtype != torch.float32 else []), *(["compiled"] if compiled else []))
     return FastTail(layer=tail.layer, run=run, anchor=graph, rows=tuple(rows for _, rows in cut.sides), dtype=dtype,
                     memory_format=memory_format, padded=compiled, engine=", ".join(words))
 
 
-def _objection(made: FastTail, tail: ExportedTail, stem: Stem) -> str:
+def _compiled(graph: fx.GraphModule) -> Callable[..., Tensor]:
+    """A graph compiled for every size of a batch that comes: a power of two each, with gradients and without."""
+    from torch._dynamo import config
+
+    run = torch.compile(graph, dynamic=False)
+    limit = next(name for name in ("recompile_limit", "cache_size_limit") if hasattr(config, name))  # torch 2.6 has the second
+
+    def limited(*values: Tensor) -> Tensor:
+        with config.patch({limit: GRAPHS}):
+            return run(*values)
+
+    return limited
+
+
+def _objection(made: FastTail, tail: ExportedTail, stem: Stem, at_once: int) -> str:
     """How a fast graph differs from its tail on random masks of all densities by more than it may; "" if it does not."""
     generator = torch.Generator().manual_seed(0)
     device = stem.activation.device
     masks = (torch.rand(CHECKED, tail.layer.channels, generator=generator) < torch.rand(CHECKED, 1, generator=generator)).float().to(device)
     rows = torch.arange(CHECKED, device=device) % min(2, len(stem.logits))
-    (ours, our_slopes), (theirs, their_slopes) = (_tried(made, made.prepare(stem), masks, rows), _tried(tail, stem, masks, rows))
+    (ours, our_slopes), (theirs, their_slopes) = (_tried(one, kept, masks, rows, at_once) for one, kept in
+                                                  ((made, made.prepare(stem)), (tail, stem)))
     finite = theirs.isfinite()
     if not torch.equal(finite, ours.isfinite()) or not finite.any():
         return "other logits are finite"
@@ -190,14 +211,19 @@ def _objection(made: FastTail, tail: ExportedTail, stem: Stem) -> str:
     return f"slopes correlate by {correlation:.3f} (at least {LOW_CORRELATION})" if correlation < LOW_CORRELATION else ""
 
 
-def _tried(tail: Tail | FastTail, stem: Stem, masks: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def _tried(tail: Tail | FastTail, stem: Stem, masks: Tensor, rows: Tensor, at_once: int) -> tuple[Tensor, Tensor]:
     """Logits, and the slopes of the class that each image is predicted to be."""
-    with torch.enable_grad():
-        leaf = masks.detach().requires_grad_()
-        logits = tail.logits(stem, leaf, rows).float()
-        named = logits.gather(1, stem.logits[rows].argmax(1, keepdim=True))
-        slopes = torch.autograd.grad(named.sum(), leaf)[0]
-    return logits.detach(), slopes
+
+    @torch.enable_grad()
+    def run(part: slice) -> tuple[Tensor, Tensor]:
+        leaf = masks[part].detach().requires_grad_()
+        logits = tail.logits(stem, leaf, rows[part]).float()
+        named = logits.gather(1, stem.logits[rows[part]].argmax(1, keepdim=True))
+        return logits.detach(), torch.autograd.grad(named.sum(), leaf)[0]
+
+    parts = [found for _, found in in_batches(anchor_of(tail), len(rows), at_once, True, run)]
+    logits, slopes = zip(*parts, strict=True)
+    return torch.cat(logits), torch.cat(slopes)
 
 
 def _correlation(ours: Float[Tensor, "M K"], theirs: Float[Tensor, "M K"]) -> float:

@@ -12,37 +12,22 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chanattr.errors import ChanattrError, InputError, LayerError, ModelError, first_line
+from chanattr.network.batches import in_batches
 from chanattr.network.cache import forget, graphs_of
 from chanattr.network.exactly import float32_exactly
 from chanattr.network.export import Graphs, Unsupported
 from chanattr.network.hooks import apply_mask, capture, change, frozen, inject
-from chanattr.network.inputs import at_least_two, join_rows, outline, take_rows, tensors_of
+from chanattr.network.inputs import at_least_two, outline, take_rows, tensors_of
 from chanattr.network.layers import Layer, describe_all
 from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs, batch_size_of, call, logits_of
 from chanattr.network.replay import Diverged, Plan, answering, keeping, make_plan
 from chanattr.network.rows import check_alone, check_rows
+from chanattr.network.stem import Stem, halving
 
 LOG = logging.getLogger(__name__)
 ENGINES = ("auto", "tail", "replay", "injection")
 AGREEMENT = 1e-5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stem:
-    """What is kept of N images at one layer.
-
-    Attributes:
-        logits: of the whole network, unmasked, [N, C].
-        activation: of the layer, [N, ...].
-        sides: what passes the layer by (or, for replay, what was done before it), each [N, ...].
-        images: themselves, where the whole network must run again; [N, 0] otherwise.
-    """
-
-    logits: Tensor
-    activation: Tensor
-    sides: tuple[Tensor, ...]
-    images: Inputs
 
 
 class Tail(Protocol):
@@ -122,6 +107,7 @@ class InjectedTail:
     engine: str = "injection"
     reason: str = ""
 
+    @halving
     @torch.inference_mode(False)
     @float32_exactly()
     def stem(self, images: Inputs) -> Stem:
@@ -159,6 +145,7 @@ class ReplayTail:
     engine: str = "replay"
     reason: str = ""
 
+    @halving
     @torch.inference_mode(False)
     @float32_exactly()
     def stem(self, images: Inputs) -> Stem:
@@ -295,20 +282,6 @@ def stems(tails: Mapping[str, Tail], images: Inputs) -> dict[str, Stem]:
     return found
 
 
-def join_stems(parts: Sequence[Stem]) -> Stem:
-    """Stems of one layer one after another."""
-    alike = len({len(p.sides) for p in parts}) == 1  # replay keeps nothing of images that went another way
-    return Stem(logits=torch.cat([p.logits for p in parts]), activation=torch.cat([p.activation for p in parts]),
-                sides=tuple(torch.cat(side) for side in zip(*(p.sides for p in parts), strict=True)) if alike else (),
-                images=join_rows([p.images for p in parts]))
-
-
-def take_stem(stem: Stem, rows: Int[Tensor, "R"]) -> Stem:
-    """Some images of a stem."""
-    return Stem(logits=stem.logits[rows], activation=stem.activation[rows], sides=tuple(side[rows] for side in stem.sides),
-                images=take_rows(stem.images, rows))
-
-
 def masked_rows(activation: Tensor, masks: Tensor, rows: Tensor, fill: float | Tensor, layer: Layer) -> Tensor:
     """The activation of image ``rows[m]`` masked by ``masks[m]``."""
     return apply_mask(activation[rows], masks, _fill_at(fill, rows), layer.channel_axis, layer.name)
@@ -321,14 +294,21 @@ def _fill_at(fill: float | Tensor, rows: Tensor) -> Tensor:
     return values.clone() if values.is_inference() and not torch.is_inference_mode_enabled() else values
 
 
-@torch.inference_mode(False)
-@float32_exactly()
-@torch.no_grad()
 def _run_stem(graphs: Graphs, images: Inputs) -> tuple[Tensor, ...]:
-    """The stem's outputs; a single image is run as two, for the graph is made for batches."""
+    """The stem's outputs, in halves where memory runs out."""
     if outline(images) != graphs.form:
         raise InputError(f"images come as {outline(images)}, but the tail was cut for {graphs.form}; expected the same form; "
                          "give images and example alike")
+    count = batch_size_of(images)
+    parts = [part for _, part in in_batches(graphs.stem, count, count, "stem", lambda rows: _outputs(graphs, take_rows(images, rows)))]
+    return parts[0] if len(parts) == 1 else tuple(torch.cat(same) for same in zip(*parts, strict=True))
+
+
+@torch.inference_mode(False)
+@float32_exactly()
+@torch.no_grad()
+def _outputs(graphs: Graphs, images: Inputs) -> tuple[Tensor, ...]:
+    """What the stem gives; a single image is run as two, for the graph is made for batches."""
     doubled = at_least_two(images)
     outputs = graphs.stem(*tensors_of(doubled))
     check_rows(outputs[0], doubled)

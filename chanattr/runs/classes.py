@@ -13,7 +13,8 @@ from torch import Tensor
 from chanattr.attribution.classes import answer_class
 from chanattr.attribution.question import Areas
 from chanattr.network.outputs import device_of
-from chanattr.network.tail import Stem, join_stems, stems, take_stem
+from chanattr.network.stem import Stem, join_stems, take_stem
+from chanattr.network.tail import stems
 from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution
 from chanattr.runs.plan import Ready

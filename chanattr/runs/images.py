@@ -15,7 +15,7 @@ from chanattr.records import ImageAttribution, SpatialAttribution
 from chanattr.runs.checks import Targets, check_labels
 from chanattr.runs.overlap import ahead, behind
 from chanattr.runs.plan import Searched, Task
-from chanattr.runs.shards import Shard, shards
+from chanattr.runs.shards import Shard, pinned, shards
 from chanattr.runs.tally import Worker
 from chanattr.store import ImageTable, Run
 from chanattr.store.layout import ASKED, asked_of
@@ -114,7 +114,7 @@ class Pass:
     def _tasks(self, do: Callable[..., None], loader: Iterable[Any], finished: dict[str, set[str]], seen: set[str],
                tell: Callable[[int], None]) -> Generator[Task, None, None]:
         """The shards' missing rows: one task for all layers that miss the same rows. The next shard is read while one is searched."""
-        with closing(ahead(shards(loader, self.shard_size))) as coming:
+        with closing(ahead(map(pinned, shards(loader, self.shard_size)))) as coming:
             for shard in coming:
                 check_labels(shard.labels.tolist(), shard.keys, self.classes)
                 missing: dict[tuple[int, ...], list[str]] = {}

@@ -12,16 +12,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from chanattr.attribution.asking import masks_at_once
 from chanattr.attribution.image import answer
 from chanattr.attribution.inputs import check_model
-from chanattr.attribution.question import Areas, Asked, Question, family_of, make_question, planned
+from chanattr.attribution.question import Areas, Asked, Question, default_batch_size, family_of, make_question, planned
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.axes import concatenate
 from chanattr.errors import ChanattrError, InputError, ModelError, first_line
+from chanattr.network.batches import bytes_of
 from chanattr.network.fast import fast
 from chanattr.network.layers import describe_all
 from chanattr.network.outputs import device_of
-from chanattr.network.tail import Stem, Tail, bind, stems, take_stem
+from chanattr.network.stem import Stem, take_stem
+from chanattr.network.tail import Tail, bind, stems
 from chanattr.network.weights import model_sha256
 from chanattr.records import ImageAttribution, SpatialAttribution
 from chanattr.runs.shards import Shard
@@ -168,7 +171,8 @@ def make_ready(plan: Plan) -> Ready:
     for layer, stem in stems(tails, plan.example).items():
         asked = dataclasses.replace(plan.asked, areas=plan.areas[layer])
         family = family_of(asked.group, plan.model, tails[layer].layer)
-        quick = fast(tails[layer], stem, precision=asked.precision, evaluations=planned(asked, family, plan.images))
+        at_once = masks_at_once(tails[layer], stem, asked.batch_size or default_batch_size(plan.model), bytes_of(asked.memory_budget))
+        quick = fast(tails[layer], stem, precision=asked.precision, evaluations=planned(asked, family, plan.images), at_once=at_once)
         engines[layer] = quick.engine
     return Ready(plan=plan, tails=tails, engines=engines)
 
@@ -202,7 +206,7 @@ class Searched(NamedTuple):
 def search_shard(ready: Ready, task: Task) -> Iterator[Searched]:
     """What a shard gives, layer by layer; the network's stem runs once for all of them."""
     device = device_of(ready.plan.model)
-    kept = stems({layer: ready.tails[layer] for layer in task.layers}, task.shard.images.to(device))
+    kept = stems({layer: ready.tails[layer] for layer in task.layers}, task.shard.images.to(device, non_blocking=True))
     for layer in task.layers:
         yield search_rows(functools.partial(_answer, ready, task, layer, kept[layer]), kept[layer].logits, task.shard.keys)
 

@@ -14,7 +14,8 @@ from chanattr.attribution.image import to_f4
 from chanattr.errors import InputError
 from chanattr.evidence.again import fill_again, question_again
 from chanattr.network.outputs import device_of
-from chanattr.network.tail import Stem, Tail, bind, stems
+from chanattr.network.stem import Stem
+from chanattr.network.tail import Tail, bind, stems
 from chanattr.network.weights import model_sha256
 from chanattr.records import ImageAttribution
 from chanattr.runs.shards import shards

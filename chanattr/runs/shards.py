@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,17 @@ class Shard:
     thumbnails: tuple[np.ndarray, ...]
 
     def rows(self, index: Sequence[int]) -> Shard:
-        """Some rows of the shard."""
+        """Some rows of the shard; itself where they are all."""
         rows = list(index)
+        if rows == list(range(len(self.keys))):
+            return self
         return Shard(images=self.images[rows], labels=self.labels[rows], keys=tuple(self.keys[i] for i in rows),
                      sha256=self.sha256[rows], thumbnails=tuple(self.thumbnails[i] for i in rows if i < len(self.thumbnails)))
+
+
+def pinned(shard: Shard) -> Shard:
+    """The shard with its images where a GPU fetches them by itself; as it is where there is no GPU."""
+    return replace(shard, images=shard.images.pin_memory()) if torch.cuda.is_available() else shard
 
 
 def shards(loader: Iterable[Any], size: int) -> Iterator[Shard]:

@@ -21,7 +21,8 @@ from chanattr.attribution.spatial_asking import Ready
 from chanattr.errors import InputError
 from chanattr.network.names import kind
 from chanattr.network.outputs import device_of
-from chanattr.network.tail import Stem, Tail, bind, take_stem
+from chanattr.network.stem import Stem, take_stem
+from chanattr.network.tail import Tail, bind
 from chanattr.network.weights import model_sha256
 from chanattr.progress import Progress
 from chanattr.records import SpatialAttribution

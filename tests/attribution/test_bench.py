@@ -41,6 +41,13 @@ def test_the_ladders_product_is_the_whole(measured: Bench) -> None:
     assert all(rung.ratio > 0 for rung in measured.rungs)
 
 
+def test_the_bare_rate_is_of_the_graph_alone(measured: Bench) -> None:
+    assert measured.bare_share == pytest.approx(measured.ways[1].rate / measured.bare_rate)
+    assert 0 < measured.bare_share < 1  # masks, search, judging and records cost something
+    linear = 16 * 1  # the planted network's head is no product that a lower precision would speed, or a few
+    assert 0 <= measured.multiplications <= 64 * linear
+
+
 def test_both_ways_do_the_same_images_and_areas(measured: Bench) -> None:
     plain, areas, refined, alone = measured.ways
     assert measured.areas == ca.area_grid(16)[:-1]
@@ -113,7 +120,7 @@ def test_programs_get_all_of_it(measured: Bench) -> None:
     assert held["ways"][0]["name"] == PLAIN
     assert held["ways"][3]["gain"] == pytest.approx(measured.gain(measured.ways[3]))
     assert [rung["change"] for rung in held["rungs"]] == [rung.change for rung in measured.rungs]
-    assert set(held) == {field.name for field in dataclasses.fields(Bench)} | {"plain_seconds", "complete"}
+    assert set(held) == {field.name for field in dataclasses.fields(Bench)} | {"plain_seconds", "complete", "bare_share"}
 
 
 @pytest.mark.parametrize(("options", "words"), [

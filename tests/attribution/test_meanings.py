@@ -282,6 +282,21 @@ def test_same_numbers_again_whatever_the_batch(split: int) -> None:
     np.testing.assert_allclose(again.scores, whole.scores, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("engine", ["tail", "replay", "injection"])
+def test_same_numbers_again_whatever_the_order_and_the_neighbours(engine: str) -> None:
+    model, x, order = seeded(Plain), images(5), [3, 0, 4, 2, 1]
+    whole = ca.per_image(model, x, "mix", areas=AREAS, engine=engine)
+    moved = ca.per_image(model, x[order], "mix", areas=AREAS, engine=engine)
+    alone = [ca.per_image(model, x[row:row + 1], "mix", areas=AREAS, engine=engine) for row in range(5)]
+    for row in range(5):
+        for again, place in ((moved, order.index(row)), (alone[row], 0)):
+            assert (again.masks[place] == whole.masks[row]).mean() >= 0.98
+            same = (again.masks[place] == whole.masks[row]).all(1)
+            np.testing.assert_allclose(again.scores[place][same], whole.scores[row][same], rtol=1e-5, atol=1e-6)  # of a given mask
+            np.testing.assert_allclose(again.original[place], whole.original[row], rtol=1e-5)
+            assert same.mean() >= 0.5
+
+
 def test_the_same_call_is_bit_equal() -> None:
     model, x = seeded(Plain), images(5)
     assert equal(ca.per_image(model, x, "mix", areas=AREAS), ca.per_image(model, x, "mix", areas=AREAS))

@@ -179,3 +179,9 @@ def test_images_with_nan_are_told() -> None:
     x[1] = torch.nan
     with pytest.raises(ca.ModelError, match=r"scores of 1 image.*not finite.*first '1'"):
         curves(seeded(Plain), x, "mix", [range(6)] * 2)
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    plain(progress=lambda done, total: told.append((done, total)))
+    assert told == [(4, 4)]

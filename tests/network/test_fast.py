@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 import chanattr as ca
 from chanattr.network import fast as module
-from chanattr.network.batches import anchor_of, bytes_of, in_batches, is_out_of_memory, size_within
+from chanattr.network.batches import anchor_of, bytes_of, in_batches, is_out_of_memory, needed_by
 from chanattr.network.fast import FastTail, fast
 from chanattr.network.folding import CONVOLUTIONS, NORMS, folded, lowered, work
+from chanattr.network.stem import Stem
 from chanattr.network.tail import ExportedTail, bind
 from tests.models import ChannelsLast, Plain, Residual, Tokens, images, seeded
 
@@ -193,6 +194,73 @@ def test_a_graph_that_disagrees_is_refused(monkeypatch: pytest.MonkeyPatch, capl
     assert "no fast graph in float32 at 'body': logits differ by 1.0e-03 of their scale (at most 1e-04)" in caplog.text
 
 
+def test_the_check_halves_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    honest = FastTail.logits
+
+    def small(self: FastTail, stem: Stem, masks: Tensor, rows: Tensor, fill: float | Tensor = 0.0) -> Tensor:
+        sizes.append(len(rows))
+        if len(rows) > 8:
+            raise torch.OutOfMemoryError(f"{len(rows)} do not fit")
+        return honest(self, stem, masks, rows, fill)
+
+    monkeypatch.setattr(FastTail, "logits", small)
+    tail = tail_of(seeded(Normed))
+    found = fast(tail, tail.stem(images(3)))
+    assert isinstance(found, FastTail)
+    assert sizes == [32, 16, 8, 8, 8, 8]
+    sizes.clear()
+    assert fast(tail_of(seeded(Normed)), tail.stem(images(3)), at_once=5).engine == found.engine
+    assert sizes == [5, 5, 5, 5, 5, 5, 2]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # which torch reads of what it compiles
+def test_a_graph_is_compiled_for_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        compiled.append(next(len(given) for given in reversed(inputs) if given.shape[1:] == stem.activation.shape[1:]))
+        return graph.forward
+
+    honest = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda graph, dynamic: honest(graph, dynamic=dynamic, backend=backend))
+    monkeypatch.setattr(module, "COMPILED", ("cpu",))
+    tail = tail_of(seeded(Normed))
+    stem = tail.stem(images(3))
+    quick = fast(tail, stem, evaluations=module.COMPILE)
+    assert isinstance(quick, FastTail)
+    assert quick.engine == "tail (export), compiled"
+    assert fast(tail, stem, evaluations=module.COMPILE - 1).engine == "tail (export)"
+    kept = quick.prepare(stem)
+    for size in (1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 512):
+        rows = torch.arange(size) % 3
+        for gradient in (True, False):
+            masks = torch.ones(size, 6, requires_grad=gradient)
+            with torch.set_grad_enabled(gradient):
+                torch.testing.assert_close(quick.logits(kept, masks, rows), stem.logits[rows], rtol=1e-4, atol=1e-5)
+    assert sorted(set(compiled)) == [2, 4, 8, 16, 32, 64, 128, 256, 512]
+    assert len(compiled) == 18  # each with gradients and without; what is beyond torch's limit would run eagerly, unseen here
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("precision", "engine"), [("bfloat16", "tail (export), bfloat16"), ("float32", "tail (export)")])
+def test_where_compiling_fails_the_same_graph_runs_uncompiled(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+                                                             precision: str, engine: str) -> None:
+    def broken(graph: torch.fx.GraphModule, dynamic: bool) -> Callable[..., Tensor]:
+        def run(*values: Tensor) -> Tensor:
+            raise ImportError("no compiler here")
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(module, "COMPILED", ("cpu",))
+    tail = tail_of(seeded(Normed))
+    with caplog.at_level(logging.WARNING):
+        found = fast(tail, tail.stem(images(3)), precision=precision, evaluations=module.COMPILE)
+    assert isinstance(found, FastTail)
+    assert found.engine == engine
+    assert f"no compiled fast graph in {precision} at 'body': it fails (ImportError: no compiler here)" in caplog.text
+
+
 def test_slopes_of_no_use_are_refused(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     tail = tail_of(seeded(Normed))
     monkeypatch.setattr(module, "_correlation", lambda *_: 0.9)
@@ -215,7 +283,8 @@ def test_what_is_no_exported_tail_is_left() -> None:
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError(
-    "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")])
+    "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")])
 def test_batches_halve_where_memory_runs_out(error: Exception) -> None:
     sizes: list[int] = []
 
@@ -263,14 +332,13 @@ def test_what_is_no_budget(words: str | int) -> None:
         bytes_of(words)
 
 
-def test_a_budget_holds_what_the_backward_pass_keeps() -> None:
+def test_what_a_masked_image_needs_is_twice_what_its_backward_pass_keeps() -> None:
     weight = torch.ones(100, requires_grad=True)
 
     def run(size: int) -> Tensor:
         return (torch.ones(size, 100, requires_grad=True) * weight).sin().sum()  # keeps two tensors of 400 bytes each
 
-    assert size_within(16_000, nn.Identity(), run) == 10
-    assert size_within(1, nn.Identity(), run) == 1
+    assert needed_by(nn.Identity(), run) == 2 * 2 * 400
 
 
 def test_an_anchor_outlives_its_tail() -> None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import chanattr as ca
 from chanattr.network.inputs import at_least_two, join_rows, outline, take_rows, tensors_of, with_tensors
 from chanattr.network.layers import describe
-from chanattr.network.tail import ExportedTail, bind, join_stems, stems, take_stem
+from chanattr.network.stem import join_stems, take_stem
+from chanattr.network.tail import ExportedTail, bind, stems
 from tests.models import images, seeded
 
 

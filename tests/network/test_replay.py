@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import chanattr as ca
 from chanattr.network.recording import forwards
 from chanattr.network.replay import make_plan
-from chanattr.network.tail import ReplayTail, bind, join_stems, take_stem
+from chanattr.network.stem import join_stems, take_stem
+from chanattr.network.tail import ReplayTail, bind
 from tests.models import Branching, ChannelsLast, Dataclass, Plain, Residual, Tokens, Twice, images, seeded
 
 

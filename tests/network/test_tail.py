@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import chanattr as ca
-from chanattr.network.tail import ExportedTail, InjectedTail, ReplayTail, bind, stems, take_stem
+from chanattr.network.stem import take_stem
+from chanattr.network.tail import ExportedTail, InjectedTail, ReplayTail, bind, stems
 from tests.models import TORCH_2_6, Branching, ChannelsLast, Dataclass, Losing, Plain, Residual, Tokens, Twice, images, seeded
 
 CASES = [(Plain, "conv", 0), (Plain, "relu", 0), (Plain, "pool", 0), (Residual, "branch", 1), (Residual, "first", 0), (Tokens, "block", 0),

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import chanattr as ca
 from chanattr.runs import overlap
 from chanattr.runs.overlap import ahead, behind
+from chanattr.runs.shards import as_shard, pinned
 from tests.runs.loaders import Loader, content, run_all
 
 
@@ -179,3 +181,15 @@ def test_items_that_hang_do_not_keep_a_run_from_ending(monkeypatch: pytest.Monke
     while threads() and time.monotonic() < limit:
         time.sleep(0.01)
     assert not threads()
+
+
+def test_images_of_a_shard_are_pinned_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = as_shard((torch.rand(3, 3, 4, 4), torch.arange(3), ["a", "b", "c"]))
+    assert whole.rows([0, 1, 2]) is whole  # which stays pinned
+    assert whole.rows([2, 0]).keys == ("c", "a")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pinned(whole) is whole
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda images: images + 1)  # told by its values: there is no GPU to pin for
+    assert torch.equal(pinned(whole).images, whole.images + 1)
+    assert pinned(whole).keys == whole.keys
