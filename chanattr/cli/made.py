@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from chanattr.cli.attribute import device_of
 from chanattr.cli.trust import model_name
@@ -18,6 +19,7 @@ from chanattr.pictures.settings import PictureSettings
 from chanattr.store import Run, open_run
 
 SETTINGS = ("steps", "parametrisation", "seed")
+LABEL = "exact"  # the one that file names leave out
 
 
 class Ready(NamedTuple):
@@ -89,6 +91,14 @@ def named(number: int, names: Sequence[str]) -> str:
     return names[number] if number < len(names) else f"class {number}"
 
 
-def file_of(folder: Path, kind: str, layer: str) -> Path:
-    """Where the sheet of a layer goes; what a file name cannot hold is replaced."""
-    return folder / f"{kind}-{''.join(c if c.isalnum() or c in '._-' else '_' for c in layer)}.png"
+def file_of(folder: Path, kind: str, layer: str, label: str = LABEL, areas: Sequence[int] = ()) -> Path:
+    """Where the sheet of a layer goes, a name of its own for each label and areas; what a file name cannot hold is written as in a URL.
+
+    Examples:
+        >>> file_of(Path("sheets"), "inversion", "mix:input", areas=[5, 2]).name
+        'inversion-mix%3Ainput,area-2-5.png'
+    """
+    more = [] if label == LABEL else [f"label-{quote(label, safe='')}"]
+    if areas:
+        more.append(f"area-{'-'.join(map(str, sorted(set(areas))))}")
+    return folder / f"{','.join([f'{kind}-{quote(layer, safe=str())}', *more])}.png"

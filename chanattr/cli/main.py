@@ -16,7 +16,7 @@ COUNT, AT_LEAST_ONE = click.IntRange(min=0), click.IntRange(min=1)
 INVERT_EXAMPLES = """\b
 Examples:
   chanattr invert run.h5 photos --layer features.10 --count 4
-  chanattr invert run.h5 photos --key 776_sax/one.jpg --area 8 --objective match -o inversions"""
+  chanattr invert run.h5 photos --key 776_sax/one.jpg --area 4 --area 16 --objective match -o inversions"""
 VISUALISE_EXAMPLES = """\b
 Examples:
   chanattr visualise run.h5 photos --layer features.12 --top 8
@@ -231,13 +231,14 @@ def evaluate(run: Path, pointing: Path | None, **options: Any) -> None:
 @click.option("--layer", "--layers", "layers", multiple=True, help="Of the run; may be repeated. [default: all]")
 @click.option("--key", "keys", multiple=True, help="An image of the run; may be repeated. [default: some of each class]")
 @click.option("--count", "limit", default=6, show_default=True, type=AT_LEAST_ONE, help="Images, where no keys are given.")
-@click.option("--area", type=AT_LEAST_ONE, help="Channels that the mask keeps. [default: each image's a*]")
+@click.option("--area", "areas", multiple=True, type=AT_LEAST_ONE, help="Channels in the set; may be repeated. [default: each image's a*]")
 @click.option("--objective", default="dot", show_default=True, help="dot (equation 10), cosine, or match (Mahendran and Vedaldi).")
 @picture_options
 def invert(run: Path, **options: Any) -> None:
     """For IMAGES of a RUN, make pictures whose activation is like the image's: like all of it, and like its masked one.
 
-    Writes a PNG sheet a layer; prints the cosine of each picture's activation to the one looked for, and the class that the network names.
+    Writes a PNG sheet a layer, with a row for each area; prints the cosine of each picture's activation to the one looked for, and the
+    class that the network names.
     """
     from chanattr.cli.invert import run_invert
 

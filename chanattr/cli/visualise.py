@@ -35,7 +35,8 @@ def run_visualise(file: Path, options: dict[str, Any]) -> None:
                                         count=options["count"], shown=options["shown"], settings=settings,
                                         reward=rewards.get(asked[layer]), score=have.loaded.score,
                                         channel_axis=options["axis"], progress=not options["as_json"])
-    files = {layer: save_png(contact_sheet(sheet_rows(one)), file_of(options["output"], "channels", layer)) for layer, one in made.items()}
+    files = {layer: save_png(contact_sheet(sheet_rows(one)), file_of(options["output"], "channels", layer, options["label"]))
+             for layer, one in made.items()}
     if options["as_json"]:
         click.echo(json.dumps({layer: told(one) | {"file": str(files[layer])} for layer, one in made.items()}, indent=1))
         return

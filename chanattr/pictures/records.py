@@ -125,7 +125,8 @@ class Examples:
         value: "driven": the activation at its strongest position; "needed": by what the score of the image's a* set falls without the
             channel; f4 [R, E], NaN where there is none.
         position: of the strongest activation, (row, column) of the layer's grid, i4 [R, E, 2].
-        boxes: what that position sees, (top, left, bottom, right) in pixels of the image, the last two excluded, i4 [R, E, 4].
+        boxes: what that position sees, (top, left, bottom, right) in pixels of the image, the last two excluded, i4 [R, E, 4]; all 0
+            where no pixel moves it.
         crops: the boxes at one size, u1 [R, E, S, S, C]; a box that is not square lies in the middle, on white.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from chanattr.errors import InputError
 from chanattr.pictures.channels import visualise
-from chanattr.pictures.examples import examples
+from chanattr.pictures.examples import KINDS, Asked, Part, find_examples
 from chanattr.pictures.inversion import invert
 from chanattr.pictures.pixels import Pixels
 from chanattr.pictures.records import ChannelImages, Examples, Inversion
@@ -101,20 +101,33 @@ class Maker(NamedTuple):
                 have.append(self._keep(part, made_with))
         return _ordered(have, ids)
 
-    def examples(self, layer: str, channels: Sequence[int], kind: str, count: int, found: ImageAttribution,
-                 images: Callable[[Sequence[str]], Tensor], **more: Any) -> Examples:
-        """Examples of channels among the images of `found`; `more` goes to `examples`."""
+    def examples(self, layer: str, channels: Sequence[int], count: int, found: ImageAttribution, parts: Callable[[], Iterable[Part]],
+                 **more: Any) -> tuple[Examples, ...]:
+        """Examples of channels among the images of `found`, those of each kind; what the run has not is made in one pass over the images.
+
+        Args:
+            layer: canonical name.
+            channels: numbers, one a row.
+            count: examples of each channel, at most.
+            found: answers for the images.
+            parts: gives the images, numbered as in `found`; asked only where something is missing.
+            more: goes to `find_examples`.
+        """
         seen = hashlib.sha256(json.dumps(sorted(found.keys)).encode()).hexdigest()
-        made_with = self.made_with | {"images": len(found), "images_sha256": seen,
-                                      "answers": found.settings.digest() if kind == "needed" else ""}
-        ids = [example_id(channel) for channel in channels]
-        have, new = self._have(Examples, layer, example_settings(kind, count, SIDE), made_with, ids)
-        if new:
-            own = {"found": found, **more} if kind == "needed" else {}
-            part = examples(self.model, images(found.keys), layer, [channels[row] for row in new], kind=kind, count=count, side=SIDE,
-                            keys=found.keys, progress=self.progress, **own, **self.options)
-            have.append(self._keep(self._of_run(part), made_with))
-        return _ordered(have, ids)
+        ids, made, lacking = [example_id(channel) for channel in channels], {}, {}
+        for kind in KINDS:
+            made_with = self.made_with | {"images": len(found), "images_sha256": seen,
+                                          "answers": found.settings.digest() if kind == "needed" else ""}
+            made[kind], new = self._have(Examples, layer, example_settings(kind, count, SIDE), made_with, ids)
+            if new:
+                lacking[kind] = made_with, Asked(kind, [channels[row] for row in new], found if kind == "needed" else None)
+        if lacking:
+            asked = [one for _, one in lacking.values()]
+            found_now = find_examples(self.model, parts(), layer, asked, keys=found.keys, count=count, side=SIDE, progress=self.progress,
+                                      **more, **self.options)
+            for (kind, (made_with, _)), record in zip(lacking.items(), found_now, strict=True):
+                made[kind].append(self._keep(self._of_run(record), made_with))
+        return tuple(_ordered(made[kind], ids) for kind in KINDS)
 
     def _have(self, kind: type[_Made], layer: str, how: Any, made_with: dict[str, Any], ids: list[bytes]) -> tuple[list[_Made], list[int]]:
         """The record of what the run has, if anything, and the rows that it has not, each once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,13 +13,14 @@ from chanattr.errors import InputError
 from chanattr.network.outputs import device_of
 from chanattr.network.weights import model_sha256
 from chanattr.pictures.channels import class_weights
+from chanattr.pictures.examples import BATCH, Part
 from chanattr.pictures.pixels import Pixels
 from chanattr.pictures.records import ChannelImages, Examples, Inversion
 from chanattr.pictures.settings import PictureSettings
 from chanattr.progress import Progress
 from chanattr.records import ImageAttribution
 from chanattr.runs.making import Maker
-from chanattr.runs.shards import as_shard
+from chanattr.runs.shards import Shard, as_shard, join, shards
 from chanattr.search.objective import Reward
 from chanattr.settings import STEPS, check_number
 from chanattr.store import Run
@@ -27,7 +28,7 @@ from chanattr.store.index import check_bytes
 
 
 class Inverted(NamedTuple):
-    """Inversions of the same images at a layer: of their whole activations, and of the masked ones."""
+    """Inversions of the same images at a layer: of their whole activations, and of the masked ones; of several areas one after another."""
 
     whole: Inversion
     masked: Inversion
@@ -42,7 +43,7 @@ class Channels(NamedTuple):
 
 
 def invert_run(run: Run, model: nn.Module, loader: Iterable[Any], *, pixels: Pixels, layers: Sequence[str] | None = None,
-               label: str = "exact", keys: Sequence[str] | None = None, limit: int = 6, area: int | None = None,
+               label: str = "exact", keys: Sequence[str] | None = None, limit: int = 6, area: int | Sequence[int] | None = None,
                settings: PictureSettings | None = None, score: Callable[..., Tensor] | None = None, channel_axis: int | None = None,
                progress: Progress = True) -> dict[str, Inverted]:
     """Inversions of the whole and of the masked activation of some images of a run, by layer.
@@ -59,7 +60,7 @@ def invert_run(run: Run, model: nn.Module, loader: Iterable[Any], *, pixels: Pix
         label: under which the answers lie.
         keys: of the images; None takes `limit` of those with an a* at every layer, in turn from each class.
         limit: images, where no keys are given.
-        area: of the sets; None is each image's a*.
+        area: of the sets; of several, all images come once for each, by growing area; None is each image's a*.
         settings, score, channel_axis, progress: as for `invert`.
 
     Raises:
@@ -76,12 +77,13 @@ def invert_run(run: Run, model: nn.Module, loader: Iterable[Any], *, pixels: Pix
             read.update(zip(chosen, images_of(run, loader, chosen).to(device_of(model)), strict=True))
         return torch.stack([read[key] for key in some])
 
+    areas = sorted(set(area)) if isinstance(area, Sequence) else [area]
     made = {}
     for name in names:
         found = run.per_image(name, label, rows=chosen)
-        masks = np.stack([found.channel_mask(row, area) for row in range(len(found))]).astype(np.float32)
-        whole, masked = (maker.inversions(name, chosen, kept, found.targets.tolist(), settings, images)
-                         for kept in (np.ones_like(masks), masks))
+        masks = np.stack([found.channel_mask(row, one) for one in areas for row in range(len(found))]).astype(np.float32)
+        whole, masked = (maker.inversions(name, chosen * times, kept, found.targets.tolist() * times, settings, images)
+                         for times, kept in ((1, np.ones_like(masks[:len(found)])), (len(areas), masks)))
         made[name] = Inverted(whole, masked)
     return made
 
@@ -98,7 +100,7 @@ def visualise_run(run: Run, model: nn.Module, loader: Iterable[Any] | None, *, p
     Args:
         run: open; "a" keeps what is made, "r" does not.
         model: that the answers are of.
-        loader: of the pictures, as for `attribute`; None gives no examples.
+        loader: of the pictures, as for `attribute`; gone through once more where it does not list its `keys`. None gives no examples.
         pixels: what the model's preprocessing does.
         layer: of the run.
         label: under which the answers lie.
@@ -142,24 +144,31 @@ def _examples(maker: Maker, loader: Iterable[Any], found: ImageAttribution, numb
     rows = {key: row for row, key in enumerate(found.keys) if found.smallest_area[row] >= -1}
     listed = getattr(loader, "keys", None)
     known = None if not isinstance(listed, tuple) or getattr(loader, "bad", None) else listed
-    read: list[tuple[Tensor, list[str]]] = []
-
-    def images(keys: Sequence[str]) -> Tensor:
-        if not read:
-            read.append(_read(maker.run, loader, keys))
-            if list(keys) != read[0][1]:
-                gone = sorted(set(keys) - set(read[0][1]))
-                raise InputError(f"picture {(gone or list(keys))[0]!r} of the run cannot be read any more, or comes twice; expected every "
-                                 "picture that the loader lists; mend it, or take it out of the folder")
-        return read[0][0].to(device_of(maker.model))
-
     keys = [key for key in known if key in rows] if known is not None else []
     if not keys:
-        read.append(_read(maker.run, loader, rows))
-        keys = read[0][1]
+        loader = list(loader) if iter(loader) is loader else loader  # what can be gone through but once is held
+        keys = [key for part in _wanted(maker.run, loader, rows) for key in part.keys]
     own = found[[rows[key] for key in keys]]
-    return (maker.examples(found.layer, numbers, "driven", count, own, images),
-            maker.examples(found.layer, numbers, "needed", count, own, images, reward=reward))
+    return maker.examples(found.layer, numbers, count, own, lambda: _parts(maker, loader, keys), reward=reward)
+
+
+def _parts(maker: Maker, loader: Iterable[Any], keys: Sequence[str]) -> Iterator[Part]:
+    """The images with these keys, numbered in this order, on the model's device, some at a time.
+
+    Raises:
+        InputError: one is not in the loader, or comes twice.
+        StoreError: one has other bytes than the run says.
+    """
+    number = {key: row for row, key in enumerate(keys)}
+    seen: set[str] = set()
+    batches = ((part.images, part.labels, part.keys, part.sha256) for part in _wanted(maker.run, loader, keys))
+    for part in shards(batches, BATCH):
+        seen.update(part.keys)
+        yield Part(part.images.to(device_of(maker.model)), np.array([number[key] for key in part.keys]))
+    if len(seen) < len(keys):
+        gone = sorted(set(keys) - seen)
+        raise InputError(f"picture {(gone or list(keys))[0]!r} of the run cannot be read any more, or comes twice; expected every "
+                         "picture that the loader lists; mend it, or take it out of the folder")
 
 
 def layers_with(run: Run, label: str) -> list[str]:
@@ -229,16 +238,16 @@ def images_of(run: Run, loader: Iterable[Any], keys: Sequence[str]) -> Tensor:
         InputError: one is not in the loader.
         StoreError: one has other bytes than the run says.
     """
-    images, there = _read(run, loader, keys)
-    missing = [key for key in keys if key not in there]
+    whole = join(list(_wanted(run, loader, keys)))
+    missing = [key for key in keys if key not in whole.keys]
     if missing:
         raise InputError(f"picture {missing[0]!r} of the run is not among those given; expected it under the same key; give the folder "
                          "that the run was made from")
-    return images[torch.tensor([there.index(key) for key in keys])]
+    return whole.images[torch.tensor([whole.keys.index(key) for key in keys])]
 
 
-def _read(run: Run, loader: Iterable[Any], keys: Iterable[str]) -> tuple[Tensor, list[str]]:
-    """The wanted images of a loader, and their keys, in its order.
+def _wanted(run: Run, loader: Iterable[Any], keys: Iterable[str]) -> Iterator[Shard]:
+    """The wanted images of a loader, batch by batch, until all were there.
 
     Raises:
         InputError: there is none.
@@ -246,17 +255,17 @@ def _read(run: Run, loader: Iterable[Any], keys: Iterable[str]) -> tuple[Tensor,
     """
     table, wanted = run.images(), set(keys)
     stored = {key: bytes(digest) for key, digest in zip(table.keys, table.sha256, strict=True) if key in wanted}
-    images, found = [], []
+    found = 0
     for batch in loader:
         part = as_shard(batch)
-        for image, key, digest in zip(part.images, part.keys, part.sha256, strict=True):
-            if key in wanted:
-                check_bytes(key, stored[key], bytes(digest))
-                images.append(image)
-                found.append(key)
-        if len(found) == len(wanted):
+        rows = [row for row, key in enumerate(part.keys) if key in wanted]
+        for row in rows:
+            check_bytes(part.keys[row], stored[part.keys[row]], bytes(part.sha256[row]))
+        if rows:
+            yield part.rows(rows)
+        found += len(rows)
+        if found == len(wanted):
             break
-    if not images:
+    if not found:
         raise InputError(f"none of the pictures given is among the {len(wanted)} of the run that are asked for; expected them under the "
                          "same keys; give the folder that the run was made from")
-    return torch.stack(images), found

@@ -15,6 +15,7 @@ from PIL import Image
 
 import chanattr as ca
 from chanattr.cli import main
+from chanattr.cli.made import file_of
 from chanattr.network.zoo import load_model
 from chanattr.pictures.sheet import MARGIN, WORDS
 from tests.cli.studio import Studio, make_studio
@@ -67,7 +68,35 @@ def test_invert_for_programs_with_keys_and_an_area(file: Path, studio: Studio, t
     assert said["keys"] == [key]
     assert (said["whole"]["areas"], said["masked"]["areas"]) == ([8], [5])
     assert [said["settings"][name] for name in ("objective", "steps", "seed", "parametrisation")] == ["match", 2, 3, "pixel"]
+    assert Path(said["file"]) == tmp_path / f"inversion-{LAYER},area-5.png"
     assert Path(said["file"]).is_file()
+
+
+def test_invert_takes_growing_areas_on_one_sheet(file: Path, studio: Studio, tmp_path: Path) -> None:
+    with ca.open_run(file) as run:
+        found = run.per_image(LAYER)
+    keys = [found.keys[row] for row in np.flatnonzero(found.smallest_area > 0)[[1, 0]]]
+    words = ["invert", str(file), str(studio.images), *(word for key in keys for word in ("--key", key)), "-o", str(tmp_path), *QUICK,
+             "--seed", "5", "--model", studio.model]
+    both = json.loads(call(*words, "--area", "5", "--area", "2", "--json"))[LAYER]
+    assert (both["whole"]["areas"], both["masked"]["areas"]) == ([8, 8], [2, 2, 5, 5])
+    assert (both["keys"], both["whole"]["keys"], both["masked"]["keys"]) == (keys, keys, keys * 2)
+    assert size_of(tmp_path / f"inversion-{LAYER},area-2-5.png") == (MARGIN + 2 * (160 + MARGIN), 4 * (160 + 2 * WORDS + 2 * MARGIN))
+    alone = [json.loads(call(*words, "--area", area, "--json"))[LAYER]["masked"]["cosine"] for area in ("2", "5")]
+    assert both["masked"]["cosine"] == alone[0] + alone[1]
+    assert {path.name for path in tmp_path.iterdir()} == {f"inversion-{LAYER},area-{areas}.png" for areas in ("2-5", "2", "5")}
+    told = [line.split() for line in call(*words, "--area", "2", "--area", "5").splitlines() if line.startswith("00")]
+    assert [(line[0], line[1], line[2]) for line in told] == [(key, *of) for key in keys for of in (("whole", "8"), ("masked", "2"),
+                                                                                                    ("masked", "5"))]
+
+
+def test_every_layer_label_and_area_has_a_sheet_of_its_own(tmp_path: Path) -> None:
+    layers = ["a:input", "a_input", "a%3Ainput", "a,area-2", "a,label-b", "a-area-2", "a", "a/b", "a@2"]
+    names = [file_of(tmp_path, "inversion", layer, label, areas) for layer in layers for label in ("exact", "b", "b,area-2", "../b")
+             for areas in ((), (2,), (2, 3), (23,))]
+    assert len(set(names)) == len(names)
+    assert {name.parent for name in names} == {tmp_path}
+    assert file_of(tmp_path, "channels", "features.12").name == "channels-features.12.png"
 
 
 def test_pictures_are_kept_and_made_once(file: Path, studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +110,7 @@ def test_pictures_are_kept_and_made_once(file: Path, studio: Studio, tmp_path: P
         assert run.content_sha256() == run.check()
         assert {4, 2} <= set(run.summary()["pictures"][LAYER].values())
     kept = own.read_bytes()
-    for name in ("invert", "visualise", "examples"):
+    for name in ("invert", "visualise", "find_examples"):
         monkeypatch.setattr(f"chanattr.runs.making.{name}", None)  # whatever calls it fails
     assert [call("invert", *words, "--count", "2"), call("visualise", *words, "--top", "2")] == said
     assert own.read_bytes() == kept
@@ -101,8 +130,10 @@ def test_visualise_takes_what_most_sets_have_and_shows_examples(file: Path, stud
         found = run.per_image(LAYER)
     often = np.argsort(-found.smallest_mask.sum(0), kind="stable")[:2]
     assert [row["name"] for row in said["rows"]] == [f"channel {channel}" for channel in often]
-    needed = [{key for key, mask in zip(found.keys, found.smallest_mask, strict=True) if mask[channel]} for channel in often]
-    assert [set(one["keys"]) for one in said["examples"]["needed"]] == needed
+    member = [{key for key, mask in zip(found.keys, found.smallest_mask, strict=True) if mask[channel]} for channel in often]
+    needed = [set(one["keys"]) for one in said["examples"]["needed"]]
+    assert all(some <= whole for some, whole in zip(needed, member, strict=True))
+    assert any(needed)
     assert size_of(said["file"])[1] == 2 * (160 + 2 * WORDS + 2 * MARGIN)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ import chanattr as ca
 from chanattr.errors import InputError
 from chanattr.images import demo_folder
 from chanattr.network.layers import describe
-from chanattr.pictures.examples import seen_by
+from chanattr.pictures.examples import crops, seen_by, worth_of
 from chanattr.pictures.pixels import Pixels
 from chanattr.pictures.reach import reaching
 from tests import models
@@ -80,11 +82,66 @@ def test_boxes_lie_within_the_field_of_the_shipped_network(layer: str, shipped) 
     pixels, model, images, keys = shipped
     found = ca.examples(model, images, layer, range(0, 256, 64), pixels=pixels, count=3, keys=keys)
     assert (found.rows >= 0).sum() > 8
+    check_boxes(found, SQUEEZENET[layer])
+
+
+def check_boxes(found: ca.Examples, steps: list[tuple[int, int, int, int]]) -> None:
+    """Every box is there, and within the field."""
     for row, example in zip(*np.nonzero(found.rows >= 0), strict=True):
         top, left, bottom, right = found.boxes[row, example]
-        field = analytic(SQUEEZENET[layer], *found.position[row, example].tolist(), 227)
+        field = analytic(steps, *found.position[row, example].tolist(), 227)
         assert field[0] <= top < bottom <= field[2]
         assert field[1] <= left < right <= field[3]
+
+
+def test_what_needs_nothing_is_no_example_and_boxes_of_the_rest_lie_within_the_field(shipped) -> None:
+    pixels, model, images, keys = shipped
+    layer, images, keys = "features.7", images[:3], keys[:3]
+    with ca.frozen(model), torch.no_grad(), ca.capture(model, [layer]) as kept:
+        model(images)
+    silent = (kept[layer].amax((2, 3)) == 0).numpy()
+    quick = ca.ExactSearch(relaxed_steps=1, binary_steps=2)
+    found = ca.per_image(model, images, layer, areas=[200], refine=False, level=0.5, search=quick, keys=keys)
+    assert (found.smallest_area == 200).all()
+    found = dataclasses.replace(found, smallest_mask=found.smallest_mask | silent)  # which changes no score
+    channels = [*np.flatnonzero(silent.any(0)).tolist(), 0, 64, 128, 192]
+    assert len(channels) > 4
+    needed = ca.examples(model, images, layer, channels, pixels=pixels, kind="needed", found=found, count=3)
+    assert 0 < (needed.rows >= 0).sum() < found.smallest_mask[:, channels].sum()
+    assert (needed.value[needed.rows >= 0] > 0).all()
+    for row, example in zip(*np.nonzero(needed.rows >= 0), strict=True):
+        assert not silent[needed.rows[row, example], channels[row]]
+    check_boxes(needed, SQUEEZENET[layer])
+
+
+def test_what_is_silent_or_loses_nothing_is_no_example() -> None:
+    peak, fall = np.array([[0.0, 2.0, 2.0, -1.0, 2.0]]), np.array([[3.0, 0.0, -1.0, 0.5, np.nan]])
+    nan = np.nan
+    np.testing.assert_array_equal(worth_of(peak, fall), [[nan, nan, nan, 0.5, nan]])  # the first: a fill that silence is better than
+    np.testing.assert_array_equal(worth_of(peak, None), [[nan, 2, 2, nan, 2]])
+
+
+@pytest.mark.parametrize(("end", "field"), [(100.0, 3), (4.5, 0)])
+def test_the_box_of_an_activation_without_a_slope(end: float, field: int) -> None:
+    """One that is at its end shows what the other channels see there; where all are, nothing."""
+    class Ended(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.act, self.head = nn.Conv2d(3, 2, 3, padding=1), nn.Identity(), nn.Linear(2, 2)
+            self.conv.weight.data, self.conv.bias.data = torch.ones(2, 3, 3, 3), torch.zeros(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.act(torch.minimum(self.conv(x), torch.tensor([4.5, end])[:, None, None])).mean((2, 3)))
+
+    images = torch.zeros(1, 3, 16, 16)
+    images[:, :, 4:7, 6:9] = 1.0
+    found = ca.examples(models.seeded(Ended), images, "act", [0], pixels=PIXELS, count=1, side=8)
+    assert found.value[0, 0] == 4.5
+    top, left, bottom, right = found.boxes[0, 0].tolist()
+    assert (bottom - top, right - left) == (field, field)
+    if field:
+        assert [top + 1, left + 1] == found.position[0, 0].tolist()
+    assert bool((found.crops[0, 0] == 255).all()) == (field == 0)
 
 
 class Spots(nn.Module):
@@ -121,10 +178,8 @@ def test_planted_examples_are_found_where_they_are() -> None:
 
 
 def test_crops_keep_their_shape() -> None:
-    from chanattr.pictures.examples import crops
-
-    picture = np.zeros((1, 16, 16, 3), np.uint8)
-    made = crops(picture, np.array([[0]], np.int32), np.array([[[2, 4, 6, 12]]], np.int32), 8)
+    picture = {0: np.zeros((16, 16, 3), np.uint8)}
+    made = crops(picture, np.array([[0]], np.int32), np.array([[[2, 4, 6, 12]]], np.int32), 8, 3)
     dark = (made[0, 0] == 0).all(-1)
     assert dark.any(1).tolist() == [False, False, True, True, True, True, False, False]
     assert dark.any(0).all()
@@ -146,7 +201,7 @@ def test_needed_is_the_fall_of_the_score_by_injection(game: str) -> None:
                 logit = float(model(images[row:row + 1])[0, found.targets[row]])
             expected[row, channel] = sign * (found.smallest_score[row] - logit)
     for channel in range(6):
-        rows = [row for row in np.argsort(-expected[:, channel], kind="stable") if not np.isnan(expected[row, channel])]
+        rows = [row for row in np.argsort(-expected[:, channel], kind="stable") if expected[row, channel] > 0]
         assert needed.rows[channel].tolist() == (rows + [-1] * 5)[:5]
         np.testing.assert_allclose(needed.value[channel, :len(rows)], expected[rows, channel], atol=1e-5)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 import chanattr as ca
+from chanattr.images import demo_folder
+from chanattr.pictures import examples
 from chanattr.pictures.pixels import Pixels
 from chanattr.runs import making
 from chanattr.runs.pictures import Channels, Inverted
@@ -50,12 +53,14 @@ def file(tmp_path: Path, model: torch.nn.Module, loader: list[Any]) -> Path:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """How many rows each maker was asked for, call by call."""
-    counted: dict[str, list[int]] = {"invert": [], "visualise": [], "examples": []}
-    rows: dict[str, Callable[..., int]] = {"invert": lambda _m, images, *_: len(images), "visualise": lambda _m, _l, wanted: len(wanted),
-                                           "examples": lambda _m, _i, _l, channels: len(channels)}
+    counted: dict[str, list[int]] = {"invert": [], "visualise": [], "find_examples": []}
+    rows: dict[str, Callable[..., list[int]]] = {
+        "invert": lambda _m, images, *_: [len(images)], "visualise": lambda _m, _l, wanted: [len(wanted)],
+        "find_examples": lambda _m, _i, _l, asked: [len(one.channels) for one in asked]}
+
     def spied(name: str, real: Any) -> Any:
         def spy(*given: Any, **options: Any) -> Any:
-            counted[name].append(rows[name](*given))
+            counted[name] += rows[name](*given)
             return real(*given, **options)
         return spy
 
@@ -128,24 +133,24 @@ def test_an_inversion_is_what_invert_gives(file: Path, model: torch.nn.Module, l
 
 def test_channels_and_examples_are_made_once(file: Path, model: torch.nn.Module, loader: list[Any], calls: dict[str, list[int]]) -> None:
     first = seen(file, model, loader)
-    assert (calls["visualise"], calls["examples"]) == ([3], [3, 3])
+    assert (calls["visualise"], calls["find_examples"]) == ([3], [3, 3])
     assert [one.kind for one in first.examples] == ["driven", "needed"]
     assert same(seen(file, model, loader), first)
     part = seen(file, model, loader, channels=[3, 2])
-    assert (calls["visualise"], calls["examples"]) == ([3, 1], [3, 3, 1, 1])
+    assert (calls["visualise"], calls["find_examples"]) == ([3, 1], [3, 3, 1, 1])
     assert part.single.names == ("channel 3", "channel 2")
     assert np.array_equal(part.single.pictures[0], first.single.pictures[2])
     assert part.examples[0].rows[0].tolist() == first.examples[0].rows[2].tolist()
     seen(file, model, loader, count=2)  # two of each are others
     seen(file, model, loader, shown=3)
-    assert (calls["visualise"], calls["examples"]) == ([3, 1, 3], [3, 3, 1, 1, 3, 3])
+    assert (calls["visualise"], calls["find_examples"]) == ([3, 1, 3], [3, 3, 1, 1, 3, 3])
     assert seen(file, model, None).examples == ()
 
 
 def test_other_images_make_other_examples(file: Path, model: torch.nn.Module, loader: list[Any], calls: dict[str, list[int]]) -> None:
     seen(file, model, loader)
     fewer = seen(file, model, loader[:1])
-    assert calls["examples"] == [3, 3, 3, 3]
+    assert calls["find_examples"] == [3, 3, 3, 3]
     names = [fewer.examples[0].keys[row] for row in fewer.examples[0].rows.ravel() if row >= 0]
     assert set(names) <= set(loader[0][2])
 
@@ -212,6 +217,69 @@ def test_another_picture_under_a_known_key_is_refused_and_nothing_is_kept(file: 
     with ca.open_run(file) as run:
         assert run.inversions(LAYER) == ()
         assert run.examples(LAYER) == ()
+
+
+class Passing:
+    """Says its keys beforehand, makes its images when they are asked for, and counts how many of its batches are held meanwhile."""
+
+    def __init__(self, count: int) -> None:
+        self.keys = tuple(map(str, range(count)))
+        self.made: list[weakref.ref[np.ndarray]] = []
+        self.held = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for first in range(0, len(self.keys), 5):
+            images = np.random.default_rng(first).random((5, 3, 16, 16), np.float32)
+            self.made.append(weakref.ref(images))
+            given = torch.from_numpy(images), None, self.keys[first:first + 5]
+            del images
+            yield given
+            del given
+            self.held = max(self.held, sum(one() is not None for one in self.made))
+
+
+def test_no_more_images_are_held_than_are_examples(tmp_path: Path, model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader, kept, real = Passing(100), [], examples.still_kept
+
+    def spy(*given: Any) -> Any:
+        kept.append(real(*given))
+        return kept[-1]
+
+    with ca.open_run(tmp_path / "many.h5", "a") as run:
+        ca.attribute(run, model, loader, layers=[LAYER], classes=False, **SEARCH | {"targets": "predicted"})
+    loader.made, loader.held = [], 0
+    monkeypatch.setattr(examples, "still_kept", spy)
+    made = seen(tmp_path / "many.h5", model, loader, channels=(), top=3)
+    assert len(loader.made) == 20  # one pass
+    assert loader.held <= 5  # a part of 16 images, and the batch that follows
+    assert [len(one) <= 2 * 3 * 2 for one in kept] == [True] * 7  # kinds, channels, examples
+    assert sum(int((one.rows >= 0).sum()) for one in made.examples) > 6
+
+
+def test_a_loader_that_can_be_gone_through_once_is_enough(file: Path, model: torch.nn.Module, loader: list[Any]) -> None:
+    assert same(seen(file, model, iter(loader), mode="r"), seen(file, model, loader, mode="r"))
+
+
+def test_examples_batch_by_batch_are_those_of_all_images_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, layer, channels = ca.load_model("embedded"), "features.12", [3, 17, 100, 255]
+    loader = ca.image_loader(demo_folder(), loaded.preprocess, class_names=loaded.class_names, limit_per_class=4, batch_size=7)
+    pixels, quick = ca.pixels_of(loaded.preprocess), ca.ExactSearch(relaxed_steps=1, binary_steps=1)
+    with ca.open_run(tmp_path / "demo.h5", "a") as run:
+        ca.attribute(run, loaded.module, loader, layers=[layer], areas=(200,), refine=False, level=0.3, search=quick, classes=False,
+                     progress=False)
+        made = ca.visualise_run(run, loaded.module, loader, pixels=pixels, layer=layer, channels=channels, shown=5, settings=QUICK,
+                                progress=False)
+        found = run.per_image(layer)
+    assert len(found) == 24
+    monkeypatch.setattr(examples, "BATCH", 24)
+    images = torch.cat([batch.images for batch in loader])
+    for one, answers in zip(made.examples, (None, found), strict=True):
+        at_once = ca.examples(loaded.module, images, layer, channels, pixels=pixels, kind=one.kind, found=answers, count=5, keys=found.keys)
+        assert (one.rows >= 0).sum() > 5
+        assert one.keys == at_once.keys
+        np.testing.assert_allclose(one.value, at_once.value, rtol=1e-4, atol=1e-5)
+        for name in ("rows", "position", "boxes", "crops"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(at_once, name), name)
 
 
 def test_a_run_without_sets_of_channels(tmp_path: Path, model: torch.nn.Module, loader: list[Any]) -> None:
