@@ -24,7 +24,7 @@ key
 
 # %%
 layer = "features.10"
-found = ca.per_image(model.module, image, layer, keys=[key], areas=[1, 2, 4, 8, 16, 64, 256, 512])
+found = ca.per_image(model.module, image, layer, keys=[key], areas=[1, 2, 4, 8, 16, 64, 256, 512], progress=True)
 ca.figures.area_curve(found, 0, names=model.class_names)
 
 # %% [markdown]
@@ -80,7 +80,7 @@ sure = ca.certify(model.module, image, found)
 {"no channel can be spared": bool(sure.irreducible[0]), "channels that it took away": int(sure.pruned[0])}
 
 # %% [markdown]
-# The search had found a set with one channel too many; what is left cannot do without any.
+# None can: the set that the search found has no channel too many. Where one has, `certify` takes it away.
 
 # %%
 told = ca.evaluate(model.module, image, found, methods=["random", "activation_norm", "gradient_x_activation"])

@@ -21,7 +21,7 @@ batch.keys
 
 # %%
 layer = "features.12"
-found = ca.per_image(model.module, batch.images, layer, targets=batch.labels.tolist(), keys=batch.keys, areas=[1, 4, 16, 64])
+found = ca.per_image(model.module, batch.images, layer, targets=batch.labels.tolist(), keys=batch.keys, areas=[1, 8, 64])
 dict(zip(found.keys, found.smallest_area.tolist(), strict=True))
 
 # %% [markdown]
@@ -34,8 +34,9 @@ dict(zip(found.keys, found.smallest_area.tolist(), strict=True))
 
 # %%
 pixels = ca.pixels_of(model.preprocess)
-settings = ca.PictureSettings(steps=48)
-whole = ca.invert(model.module, batch.images, layer, pixels=pixels, targets=batch.labels.tolist(), keys=batch.keys, settings=settings)
+settings = ca.PictureSettings(steps=32)
+whole = ca.invert(model.module, batch.images, layer, pixels=pixels, targets=batch.labels.tolist(), keys=batch.keys, settings=settings,
+                  progress=True)
 masked = ca.invert(model.module, batch.images, layer, pixels=pixels, mask=found.smallest_mask, targets=batch.labels.tolist(),
                    keys=batch.keys, settings=settings)
 ca.figures.inversions([whole, masked], ["all channels", "a* channels"], names=model.class_names)
@@ -45,20 +46,20 @@ ca.figures.inversions([whole, masked], ["all channels", "a* channels"], names=mo
 # that was looked for. It is of the picture as it is shown, in bytes.
 
 # %%
-{"all channels": whole.cosine.round(2).tolist(), "a* channels": masked.cosine.round(2).tolist()}
+{"all channels": whole.cosine.astype(float).round(2).tolist(), "a* channels": masked.cosine.astype(float).round(2).tolist()}
 
 # %% [markdown]
 # ## Growing sets of one image
 #
-# The same image four times, each time with one of the sets that were searched: 1, 4, 16 and 64 channels.
+# The same image three times, each time with one of the sets that were searched: 1, 8 and 64 channels.
 
 # %%
-growing = ca.invert(model.module, batch.images[:1].expand(4, -1, -1, -1), layer, pixels=pixels, mask=found.masks[0],
-                    targets=[int(batch.labels[0])] * 4, keys=[f"{area} channels" for area in found.areas], settings=settings)
+growing = ca.invert(model.module, batch.images[:1].expand(3, -1, -1, -1), layer, pixels=pixels, mask=found.masks[0],
+                    targets=[int(batch.labels[0])] * 3, keys=[f"{area} channels" for area in found.areas], settings=settings)
 ca.figures.inversions([growing], ["made of the set"], names=model.class_names)
 
 # %%
-dict(zip(growing.keys, growing.cosine.round(2).tolist(), strict=True))
+dict(zip(growing.keys, growing.cosine.astype(float).round(2).tolist(), strict=True))
 
 # %% [markdown]
 # A set's picture may show the object where its channels look at it and nothing elsewhere: what is not in the set is not looked for. A

@@ -21,7 +21,7 @@ layer, dalmatian, flamingo = "features.12", 251, 130
 
 # %%
 classes = ca.per_class(model.module, batch.images, layer, targets=batch.labels.tolist(), areas=[8], folds=0, refine=False,
-                       names=model.class_names)
+                       names=model.class_names, progress=True)
 top = classes.channels(dalmatian, 3, source="mean")
 ca.figures.class_channels(classes, dalmatian)
 

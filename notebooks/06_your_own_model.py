@@ -101,7 +101,8 @@ rival = ca.per_image(model, images[first], "wholes", targets=[0, 1, 2], keys=nam
 # Labels of your own make classes of your own. Their sets are found on sixty drawings and tried on the others.
 
 # %%
-classes = ca.per_class(model, images[500:560], "wholes", targets=labels[500:560].tolist(), areas=[2, 4, 8, 16, 32], names=names)
+classes = ca.per_class(model, images[500:560], "wholes", targets=labels[500:560].tolist(), areas=[2, 4, 8, 16, 32], names=names,
+                       progress=True)
 ca.figures.class_curves(classes, 2)
 
 # %%
