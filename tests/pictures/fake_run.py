@@ -11,7 +11,8 @@ from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.settings import ExactSearch, Settings, area_grid
 from chanattr.store import ImageTable, Run, open_run
 
-NAMES = ["tench", "golden retriever", "umbrella", "espresso", "<b>monarch & friends</b>", "fire engine, fire truck"]
+NAMES = ["tench", "golden retriever", "umbrella", "espresso", "<b>monarch & friends</b>",
+         "</script><script>console.error('a class name ran')</script>"]
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">.png'
 COLOURS = ["#4f7d5b", "#d9a441", "#b03a48", "#6b4a32", "#e07b26", "#c81e1e"]
 

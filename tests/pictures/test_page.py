@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -272,6 +273,18 @@ def test_links_open_their_places(opened: Any) -> None:
     assert opened(f"#image/{key}/layer3").locator(".viewer h3:visible").inner_text() == key
     hostile = page.evaluate("[...document.querySelectorAll('a[data-image]')].find(a => a.title.includes('alert')).getAttribute('href')")
     assert opened(hostile).locator(".viewer h3:visible").inner_text() == fake_run.HOSTILE
+
+
+def test_a_class_name_that_closes_scripts_stays_text(opened: Any) -> None:
+    page, name = opened("#class/5/layer3"), fake_run.NAMES[5]
+    scroll_through(page)
+    assert page.locator("article[data-class]:visible h4").inner_text().startswith(name)
+    assert page.locator(".group:visible h3").last.inner_text() == name
+    assert page.locator(".layer:visible .plot text", has_text="</script>").count() > 0
+    assert page.evaluate("[...document.scripts].filter(script => !script.type).length") == 3
+    held = page.evaluate("document.getElementById('channels-0').textContent")
+    assert name in json.dumps(json.loads(held))
+    assert "</script>" not in held  # no reader of HTML may end the data there
 
 
 @pytest.mark.parametrize("place", ["#image/none/layer3", "#class/99/layer3", "#layer/none", "#image", "#%E0%A4%A", "#x/y/z"])

@@ -258,6 +258,25 @@ def test_class_rows_are_the_records_numbers(run_file: Path) -> None:
     assert np.isnan(rows[5].held_out)
 
 
+@pytest.mark.parametrize("unit", ["groups", "heads"])
+def test_a_class_of_a_run_with_groups_tells_of_groups(tmp_path: Path, unit: str) -> None:
+    found = fake_run.image_record(channels=16, seed=3)
+    asked = dataclasses.replace(found.settings, group="given" if unit == "groups" else unit)
+    grouped = {"settings": asked, "groups": np.arange(64, dtype="i4") // 4, "fill_values": np.zeros(64, "f4")}
+    classes, found = dataclasses.replace(fake_run.class_record(found), **grouped), dataclasses.replace(found, **grouped)
+    path = tmp_path / "groups.h5"
+    with open_run(path, "a") as run:
+        fake_run.write(run, found, np.arange(24, dtype="i4") % 6)
+        run.write(classes)
+    [article] = re.findall(r'<article data-class="1".*?</article>', page_of(path))
+    said = re.sub(r"<script.*?</script>", "", article)
+    assert f"The {int(classes.smallest_mask[1].sum())} {unit} of the joint a* set" in said
+    assert re.search(rf" \d of the 5 top {unit} are in it. {compared_area(classes)} joint {unit} score ", said)
+    assert f"{unit.capitalize()} its images need" in said
+    assert f"<b>{unit[:-1]} {classes.channels(1, 1, source='mean')[0]}</b>" in said
+    assert "channels" not in re.sub('class="channels"', "", said)
+
+
 def test_images_come_in_turn_from_every_class(run_file: Path) -> None:
     with open_run(run_file) as run:
         labels = run.images().label

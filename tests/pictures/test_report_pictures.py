@@ -13,6 +13,7 @@ from fake_pictures import texture, write_pictures
 from read_page import page_of
 
 from chanattr.pictures.records import ChannelImages, Inversion
+from chanattr.pictures.report import layer as layers
 from chanattr.pictures.settings import CHANNEL, INVERSION, PictureSettings
 from chanattr.store import open_run
 
@@ -87,6 +88,32 @@ def test_pictures_beyond_the_page_are_left_in_the_file(tmp_path: Path, monkeypat
     assert text.count("alt=\"The image ") == 1
     assert "The file has pictures of 3 more channels" in text
     assert "The file has 2 more inversions." in text
+
+
+def test_a_page_that_would_be_too_large_has_fewer_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fake_run.write_run(tmp_path / "large.h5", images=12)
+    bare = len(page_of(path).encode())
+    with open_run(path, "a") as run:
+        for layer in ("layer3", "layer4.1.conv2"):
+            write_pictures(run, layer, run.keys, inverted=12)
+    whole = len(page_of(path).encode())
+    made: list[int] = []
+    drawn = layers.class_figures
+    monkeypatch.setattr("chanattr.pictures.report.page.class_figures", lambda *given: made.append(1) or drawn(*given))
+    monkeypatch.setattr("chanattr.pictures.report.cards.LEAST", 0)
+    for share in (0.2, 0.5, 0.8):
+        room = bare + int(share * (whole - bare))
+        monkeypatch.setattr("chanattr.pictures.report.cards.PAGE", room)
+        text = page_of(path)
+        assert (bare + room) / 2 < len(text.encode()) < room + 0.1 * (whole - bare)
+        assert "more inversions" in text
+    assert len(made) == 3 * 2  # figures are not drawn again
+    monkeypatch.setattr("chanattr.pictures.report.cards.PAGE", 0)
+    assert len(page_of(path).encode()) < bare + 1000
+    monkeypatch.setattr("chanattr.pictures.report.cards.LEAST", (whole - bare) // 2)  # pictures do not all give way to the rest
+    assert len(page_of(path).encode()) > bare + (whole - bare) // 4
+    monkeypatch.setattr("chanattr.pictures.report.cards.LEAST", whole)
+    assert len(page_of(path).encode()) == whole
 
 
 def test_pictures_of_all_layers_together_have_room_for_so_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 SIDE, EXAMPLE, INVERSION = 100, 56, 100  # pixels on the page
 MOST_CHANNELS, MOST_EXAMPLES, MOST_INVERTED = 36, 3, 48  # channels a layer, examples a kind, inverted images a layer: a page stays small
 MOST_OF_ONE = 8  # inversions of an image
-PICTURES = 3_000_000  # bytes of such pictures on the whole page
+PICTURES, LEAST = 3_000_000, 500_000  # bytes of such pictures on the whole page, at most; and where the page is too large for them
+PAGE = 9_700_000  # bytes of a page that is not too large
 FOR_CARDS = 0.6  # of a layer's bytes, at most
 FRAME = 300  # bytes that a picture takes beside its own: its words
 TOP = 6  # cards of a class
@@ -265,7 +266,7 @@ def class_cards(classes: ClassAttribution, target: int, kept: Kept) -> Markup | 
             rate += f", elsewhere {elsewhere[channel]:.0%}: specificity {rates[channel] - elsewhere[channel]:+.2f}"
         below[channel] = rate
     if unit != "channels":
-        items = [element("li", element("b", f"group {channel}"), element("span", below[channel], class_="quiet")) for channel in top]
+        items = [element("li", element("b", f"{unit[:-1]} {channel}"), element("span", below[channel], class_="quiet")) for channel in top]
         return element("ul", *items, class_="cards")
     note = element("p", "Inclusion: share of the class's a* sets that hold the channel. Specificity: that, less the mean over the other "
                    "classes.", class_="note")

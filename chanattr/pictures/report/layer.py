@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,22 +74,22 @@ def _images_of(found: ImageAttribution | None, labels: np.ndarray, target: int) 
     return float(np.median(reached)) if len(reached) else float("nan"), int((right & found.smallest_top1).sum()), int(right.sum())
 
 
-def layer_section(section: Section, number: int, labels: np.ndarray, names: Sequence[str], first: Section, most: int,
+def layer_section(section: Section, number: int, labels: np.ndarray, names: Sequence[str], first: Section, drawn: Mapping[int, Markup],
                   kept: Kept) -> Markup:
-    """A layer's part of the page; `most` classes at most have figures of their own."""
+    """A layer's part of the page; `drawn` is what `class_figures` made for it."""
     rows = class_rows(section, labels)
-    detailed = in_detail(section.classes, most)
     title = element("h2", "Layer ", element("code", section.title))
-    classes = _classes(section, rows, detailed, labels, kept) if rows else _no_classes()
+    classes = _classes(section, rows, drawn, labels, kept) if rows else _no_classes()
     return element("section", title, element("p", spread(section), class_="answer"), _differences(section, first, names),
                    _overview(section, labels, names), classes, element("p", kept.left_out, class_="note") if kept.left_out else None,
                    store(kept, number), data_section=number, class_="layer")
 
 
-def in_detail(classes: ClassAttribution | None, most: int) -> list[int]:
-    """Rows of the classes that have figures of their own: those with the most images."""
-    count = [] if classes is None else classes.rows.tolist()
-    return sorted(sorted(range(len(count)), key=lambda row: -count[row])[:most])
+def class_figures(section: Section, labels: np.ndarray, most: int) -> dict[int, Markup]:
+    """By target what is drawn of the classes that have a place of their own: the `most` with the most images."""
+    rows = class_rows(section, labels)
+    detailed = sorted(sorted(range(len(rows)), key=lambda row: -rows[row].images)[:most])
+    return {} if section.classes is None else {rows[r].target: _drawn(section, section.classes, rows[r]) for r in detailed}
 
 
 def _no_classes() -> Markup:
@@ -106,10 +106,10 @@ def _differences(section: Section, first: Section, names: Sequence[str]) -> Mark
 
 
 def _overview(section: Section, labels: np.ndarray, names: Sequence[str]) -> Markup:
-    drawn, note = [], None
+    drawn, note, unit = [], None, section.record.settings.unit
     if section.found is not None:
         known = labels if (labels >= 0).any() else None
-        drawn.append(Plot(figures.smallest_areas(section.found, names, known), f"How many {section.record.settings.unit} an image needs",
+        drawn.append(Plot(figures.smallest_areas(section.found, names, known), f"How many {unit} an image needs",
                           "a* of the images; below, class by class" if known is not None else "a* of the images",
                           f"Histogram of a* over the images at {section.title}. {sentence(section, labels)}"))
     classes = section.classes
@@ -118,18 +118,19 @@ def _overview(section: Section, labels: np.ndarray, names: Sequence[str]) -> Mar
         if len(chosen) < len(classes):
             note = element("p", f"The matrix shows the {len(chosen)} classes with the most images, of {len(classes):,}.", class_="note")
             classes = classes[chosen]
-        drawn.append(Plot(figures.class_matrix(classes), "What tells the classes apart", "share of a class's a* sets that hold the channel",
-                          f"Heat map of the channels whose share of a* sets differs most between {len(classes)} classes at {section.title}",
+        drawn.append(Plot(figures.class_matrix(classes), "What tells the classes apart",
+                          f"share of a class's a* sets that hold the {unit[:-1]}",
+                          f"Heat map of the {unit} whose share of a* sets differs most between {len(classes)} classes at {section.title}",
                           narrowest=480))
     return join([pair(*drawn), note])
 
 
-def _classes(section: Section, rows: Sequence[ClassRow], detailed: Sequence[int], labels: np.ndarray, kept: Kept) -> Markup:
-    left_out = len(rows) - len(detailed)
-    note = element("p", f"{left_out:,} of {len(rows):,} classes are in the table only; the {len(detailed)} with the most images have "
+def _classes(section: Section, rows: Sequence[ClassRow], drawn: Mapping[int, Markup], labels: np.ndarray, kept: Kept) -> Markup:
+    left_out = len(rows) - len(drawn)
+    note = element("p", f"{left_out:,} of {len(rows):,} classes are in the table only; the {len(drawn)} with the most images have "
                    "figures. All are in the file.", class_="note") if left_out else None
-    articles = [_class_article(section, rows[r], kept) for r in detailed]
-    linked = {rows[r].target for r in detailed}
+    articles = [_class_article(section, row, drawn[row.target], kept) for row in rows if row.target in drawn]
+    linked = set(drawn)
     alike = None if section.classes is None else likeness(section, compared_area(section.classes), linked)
     return join([element("h3", "Classes"), _table(section, rows, linked, labels), note, alike, *articles])
 
@@ -177,28 +178,43 @@ def _area(area: int) -> str:
     return {-1: "not reached", -2: "not run"}.get(area, f"{area:,}")
 
 
-def _class_article(section: Section, row: ClassRow, kept: Kept) -> Markup:
+def _drawn(section: Section, classes: ClassAttribution, row: ClassRow) -> Markup:
+    """The figures of a class, and its joint a* set."""
+    name, unit, set_ = row.name, section.record.settings.unit, _joint_set(classes, row)
+    images = int(classes.images[classes.targets.tolist().index(row.target)])
+    channels = Plot(figures.class_channels(classes, row.target), f"{unit.capitalize()} its images need",
+                    f"from {_images(images)} with this target and an a*",
+                    f"{unit.capitalize()} in most a* sets of {name}: {', '.join(map(str, row.top))}")
+    curves = Plot(figures.class_curves(classes, row.target), "Joint sets", f"mean score of one set for all {row.images} images",
+                  f"Mean score of the joint sets of {name} against their area. {_joint_words(section, classes, row)}")
+    return join([pair(channels, curves), channel_list(f"The {len(set_):,} {unit} of the joint a* set", set_) if set_ else None])
+
+
+def _joint_set(classes: ClassAttribution, row: ClassRow) -> list[int]:
+    return np.flatnonzero(classes.smallest_mask[classes.targets.tolist().index(row.target)]).tolist()
+
+
+def _joint_words(section: Section, classes: ClassAttribution, row: ClassRow) -> str:
+    """What the joint sets of a class come to."""
+    unit, set_ = section.record.settings.unit, _joint_set(classes, row)
+    text = f"One joint set for all {row.images} images: {words.smallest(row.joint)}."
+    if set_ and row.top:
+        text += f" {len(set(set_) & set(row.top))} of the {len(row.top)} top {unit} are in it."
+    if np.isfinite(row.searched):
+        held = f", {words.number(row.held_out)} on images held out" if np.isfinite(row.held_out) else ""
+        text += (f" {compared_area(classes):,} joint {unit} score {words.number(row.searched)} on the images searched{held}; every "
+                 f"channel scores {words.number(row.original)}.")
+    return text
+
+
+def _class_article(section: Section, row: ClassRow, drawn: Markup, kept: Kept) -> Markup:
     classes = section.classes
     if classes is None:
         raise ValueError("a class article needs classes")
-    name, place = row.name, classes.targets.tolist().index(row.target)
-    held = f", {words.number(row.held_out)} on images held out" if np.isfinite(row.held_out) else ""
-    set_ = np.flatnonzero(classes.smallest_mask[place]).tolist()
-    text = f"One joint set for all {row.images} images: {words.smallest(row.joint)}."
-    if set_ and row.top:
-        text += f" {len(set(set_) & set(row.top))} of the {len(row.top)} top channels are in it."
-    if np.isfinite(row.searched):
-        text += (f" {compared_area(classes):,} joint channels score {words.number(row.searched)} on the images searched{held}; every "
-                 f"channel scores {words.number(row.original)}.")
-    channels = Plot(figures.class_channels(classes, row.target), "Channels its images need",
-                    f"from {_images(int(classes.images[place]))} with this target and an a*",
-                    f"Channels in most a* sets of {name}: {', '.join(map(str, row.top))}")
-    curves = Plot(figures.class_curves(classes, row.target), "Joint sets", f"mean score of one set for all {row.images} images",
-                  f"Mean score of the joint sets of {name} against their area. {text}")
-    listed = channel_list(f"The {len(set_):,} channels of the joint a* set", set_) if set_ else None
-    return element("article", element("h4", f"{name} ", element("span", f"class {row.target}", class_="quiet")), element("p", text),
-                   kept.classes.get(row.target), class_cards(classes, row.target, kept), pair(channels, curves), listed,
-                   data_class=row.target, hidden=True, id=f"class/{row.target}/{section.link}")
+    title = element("h4", f"{row.name} ", element("span", f"class {row.target}", class_="quiet"))
+    return element("article", title, element("p", _joint_words(section, classes, row)), kept.classes.get(row.target),
+                   class_cards(classes, row.target, kept), drawn, data_class=row.target, hidden=True,
+                   id=f"class/{row.target}/{section.link}")
 
 
 def channel_list(title: str, channels: Sequence[int]) -> Markup:
