@@ -31,6 +31,7 @@ def test_it_runs_in_time_and_its_page_has_every_figure(path: Path, tmp_path: Pat
     cells = path.read_text(encoding="utf8").split("# %%")
     assert page.count("Plotly.newPlot(") >= sum("ca.figures." in cell for cell in cells)
     assert not re.search(r"""<(?:script|link|img|iframe)[^>]*(?:src|href)=["']?https?:""", page)
+    assert "unpkg.com" not in page  # a script could fetch it all the same
 
 
 @named
