@@ -56,7 +56,7 @@ def test_area_curve_tells_kept_from_lost() -> None:
     assert len(line.x) == len(np.union1d(FOUND.areas, FOUND.smallest_area[5]))
 
 
-@pytest.mark.parametrize(("row", "text"), [(2, "a* not reached"), (3, "a* = 0: no channel is needed"), (4, "not run")])
+@pytest.mark.parametrize(("row", "text"), [(2, "a* not reached"), (3, "a* = 0: nothing is needed"), (4, "not run")])
 def test_area_curve_without_a_place_for_the_smallest(row: int, text: str) -> None:
     figure = figures.area_curve(FOUND, row)
     assert len(figure.data) == 3

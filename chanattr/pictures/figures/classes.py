@@ -63,20 +63,20 @@ def class_channels(classes: ClassAttribution, target: int, count: int = 12) -> g
     Raises:
         InputError: no such class, or a count below 1.
     """
-    data = class_channels_data(classes, target, count)
+    data, one = class_channels_data(classes, target, count), classes.settings.unit[:-1]
     figure = go.Figure()
     for joint, label, colour in ((True, "in the joint a* set", theme.ACCENT), (False, "not in it", theme.BAR)):
         chosen = data.joint == joint
         figure.add_bar(x=data.rates[chosen], y=[str(c) for c in data.channels[chosen]], orientation="h", name=label,
                        marker={"color": colour}, width=0.68,
-                       hovertemplate=f"channel %{{y}}<br>in %{{x:.0%}} of {data.images} a* sets<br>{label}<extra></extra>")
+                       hovertemplate=f"{one} %{{y}}<br>in %{{x:.0%}} of {data.images} a* sets<br>{label}<extra></extra>")
     name = words.safe(words.short(classes.names[class_row(classes, target)] or f"class {target}", 28))
     images = f"{data.images} image{'s' if data.images != 1 else ''}"
-    theme.dress(figure, f"Channels: {name}", f"{images} · layer {words.safe(words.short(classes.layer, 32))}",
+    theme.dress(figure, f"{classes.settings.unit.capitalize()}: {name}", f"{images} · layer {words.safe(words.short(classes.layer, 32))}",
                 height=186 + 22 * len(data.channels))
-    figure.update_xaxes(range=[0, 1.02], tickformat=".0%", title={"text": "share of a* sets with the channel"})
+    figure.update_xaxes(range=[0, 1.02], tickformat=".0%", title={"text": f"share of a* sets with the {one}"})
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=[str(c) for c in data.channels[::-1]], ticks="",
-                        title={"text": "channel"}, showgrid=False)
+                        title={"text": one}, showgrid=False)
     figure.update_layout(showlegend=True)
     return figure
 
@@ -105,16 +105,16 @@ def class_matrix(classes: ClassAttribution, count: int = 24) -> go.Figure:
     Raises:
         InputError: a count below 1.
     """
-    data = class_matrix_data(classes, count)
+    data, one = class_matrix_data(classes, count), classes.settings.unit[:-1]
     rows = [f"{words.safe(words.short(name, 24))}" for name in data.names]
     figure = go.Figure(go.Heatmap(
         z=data.rates, x=[str(c) for c in data.channels], y=np.arange(len(rows)), zmin=0, zmax=1, xgap=1, ygap=1,
         colorscale=[list(stop) for stop in theme.SEQUENTIAL], text=[[name] * len(data.channels) for name in rows],
-        hovertemplate="%{text}<br>channel %{x}<br>in %{z:.0%} of the images' a* sets<extra></extra>",
+        hovertemplate=f"%{{text}}<br>{one} %{{x}}<br>in %{{z:.0%}} of the images' a* sets<extra></extra>",
         # A horizontal bar would do with less room, but it moves the figure's title.
         colorbar={"tickformat": ".0%", "thickness": 8, "outlinewidth": 0, "len": 1, "x": 1.01, "xpad": 4, "tickvals": [0, 0.5, 1]}))
     theme.dress(figure, "What tells the classes apart",
                 f"share of a class's a* sets · layer {words.safe(words.short(classes.layer, 24))}", height=210 + max(22 * len(rows), 66))
-    figure.update_xaxes(type="category", title={"text": "channel"}, tickangle=-90, showgrid=False)
+    figure.update_xaxes(type="category", title={"text": one}, tickangle=-90, showgrid=False)
     figure.update_yaxes(tickvals=np.arange(len(rows)), ticktext=rows, autorange="reversed", showgrid=False, ticks="")
     return figure

@@ -54,7 +54,7 @@ def level(settings: Settings) -> str:
 
 def smallest(area: int) -> str:
     """a* in words."""
-    special = {NOT_REACHED: "a* not reached", NOT_RUN: "not run", 0: "a* = 0: no channel is needed"}
+    special = {NOT_REACHED: "a* not reached", NOT_RUN: "not run", 0: "a* = 0: nothing is needed"}
     return special.get(int(area), f"a* = {int(area):,}")
 
 
