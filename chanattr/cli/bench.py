@@ -140,5 +140,7 @@ def _speed(told: Bench) -> str:
 
 
 def _seconds(way: Way) -> str:
-    mean = f"{way.mean_seconds:.3g}"
-    return f"{mean} (one round)" if len(way.seconds) == 1 else f"{mean} ({min(way.seconds):.3g} to {max(way.seconds):.3g})"
+    """The mean and the range of the rounds, at most 25 letters: a table has 80."""
+    figures = way.mean_seconds, min(way.seconds), max(way.seconds)
+    mean, least, most = (f"{value:.3g}" if value >= 0.01 else f"{value:.2g}" for value in figures)
+    return f"{mean} (one round)" if len(way.seconds) == 1 else f"{mean} ({least}–{most})"

@@ -10,7 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from chanattr.attribution import bench as room
+from chanattr.attribution.bench import Way
 from chanattr.cli import main
+from chanattr.cli.bench import _seconds
 from tests.cli.studio import Studio, make_studio
 
 
@@ -38,6 +40,13 @@ def test_the_tables_fit_a_terminal_and_end_at_the_whole(studio: Studio) -> None:
     gain = next(line for line in lines if line.startswith("areas='smallest'")).split(")")[1].split()[0]
     last = next(line for line in lines if line.startswith("areas not searched")).split()[-1]
     assert gain == last
+
+
+@pytest.mark.parametrize("seconds", [(123.4, 1234.0), (0.012345, 0.023456), (0.00012345, 0.00098765), (1.2345e-6, 2.3456e-6)])
+def test_seconds_of_any_size_fit_their_column(seconds: tuple[float, ...]) -> None:
+    way = Way(name="plain", engine="", images=1, seconds=seconds, evaluations=1.0, peak=1, score=None, share=None, smallest=())
+    assert len(_seconds(way)) <= 25
+    assert float(_seconds(way).split()[0]) == pytest.approx(sum(seconds) / 2, rel=0.05)
 
 
 def test_the_help_fits() -> None:

@@ -262,19 +262,20 @@ def test_a_loader_that_can_be_gone_through_once_is_enough(file: Path, model: tor
 
 def test_examples_batch_by_batch_are_those_of_all_images_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, layer, channels = ca.load_model("embedded"), "features.12", [3, 17, 100, 255]
-    loader = ca.image_loader(demo_folder(), loaded.preprocess, class_names=loaded.class_names, limit_per_class=4, batch_size=7)
+    loader = ca.image_loader(demo_folder(), loaded.preprocess, class_names=loaded.class_names, limit_per_class=2, batch_size=5)
     pixels, quick = ca.pixels_of(loaded.preprocess), ca.ExactSearch(relaxed_steps=1, binary_steps=1)
+    monkeypatch.setattr(examples, "BATCH", 5)
     with ca.open_run(tmp_path / "demo.h5", "a") as run:
         ca.attribute(run, loaded.module, loader, layers=[layer], areas=(200,), refine=False, level=0.3, search=quick, classes=False,
                      progress=False)
-        made = ca.visualise_run(run, loaded.module, loader, pixels=pixels, layer=layer, channels=channels, shown=5, settings=QUICK,
+        made = ca.visualise_run(run, loaded.module, loader, pixels=pixels, layer=layer, channels=channels, shown=4, settings=QUICK,
                                 progress=False)
         found = run.per_image(layer)
-    assert len(found) == 24
-    monkeypatch.setattr(examples, "BATCH", 24)
+    assert len(found) == 12
+    monkeypatch.setattr(examples, "BATCH", 12)
     images = torch.cat([batch.images for batch in loader])
     for one, answers in zip(made.examples, (None, found), strict=True):
-        at_once = ca.examples(loaded.module, images, layer, channels, pixels=pixels, kind=one.kind, found=answers, count=5, keys=found.keys)
+        at_once = ca.examples(loaded.module, images, layer, channels, pixels=pixels, kind=one.kind, found=answers, count=4, keys=found.keys)
         assert (one.rows >= 0).sum() > 5
         assert one.keys == at_once.keys
         np.testing.assert_allclose(one.value, at_once.value, rtol=1e-4, atol=1e-5)
