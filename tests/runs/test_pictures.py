@@ -276,7 +276,7 @@ def test_examples_batch_by_batch_are_those_of_all_images_at_once(tmp_path: Path,
     images = torch.cat([batch.images for batch in loader])
     for one, answers in zip(made.examples, (None, found), strict=True):
         at_once = ca.examples(loaded.module, images, layer, channels, pixels=pixels, kind=one.kind, found=answers, count=4, keys=found.keys)
-        assert (one.rows >= 0).sum() > 5
+        assert (one.rows >= 0).sum() >= 5
         assert one.keys == at_once.keys
         np.testing.assert_allclose(one.value, at_once.value, rtol=1e-4, atol=1e-5)
         for name in ("rows", "position", "boxes", "crops"):
