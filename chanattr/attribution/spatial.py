@@ -141,6 +141,11 @@ def make_ready(asked: Asked, model: nn.Module, layer: Layer, under: Perturbation
     if small:
         LOG.info("areas %s: less than the disc of one cell (%g of the picture), so that away from its border no mask of them reaches 1 "
                  "(`peak` says what it reaches)", ", ".join(f"{area:g}" for area in small), SINGLE_DISC)
+    most = float(Pictures(*layer.grid).area(torch.ones(1, Pictures.size)))
+    large = [area for area in settings.areas if area > most]
+    if large:
+        LOG.info("areas %s: more than the largest mask of these, which falls off towards the border: its mean is %.3f (`true_areas` says "
+                 "what each mask has)", ", ".join(f"{area:g}" for area in large), most)
     reward = reward_function(asked.reward)
     return Ready(settings, Pictures(*layer.grid, samples=per_cell), under,
                  reward if isinstance(asked.reward, str) else checked_reward(reward, settings.reward),

@@ -162,13 +162,15 @@ class Asking(NamedTuple):
         empty = self.reaches(*_bools(self.judge(self.score, nothing, rows)), rows)
         first = reaching.to(torch.int8).argmax(1)
         some = reaching.any(1) & ~empty
-        area = torch.where(empty, 0.0, torch.where(some, grid[first], float(NOT_REACHED)))
+        exact = isinstance(self.ready.settings.search, ExactSearch)
+        held = grid.expand(count, -1) if exact else final.area.view(count, -1)  # the paper's masks have other areas than asked
+        area = torch.where(empty, 0.0, torch.where(some, held[rows, first], float(NOT_REACHED)))
         found = Smallest(area, codes[rows, first] * some[:, None])
         spent = torch.zeros(count)
-        return self._refined(found, grid, spent) if self.ready.settings.refine else (found, spent)
+        return self._refined(found, held, spent) if self.ready.settings.refine else (found, spent)
 
-    def _refined(self, found: Smallest, grid: Tensor, spent: Tensor) -> tuple[Smallest, Tensor]:
-        """a* bisected between the smallest reaching area and the largest of the grid below it, each step warm from what reaches.
+    def _refined(self, found: Smallest, held: Float[Tensor, "N A"], spent: Tensor) -> tuple[Smallest, Tensor]:
+        """a* bisected between the smallest reaching area and the largest that masks have below it, each step warm from what reaches.
 
         Where no area of the grid does, the upper end is everything: the whole picture reaches, though no mask of the family is quite that
         (it falls off towards a border), so that only an area below it can be the answer.
@@ -178,7 +180,7 @@ class Asking(NamedTuple):
         asking = self._replace(ready=self.ready._replace(settings=dataclasses.replace(self.ready.settings, search=search)))
         lost = found.area == NOT_REACHED
         high, codes = torch.where(lost, 1.0, found.area), torch.where(lost[:, None], 1.0, found.codes)
-        low = torch.where(grid[None] < high[:, None], grid[None], 0).amax(1)
+        low = torch.where(held < high[:, None], held, 0).amax(1)
         while len(rows := torch.nonzero((high > 0) & (high - low > (NEAR_SHARE * high).clamp(min=NEAR)))[:, 0]):
             middle = (low[rows] + high[rows]) / 2
             tried = asking.search(middle, rows, Start(codes[rows], high[rows], WARM))

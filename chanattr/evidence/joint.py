@@ -10,7 +10,7 @@ import numpy as np
 
 from chanattr import tables
 from chanattr.errors import InputError
-from chanattr.records import ImageAttribution, SpatialAttribution
+from chanattr.records import NOT_RUN, ImageAttribution, SpatialAttribution
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,8 +67,9 @@ def joint_view(codes: SpatialAttribution, found: Sequence[ImageAttribution], *, 
 
     Args:
         codes: masks on the picture.
-        found: channel sets of one layer or more, of the same model; images in both are taken, by key.
-        area: of the masks, one of ``codes.areas``; None is each image's a*, and the largest area where it has none.
+        found: channel sets of one layer or more, of the same model; images that all of them ran on are taken, by key.
+        area: of the masks, one of ``codes.areas``; None is each image's a*, and the largest area where it has none (where no area reaches,
+            or the picture perturbed everywhere does).
 
     Raises:
         InputError: no layer, no image in all of them, or no such area.
@@ -79,7 +80,9 @@ def joint_view(codes: SpatialAttribution, found: Sequence[ImageAttribution], *, 
     """
     if not found:
         raise InputError("joint_view got no channel sets; expected answers of one layer or more; pass [run.per_image(layer), ...]")
-    keys = [key for key in codes.keys if all(key in one.keys for one in found)]
+    answers: list[SpatialAttribution | ImageAttribution] = [codes, *found]
+    ran = [{key for key, area in zip(one.keys, one.smallest_area, strict=True) if area != NOT_RUN} for one in answers]
+    keys = [key for key in codes.keys if all(key in done for done in ran)]
     if not keys:
         raise InputError(f"no image is in all of {1 + len(found)} answers; expected answers about the same images; their keys must agree")
     if len({codes.settings.model_sha256, *(one.settings.model_sha256 for one in found)}) > 1:

@@ -9,7 +9,7 @@ import pytest
 
 import chanattr as ca
 from chanattr.codes import masks_of
-from chanattr.records import ImageAttribution
+from chanattr.records import NOT_RUN, ImageAttribution
 from chanattr.search.family import CHANNEL_EXACT
 from chanattr.settings import Settings
 from tests.pictures.test_spatial_figures import made
@@ -51,6 +51,20 @@ def test_energy_elsewhere_does_not() -> None:
     assert np.isnan(view.correlation[1, 0])  # constant energy
     assert view.share[1, 0] == pytest.approx(view.masks[1][0].mean(), abs=1e-5)  # what chance gives
     assert len(view.table().splitlines()) == 3
+
+
+def test_images_that_one_of_them_never_ran_on_are_left_out() -> None:
+    codes = made()
+    both = dataclasses.replace(codes, **{field: np.repeat(getattr(codes, field), 3, 0) for field in (
+        "targets", "predictions", "probability", "codes", "true_areas", "scores", "view_scores", "level_set_scores", "greyness", "peak",
+        "top1", "original", "empty", "smallest_code", "smallest_score", "smallest_top1", "evaluations", "refine_evaluations")},
+        keys=("a.jpg", "b.jpg", "c.jpg"), smallest_area=np.array([NOT_RUN, 0.05, 0.05], np.float32))
+    channels = channels_of(np.ones((4, 4)), both.keys)
+    part = dataclasses.replace(channels, smallest_area=np.array([1, 1, NOT_RUN], np.int32))
+    assert ca.joint_view(both, [channels]).keys == ("b.jpg", "c.jpg")
+    assert ca.joint_view(both, [channels, part]).keys == ("b.jpg",)
+    with pytest.raises(ca.InputError, match="no image is in all of 2 answers"):
+        ca.joint_view(both[[0]], [channels])
 
 
 def test_areas_and_missing_a_stars() -> None:
