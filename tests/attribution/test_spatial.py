@@ -255,6 +255,24 @@ def test_the_papers_search_is_beside_ours(bright: Tensor) -> None:
     assert found.evaluations.tolist() == [40, 40]
 
 
+def test_the_papers_masks_are_refined_between_their_own_areas(bright: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Tensor] = []
+    honest = asking_module.Asking.search
+
+    def noted(self: asking_module.Asking, areas: Tensor, rows: Tensor, start: asking_module.Start | None = None) -> Tensor:
+        if start is not None:
+            tried.append(areas)
+        return honest(self, areas, rows, start)
+
+    monkeypatch.setattr(asking_module.Asking, "search", noted)
+    found = ca.spatial(Sees(region_of(8, 36)), bright[:1], targets=[1], areas=(0.05,), search=ca.PenaltySearch(steps=3),
+                       perturbation="fade", refine=True, level=0.5)
+    assert found.true_areas[0, 0] > 0.5  # after three steps the penalty holds nothing
+    assert tried[0].item() == pytest.approx(found.true_areas[0, 0] / 2, rel=1e-5)
+    assert found.smallest_area[0] < found.true_areas[0, 0]
+    assert found.smallest_score[0] >= 0.5 * found.original[0] - 1e-5
+
+
 @pytest.mark.parametrize("game", ["preserve", "delete"])
 def test_of_several_starts_the_best_is_kept(game: str, bright: Tensor) -> None:
     torch.manual_seed(2)
