@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.machinery
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 
 import chanattr as ca
@@ -126,3 +131,52 @@ def test_what_notebooks_need_is_said(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "is not installed; install the extra: .venv/bin/python -m pip install -e '.[notebook]'" in done.stderr
     assert not (tmp_path / "made").exists()
+
+
+@pytest.fixture(scope="module")
+def spatial_table() -> ModuleType:
+    """scripts/spatial_table, as a module."""
+    loader = importlib.machinery.SourceFileLoader("spatial_table", str(SCRIPTS / "spatial_table"))
+    spec = importlib.util.spec_from_loader("spatial_table", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def test_spatial_table_makes_answers_once_and_tells_them(spatial_table: ModuleType, studio: Studio, tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, picture in enumerate(sorted(studio.images.glob("*/1.png"))[:2]):
+        shutil.copy(picture, tmp_path / f"{number}.png")
+    told = [{"file": f"{number}.png", "index": 1, "width": 30, "height": 24, "boxes": [[2, 2, 9, 9]]} for number in range(2)]
+    (tmp_path / "annotations.json").write_text(json.dumps(told))
+    for name, (asked, more) in spatial_table.SEARCHES.items():
+        if name in {"draft", "two_starts"}:
+            steps = asked.relaxed_steps // 20
+            monkeypatch.setitem(spatial_table.SEARCHES, name, (dataclasses.replace(asked, relaxed_steps=steps), more))
+    words = ["spatial_table", "--data", str(tmp_path), "--model", studio.model, "--second", studio.model, "--out", str(tmp_path / "out"),
+             "--methods", "draft,two_starts", "--heat", "centre,grad_cam,rise"]
+    monkeypatch.setattr(sys, "argv", [*words, "--areas", "0.1,0.3"])
+    spatial_table.main()
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    spatial_table.main()
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(sys, "argv", [*words, "--table"])
+    spatial_table.main()
+    text = capsys.readouterr().out
+    assert text.startswith("2 images: 0, 1\n")
+    smooth, hard, pointing = ([line.split() for line in part.splitlines()] for part in text.split("\n\n")[:3])
+    evaluations = {line[0]: line[1] for line in hard}
+    assert evaluations == {"hard": "masks", "draft": "2", "two_starts": "8", "centre": "0", "grad_cam": "1", "rise": "333"}
+    assert next(line[3:5] for line in smooth if line[0] == "two_starts") == ["0.100", "0.300"]
+    assert [line[0] for line in pointing] == ["method", "draft", "two_starts", "centre", "grad_cam", "rise"]
+
+
+def test_spatial_table_scores_a_heat_map_as_the_hard_mask_of_a_search(spatial_table: ModuleType, studio: Studio) -> None:
+    loaded = ca.load_model(studio.model)
+    image = spatial_table.images_of(loaded, studio.images, [f"{next(studio.images.iterdir()).name}/1.png"])
+    found = ca.spatial(loaded.module, image, areas=(0.1, 0.4), search=ca.ExactSearch(relaxed_steps=4), refine=False, precision="float32")
+    scores = [spatial_table.hard_scores(loaded, image, int(found.targets[0]), mask, found.true_areas[0], 0.0)[place]
+              for place, mask in enumerate(found.masks()[0])]
+    np.testing.assert_allclose(scores, found.level_set_scores[0], rtol=1e-5)
+    assert abs(scores[0] - scores[1]) > 1e-4
