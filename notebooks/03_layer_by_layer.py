@@ -79,15 +79,14 @@ ca.figures.method_maps([picture], maps)
 # %%
 masks = ca.spatial(model.module, images[row:row + 1], targets=[251], keys=[run.keys[row]], areas=[0.4],
                    search=ca.ExactSearch(relaxed_steps=12), refine=False, precision="float32")
-kept = {"mask of 40 %": masks.masks(picture.shape[:2])[:, 0]}
-ca.figures.method_maps([picture], kept | maps)
 
 # %% [markdown]
-# Below is the correlation of mask and energy over positions. This mask, of a short search, does not reach the score of the whole picture.
+# With its edge over each layer's energy; r is the correlation over positions. This mask, of a short search, does not reach the score of
+# the whole picture.
 
 # %%
 view = ca.joint_view(masks, [one[[row]] for one in found.values()])
-{layer: round(float(value), 2) for layer, value in zip(view.layers, view.correlation[:, 0], strict=True)}
+ca.figures.mask_and_channels(view, 0, picture)
 
 # %% [markdown]
 # With ipywidgets installed (extra `notebook`), `ca.explore(run)` shows every image of a run at every layer, with a slider over areas.

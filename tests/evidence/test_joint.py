@@ -9,6 +9,7 @@ import pytest
 
 import chanattr as ca
 from chanattr.codes import masks_of
+from chanattr.pictures.figures import mask_and_channels, mask_and_channels_data
 from chanattr.records import NOT_RUN, ImageAttribution
 from chanattr.search.family import CHANNEL_EXACT
 from chanattr.settings import Settings
@@ -84,3 +85,31 @@ def test_what_does_not_belong_together_is_refused() -> None:
         ca.joint_view(made(), [channels_of(np.ones((4, 4)))], area=0.07)
     both = dataclasses.replace(channels_of(np.ones((4, 4)), ("z", "a.jpg")))
     assert ca.joint_view(made(), [both]).keys == ("a.jpg",)
+
+
+def test_both_answers_are_drawn_side_by_side() -> None:
+    picture, energy = np.full((64, 64, 3), 90, np.uint8), np.zeros((8, 8))
+    energy[0, 0] = 1
+    view = ca.joint_view(made(), [channels_of(energy), channels_of(np.ones((16, 16)))], area=0.05)
+    data = mask_and_channels_data(view, 0, picture)
+    assert data.layers == ("mix", "mix")
+    assert data.pictures.shape == (3, 64, 64, 3)
+    mask, corner, everywhere = data.pictures.astype(int)
+    white = (mask == 255).all(2)
+    assert np.array_equal(white, (everywhere == 255).all(2))  # one edge in all of them
+    assert white.any()
+    assert corner[0, 0, 0] > corner[0, 0, 2]  # glows where the energy is, and nowhere else
+    assert np.ptp(corner[40, 40]) == 0
+    middle = np.argwhere(white).mean(0).round().astype(int)
+    assert mask[tuple(middle)].min() > mask[-1, -1].max()  # the region that the edge surrounds is what the mask keeps
+    told = " ".join(note.text for note in mask_and_channels(view, 0, picture).layout.annotations)
+    assert f"{view.areas[0]:.1%} of it" in told
+    assert f"{view.share[0, 0]:.0%} of the energy in it" in told
+    assert "nan" not in told
+
+
+@pytest.mark.parametrize("row", [1, -2])
+def test_a_row_that_is_not_there_is_not_drawn(row: int) -> None:
+    view = ca.joint_view(made(), [channels_of(np.ones((4, 4)))])
+    with pytest.raises(ca.InputError, match=f"row {row} of a view of 1 images; expected a row from 0 to 0"):
+        mask_and_channels(view, row, np.zeros((8, 8, 3), np.uint8))

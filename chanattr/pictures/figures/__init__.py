@@ -21,6 +21,7 @@ from chanattr.pictures.figures.classes import (
 from chanattr.pictures.figures.curves import AreaCurve, ClassCurves, area_curve, area_curve_data, class_curves, class_curves_data
 from chanattr.pictures.figures.energy import AreaStrip, EnergyMap, area_strip, area_strip_data, energy_map, energy_map_data
 from chanattr.pictures.figures.inversions import InversionPanels, inversions, inversions_data
+from chanattr.pictures.figures.joint import MaskAndChannels, mask_and_channels, mask_and_channels_data
 from chanattr.pictures.figures.methods import Depth, Methods, depth, depth_data, methods, methods_data
 from chanattr.pictures.figures.sanity import SanityCurve, sanity, sanity_data
 from chanattr.pictures.figures.spatial import (
@@ -51,6 +52,7 @@ __all__ = [
     "Depth",
     "EnergyMap",
     "InversionPanels",
+    "MaskAndChannels",
     "MaskCurve",
     "MaskGames",
     "MaskGrowth",
@@ -79,6 +81,8 @@ __all__ = [
     "energy_map_data",
     "inversions",
     "inversions_data",
+    "mask_and_channels",
+    "mask_and_channels_data",
     "mask_curve",
     "mask_curve_data",
     "mask_games",

@@ -103,14 +103,14 @@ def mask_strip(found: SpatialAttribution, row: int, picture: np.ndarray, *, name
     for panel, (area, score) in enumerate(zip(data.areas, data.scores, strict=True)):
         boxed = panel == data.boxed
         left = panel * (1 + GAP)
-        _picture(figure, data.pictures[panel], left, 0.0, tall, f"area {area:.1%} of the picture<br>score {score:.3f}<extra></extra>")
+        place_picture(figure, data.pictures[panel], left, 0.0, tall, f"area {area:.1%} of the picture<br>score {score:.3f}<extra></extra>")
         if boxed:
             figure.add_shape(type="rect", x0=left, x1=left + 1, y0=0, y1=tall, line={"color": theme.ACCENT, "width": 4})
         title = f"<b>a* = {area:.1%}</b>" if boxed else f"{area:.1%}"
         theme.note(figure, f"{title}<br>score {words.number(float(score))}", x=left + 0.5, y=tall, yanchor="top", yshift=-3,
                    font={"size": 12, "color": theme.ACCENT if boxed else theme.INK})
     below = f"{_target(found, row, names)} · original score {words.number(float(found.original[row]))}"
-    return _panels(figure, len(data.areas), 1, tall, words.safe(words.short(found.keys[check_row(found, row)], 40)), below)
+    return panels(figure, len(data.areas), 1, tall, words.safe(words.short(found.keys[check_row(found, row)], 40)), below)
 
 
 def mask_curve_data(found: SpatialAttribution, row: int) -> MaskCurve:
@@ -207,8 +207,8 @@ def mask_growth(found: SpatialAttribution, rows: Sequence[int], pictures: Sequen
         top = row * (tall + below)
         for column, picture in enumerate(line):
             left, share = column * (1 + GAP), float(data.shares[row, column])
-            _picture(figure, picture, left, top, tall,
-                     f"{data.areas[column]:.1%} of the picture<br>{share:.3f} of the score<extra></extra>")
+            place_picture(figure, picture, left, top, tall,
+                          f"{data.areas[column]:.1%} of the picture<br>{share:.3f} of the score<extra></extra>")
             boxed = column == data.boxed[row]
             if boxed:
                 figure.add_shape(type="rect", x0=left, x1=left + 1, y0=top, y1=top + tall, line={"color": theme.ACCENT, "width": 4})
@@ -218,8 +218,8 @@ def mask_growth(found: SpatialAttribution, rows: Sequence[int], pictures: Sequen
         theme.note(figure, f"{area:.3g}" if area < 0.001 else f"{area:.1%}", x=column * (1 + GAP) + 0.5, y=-0.02, yanchor="bottom",
                    font={"size": 12, "color": theme.INK})
     columns, lines = len(data.areas), len(data.pictures)
-    _panels(figure, columns, lines, tall + below - GAP, "Masks of growing area", "bars: share of the original score (the line is all of it)"
-            " · boxed: the first mask that reaches it")
+    panels(figure, columns, lines, tall + below - GAP, "Masks of growing area", "bars: share of the original score (the line is all of it)"
+           " · boxed: the first mask that reaches it")
     wide, high = columns * (1 + GAP), lines * (tall + below)
     figure.update_xaxes(range=[-0.22, wide - 0.03])
     return figure.update_yaxes(range=[high, -0.2]).update_layout(height=90 + int((high + 0.2) * 860 / (wide + 0.2)))
@@ -318,11 +318,12 @@ def method_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, np.ndarray]) 
     figure, tall = go.Figure(), data.pictures.shape[2] / data.pictures.shape[3]
     for row, line in enumerate(data.pictures):
         for column, picture in enumerate(line):
-            _picture(figure, picture, column * (1 + GAP), row * (tall + GAP), tall, f"{words.safe(data.methods[column])}<extra></extra>")
+            hover = f"{words.safe(data.methods[column])}<extra></extra>"
+            place_picture(figure, picture, column * (1 + GAP), row * (tall + GAP), tall, hover)
     for column, name in enumerate(data.methods):
         theme.note(figure, words.safe(words.short(name, 18)), x=column * (1 + GAP) + 0.5, y=len(data.pictures) * (tall + GAP) - GAP,
                    yanchor="top", yshift=-3, font={"size": 12, "color": theme.INK})
-    return _panels(figure, len(data.methods), len(data.pictures), tall, "Where methods look", "each map by its own range")
+    return panels(figure, len(data.methods), len(data.pictures), tall, "Where methods look", "each map by its own range")
 
 
 def check_row(found: SpatialAttribution, row: int) -> int:
@@ -342,13 +343,14 @@ def _target(found: SpatialAttribution, row: int, names: Sequence[str] | None) ->
     return f"target {words.safe(words.short(name, 24))}{where}"
 
 
-def _picture(figure: go.Figure, picture: np.ndarray, left: float, top: float, tall: float, hover: str) -> None:
+def place_picture(figure: go.Figure, picture: np.ndarray, left: float, top: float, tall: float, hover: str) -> None:
+    """A picture [H, W, 3] of width 1 and height `tall`, its corner at (left, top), with a text under the pointer."""
     figure.add_layout_image(source=raster.data_uri(picture, quality=74), x=left, y=top, sizex=1, sizey=tall, xref="x", yref="y",
                             sizing="stretch", layer="below")
     figure.add_scatter(x=[left + 0.5], y=[top + tall / 2], mode="markers", marker={"size": 60, "opacity": 0}, hovertemplate=hover)
 
 
-def _panels(figure: go.Figure, columns: int, lines: int, tall: float, title: str, below: str) -> go.Figure:
+def panels(figure: go.Figure, columns: int, lines: int, tall: float, title: str, below: str) -> go.Figure:
     """Room for a grid of panels with text below its last line."""
     high, wide = lines * (tall + GAP) + LINE, columns * (1 + GAP)
     theme.dress(figure, title, below, height=90 + int(high * 690 / wide))

@@ -1,0 +1,72 @@
+"""One image by two answers, side by side: what must be seen of it, and where the channels of each layer's a* are active."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from chanattr.errors import InputError
+from chanattr.evidence.joint import JointView
+from chanattr.pictures.figures import raster, theme, words
+from chanattr.pictures.figures.spatial import GAP, panels, place_picture
+
+
+class MaskAndChannels(NamedTuple):
+    """What `mask_and_channels` draws: the picture under its mask, then each layer's energy with the mask's edge, u1 [1 + L, H, W, 3]."""
+
+    layers: tuple[str, ...]
+    pictures: np.ndarray
+    area: float
+    overlap: np.ndarray
+    correlation: np.ndarray
+    share: np.ndarray
+
+
+def mask_and_channels_data(view: JointView, row: int, picture: np.ndarray) -> MaskAndChannels:
+    """The pictures and the figures of agreement of one image.
+
+    Raises:
+        InputError: no such row, or not a picture.
+    """
+    if not -len(view.keys) <= row < len(view.keys):
+        raise InputError(f"row {row} of a view of {len(view.keys)} images; expected a row from 0 to {len(view.keys) - 1}")
+    picture = raster.check_picture(picture)
+    size = (picture.shape[0], picture.shape[1])
+    finest = max(range(len(view.layers)), key=lambda place: view.masks[place][row].size)
+    mask = raster.resize(view.masks[finest][row], *size)
+    highest = np.zeros(mask.size, dtype=bool)
+    highest[np.argsort(-mask.ravel(), kind="stable")[:round(float(view.areas[row]) * mask.size)]] = True
+    edge = highest.reshape(size)
+    pictures = [raster.dim(picture, mask), *(raster.glow(picture, raster.unit(energy[row])) for energy in view.energies)]
+    return MaskAndChannels(view.layers, np.stack([raster.outlined(one, edge) for one in pictures]), float(view.areas[row]),
+                           view.overlap[:, row], view.correlation[:, row], view.share[:, row])
+
+
+def mask_and_channels(view: JointView, row: int, picture: np.ndarray) -> go.Figure:
+    """What must be seen of an image beside where its channels are active, layer by layer; the line is the edge of the mask.
+
+    The edge holds as much of the picture as the mask does: its highest positions.
+
+    Args:
+        view: what `joint_view` gave.
+        row: which of its images.
+        picture: the image as the network saw it, u1 [H, W, 3].
+
+    Raises:
+        InputError: no such row, or not a picture.
+    """
+    data = mask_and_channels_data(view, row, picture)
+    figure, tall = go.Figure(), data.pictures.shape[1] / data.pictures.shape[2]
+    titles = ["mask on the picture", *(words.safe(words.short(layer, 22)) for layer in data.layers)]
+    below = [f"{data.area:.1%} of it", *(f"{share:.0%} of the energy in it<br>overlap {overlap:.2f}"
+                                         + (f" · r {r:.2f}" if np.isfinite(r) else "")
+                                         for share, overlap, r in zip(data.share, data.overlap, data.correlation, strict=True))]
+    for place, (title, text) in enumerate(zip(titles, below, strict=True)):
+        left = place * (1 + GAP)
+        place_picture(figure, data.pictures[place], left, 0.0, tall, f"{title}<br>{text}<extra></extra>")
+        theme.note(figure, f"<b>{title}</b><br>{text}", x=left + 0.5, y=tall, yanchor="top", yshift=-3,
+                   font={"size": 12, "color": theme.INK})
+    return panels(figure, len(titles), 1, tall, words.safe(words.short(view.keys[row], 40)),
+                  f"where the channels of a* are active; by chance {data.area:.0%} of the energy lies in the mask")
