@@ -13,6 +13,7 @@ _HOMES = {
     "capture": "chanattr.network.hooks",
     "inject": "chanattr.network.hooks",
     "frozen": "chanattr.network.hooks",
+    "dequantised": "chanattr.network.integers",
     "explain": "chanattr.attribution.explain",
     "per_image": "chanattr.attribution.image",
     "per_class": "chanattr.attribution.classes",

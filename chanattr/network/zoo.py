@@ -25,11 +25,12 @@ from torchvision.transforms import v2
 
 from chanattr import embedded
 from chanattr.errors import InputError, ModelError, first_line
+from chanattr.network.integers import dequantised
 
 Preprocess = Callable[[Image.Image], Tensor]
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LITE = {"efficientnet_lite0": (256, 224), "efficientnet_lite1": (274, 240), "efficientnet_lite2": (297, 260)}  # resize, crop
-RANDOM = "random"
+RANDOM, QUANTISED = "random", "quantized_"  # the latter begins torchvision's names of models in integers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,12 +182,19 @@ def _lite(name: str, own: bool) -> LoadedModel:
 
 
 def _torchvision(name: str, own: bool) -> LoadedModel:
-    """A torchvision classification model with its DEFAULT weights and their transforms."""
+    """A torchvision classification model with its DEFAULT weights and their transforms; a quantised one as `dequantised` gives it."""
     chosen = torchvision.models.get_model_weights(name).DEFAULT
+    integers = name.startswith(QUANTISED)
+    options = ({"progress": False} if own else {}) | ({"quantize": True} if integers else {})
     try:
-        module = torchvision.models.get_model(name, weights=chosen if own else None, **({"progress": False} if own else {}))
+        with _kernels_kept():
+            module = torchvision.models.get_model(name, weights=chosen if own else None, **options)
     except (OSError, RuntimeError) as error:  # no connection; a download that is not what was expected
         raise _download_failed(name, error) from error
+    except ValueError as error:
+        raise ModelError(f"{name} cannot be made on this machine ({first_line(error)}); expected the integer kernels that it was converted "
+                         "for; ask about the model in floating point") from error
+    module = dequantised(module) if integers else module
     transforms = chosen.transforms()
     names = tuple(chosen.meta["categories"])
     ids = imagenet_classes()[1] if len(names) == 1000 else ()
@@ -270,7 +278,20 @@ def _usual() -> Preprocess:
 
 def torchvision_names() -> list[str]:
     """The names of torchvision's image classifiers."""
-    return [name for name in torchvision.models.list_models(module=torchvision.models) if not name.startswith("quantized")]
+    plain = torchvision.models.list_models(module=torchvision.models)
+    return [*plain, *torchvision.models.list_models(module=torchvision.models.quantization)]
+
+
+@contextmanager
+def _kernels_kept() -> Iterator[None]:
+    """torchvision's conversion to integers chooses kernels for the whole process, and warns that it is to move."""
+    before = torch.backends.quantized.engine
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.ao.quantization is deprecated")
+            yield
+    finally:
+        torch.backends.quantized.engine = before
 
 
 Source = tuple[Callable[[str], bool], Callable[[str, bool], LoadedModel]]

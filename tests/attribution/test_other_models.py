@@ -1,8 +1,7 @@
-"""Models whose output is no logits (through `score=`), quantised ones, and models that are wrapped, compiled or in half precision."""
+"""Models whose output is no logits (through `score=`), and models that are wrapped, compiled or in half precision."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -55,47 +54,6 @@ def test_detection() -> None:
     assert not found.engine.startswith("tail")
     assert np.isfinite(found.scores).all()
     check_scores(found, model, x, detected)
-
-
-def test_quantised_models_are_refused_and_take_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = next((name for name in ("x86", "fbgemm", "qnnpack") if name in torch.backends.quantized.supported_engines), "")
-    if not engine:
-        pytest.skip("this torch has no quantised kernels")
-    monkeypatch.setattr(torch.backends.quantized, "engine", engine)
-    whole, integer = QuantisedNet(), convert(QuantisedNet())
-    x = images(2)
-    with pytest.raises(ca.ModelError, match=r"QuantisedNet is quantised \(ConvReLU2d 'body.0'\), and no .*; expected a model in floating"):
-        ca.per_image(integer, x, "body.0", **QUESTION)
-    found = ca.per_image(whole, x, "body.1", areas=(3,), search=QUICK)
-    with torch.no_grad(), ca.inject(integer, "body.0", found.channel_mask(0, 3)), ca.capture(integer, ["body.0"]) as seen:
-        integer(x)
-    kept = seen["body.0"].dequantize().abs().amax((0, 2, 3)) > 0
-    assert not kept[~torch.from_numpy(found.channel_mask(0, 3))].any()
-
-
-class QuantisedNet(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        quantization = torch.ao.quantization
-        self.before, self.after = quantization.QuantStub(), quantization.DeQuantStub()
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
-        self.pool, self.head = nn.AdaptiveAvgPool2d(1), nn.Linear(8, 4)
-        self.eval()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.after(self.head(self.pool(self.body(self.before(x))).flatten(1)))
-
-
-def convert(model: nn.Module) -> nn.Module:
-    """The model with integer kernels, its ranges taken from random images."""
-    quantization = torch.ao.quantization
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.ao is to move to another package
-        fused = quantization.fuse_modules(model, [["body.0", "body.1"]])
-        fused.qconfig = quantization.default_qconfig
-        ready = quantization.prepare(fused)
-        ready(images(8))
-        return quantization.convert(ready)
 
 
 def test_parallel_and_compiled_models_are_searched_as_the_plain_one() -> None:

@@ -55,6 +55,10 @@ def test_the_region_that_a_network_sees_is_found(row: int, column: int, bright: 
         middle = (mask[..., None] * np.stack(np.mgrid[:SIDE, :SIDE], -1)).sum((0, 1)) / mask.sum()
         assert np.abs(middle - (row + 7.5, column + 7.5)).max() < SIDE / 32 + 0.5  # within a cell of the grid
     assert (masks[:, 1] * planted).sum((1, 2)).min() / 256 > 0.97  # a region of 6 % lies within a mask of 15 %
+    for hard in level_sets(masks[:, 0]):  # as large as the region; from edge to edge within a cell of it
+        edges = [np.flatnonzero(hard.any(axis))[[0, -1]] for axis in (1, 0)]
+        assert np.abs(np.array(edges) - [(row, row + 15), (column, column + 15)]).max() <= SIDE / 32
+        assert (hard * planted).sum() / 256 > 0.9
 
 
 class SeesTwo(Sees):

@@ -1,0 +1,134 @@
+"""A quantised model in floating point: its answers to a step of its eight bits, slopes, its names; what cannot be turned is refused."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import chanattr as ca
+from chanattr.network.integers import Rounded
+from chanattr.network.zoo import load_model
+
+ENGINE = next((name for name in ("x86", "fbgemm", "qnnpack") if name in torch.backends.quantized.supported_engines), "")
+QUICK = ca.ExactSearch(relaxed_steps=4, binary_steps=4)
+
+pytestmark = pytest.mark.skipif(not ENGINE, reason="this torch has no quantised kernels")
+
+
+@pytest.fixture(autouse=True)
+def _kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.quantized, "engine", ENGINE)
+
+
+class Net(nn.Module):
+    """All that torchvision's quantised models are built of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        quantization, functions = torch.ao.quantization, torch.ao.nn.quantized.FloatFunctional
+        self.before, self.after = quantization.QuantStub(), quantization.DeQuantStub()
+        self.first, self.second = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()), nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.soft, self.dropout = nn.Hardswish(), nn.Dropout()
+        self.sum, self.product, self.join, self.rest = functions(), functions(), functions(), functions()
+        self.wide, self.head = nn.Sequential(nn.Linear(16, 12), nn.ReLU()), nn.Linear(12, 4, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = self.first(self.before(images))
+        second = self.soft(self.second(first))
+        joined = self.join.cat([self.sum.add(first, second), self.rest.add_relu(first, self.product.mul(first, second))], 1)
+        pooled = nn.functional.max_pool2d(joined, joined.shape[-1]).flatten(1)
+        return self.after(self.head(self.wide(self.dropout(pooled))))
+
+
+def images(count: int = 6) -> Tensor:
+    return torch.rand(count, 3, 10, 10, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def integers() -> nn.Module:
+    """The network in integers, its ranges taken from the images."""
+    quantization = torch.ao.quantization
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.ao is to move to another package
+        torch.backends.quantized.engine = ENGINE
+        model = quantization.fuse_modules(Net().eval(), [["first.0", "first.1"], ["wide.0", "wide.1"]])
+        model.qconfig = quantization.get_default_qconfig(ENGINE)
+        ready = quantization.prepare(model)
+        ready(images(64))
+        return quantization.convert(ready)
+
+
+def test_the_copy_gives_what_the_integers_give(integers: nn.Module) -> None:
+    copy = ca.dequantised(integers)
+    with torch.no_grad():
+        expected, found = integers(images(200)), copy(images(200))
+    steps = (expected - found).abs() / integers.head.scale
+    assert steps.max() < 1.01
+    assert (steps < 0.01).float().mean() > 0.95  # all but where a sum lies between two steps
+    assert expected.std(0).min() > 2 * integers.head.scale
+    called = {name for name, _ in integers.named_modules() if "_packed" not in name and "post_process" not in name}
+    assert called <= {name for name, _ in copy.named_modules()}
+    assert not any("quantized" in type(module).__module__ for module in copy.modules())
+    with torch.no_grad():
+        assert torch.equal(integers(images(200)), expected)  # left as it was
+
+
+def test_rounding_is_to_the_nearest_number_and_slopes_pass_within_the_range() -> None:
+    step, values = 0.5, torch.tensor([-9.0, -0.8, 0.1, 0.3, 200.0], requires_grad=True)
+    made = Rounded(nn.Identity(), step, 4)(values)
+    made.sum().backward()
+    assert made.tolist() == [-2.0, -1.0, 0.0, 0.5, 125.5]  # 0 to 255, of which 4 is zero
+    assert values.grad is not None
+    assert values.grad.tolist() == [0, 1, 1, 1, 0]
+
+
+def test_what_is_found_on_the_copy_holds_in_the_integers(integers: nn.Module) -> None:
+    x = images(3)
+    found = ca.per_image(ca.dequantised(integers), x, "first.0", areas=(2, 5), search=QUICK)
+    assert not found.engine.startswith("injection")
+    for place in range(2):
+        for row in range(3):
+            mask = found.channel_mask(row, (2, 5)[place])
+            with torch.no_grad(), ca.inject(integers, "first.0", mask), ca.capture(integers, ["first.0"]) as seen:
+                score = integers(x[row:row + 1])[0, found.targets[row]]
+            assert not seen["first.0"].dequantize()[:, ~torch.from_numpy(mask)].any()
+            assert abs(float(score) - found.scores[row, place]) < 1.01 * integers.head.scale
+    assert np.ptp(found.scores) > 2 * integers.head.scale
+
+
+def test_a_search_on_integers_names_the_way_out(integers: nn.Module) -> None:
+    with pytest.raises(ca.ModelError, match=r"Net is quantised .*; ask about ca\.dequantised\(model\), which computes the same"):
+        ca.per_image(integers, images(2), "first.0", areas=(2,), search=QUICK)
+
+
+@pytest.mark.parametrize(("module", "message"), [
+    (lambda: nn.Sequential(nn.Conv2d(3, 4, 1)), "Sequential has no quantised module; expected a model after "),
+    (lambda: nn.Sequential(torch.ao.nn.quantized.ConvTranspose2d(3, 4, 1)), "'0' is a quantised ConvTranspose2d, which is not known"),
+    (lambda: nn.Sequential(torch.ao.nn.quantized.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")), "'reflect' is not known"),
+])
+def test_what_cannot_be_turned_is_refused(module: object, message: str) -> None:
+    with pytest.raises(ca.ModelError, match=message):
+        ca.dequantised(module())  # type: ignore[operator]
+
+
+def test_torchvisions_quantised_models_are_loaded_so() -> None:
+    loaded = load_model("quantized_shufflenet_v2_x0_5", weights="random")
+    assert torch.backends.quantized.engine == ENGINE
+    assert len(loaded.class_names) == 1000
+    assert any(isinstance(module, Rounded) for module in loaded.module.modules())
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        integers = torchvision.models.get_model("quantized_shufflenet_v2_x0_5", weights=None, quantize=True)
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected, found = integers.eval()(x), loaded.module(x)
+    assert (expected - found).abs().max() <= 1.01 * integers.fc.scale
+    names = [layer.name for layer in ca.layers(loaded.module, x)]
+    assert "stage3.0.branch2.0.inner" in names or "stage3.0.branch2.0" in names
