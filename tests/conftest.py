@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
 
 import tests.checking
 
 # Before the first import of the package: shapes and types of every call are checked, in tests only.
-install_import_hook("chanattr", f"{tests.checking.checked.__module__}.checked")
+tests.checking.install("chanattr")
 
 import torch  # noqa: E402  (after the hook, which must come first)
 

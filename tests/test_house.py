@@ -12,8 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from beartype.roar import BeartypeCallHintParamViolation
+from jaxtyping import TypeCheckError
 
 import chanattr as ca
+from chanattr.attribution.perturbation import Lookup
+from chanattr.pictures.figures import words
+from chanattr.search.family import largest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "chanattr"
@@ -189,3 +195,15 @@ def test_every_room_of_the_map_is_there() -> None:
     rows = re.findall(r"^\| `([\w/.]+)` \|", (ROOT / "docs" / "architecture.md").read_text(encoding="utf8"), re.M)
     assert len(rows) == len(set(rows)) > 20
     assert [row for row in rows if not (PACKAGE / row).exists()] == []
+
+
+def test_annotations_are_checked_in_tests() -> None:
+    """Of functions and of methods, shapes and types; or a wrong one would pass every other test."""
+    with pytest.raises(TypeCheckError, match="P K"):
+        largest(torch.zeros(3), torch.ones(1, dtype=torch.int64))
+    with pytest.raises(TypeCheckError, match="areas"):
+        largest(torch.zeros(2, 3), torch.ones(3, dtype=torch.int64))  # P is 2 throughout the call
+    with pytest.raises(BeartypeCallHintParamViolation):
+        words.number("three")  # type: ignore[arg-type]
+    with pytest.raises((TypeCheckError, BeartypeCallHintParamViolation)):
+        Lookup(torch.zeros(2, 1, 3, 4))
