@@ -21,7 +21,7 @@ PERTURBATIONS = ("blur", "fade", "mean", "noise")
 # Not named by older files, where they mean this; so too of searches.
 LATER: dict[str, Any] = {"group": "", "groups_sha256": "", "certify": False, "perturbation": "", "perturbation_sha256": "", "levels": 0,
                          "blur": 0.0, "flip": False, "jitter": 0.0, "samples": 0}
-LATER_SEARCH: dict[str, dict[str, Any]] = {"exact": {"smoothing": 0.0, "starts": 1, "hard_every": 0, "sweeps": 0},
+LATER_SEARCH: dict[str, dict[str, Any]] = {"exact": {"smoothing": 0.0, "starts": 1, "hard_every": 0, "sweeps": 0, "shifts": 0},
                                            "penalty": {"growth": 1.0}}
 Area = Any  # a whole number of channels, or a share of a picture
 Unset = Any  # None until the family fills it in
@@ -75,6 +75,8 @@ class ExactSearch:
         smoothing: of the gradient at the first step, in cells of a picture's grid; it falls to a tenth. 0 leaves it out, as for channels.
         starts: searches from the beginning, of which the best is kept; each has its own noise, or on pictures a coarser smoothing.
         hard_every: on pictures, every how many steps sees the mask hardened towards its level set; 0 never.
+        shifts: on pictures, by how many cells of the grid a mask of less than two discs is shifted as a whole, once it is found, the eight
+            ways, then by half as many, down to one, as long as it scores higher; 0 never.
         sweeps: how often the areas of an image are gone over, from the largest to the smallest, back, and so on, the evaluations of
             each divided among them (fewer for an area that lies closely below another); 0 searches every area by itself, as pictures are.
     """
@@ -91,6 +93,7 @@ class ExactSearch:
     smoothing: float | Unset = _within(Range(0))
     starts: int | Unset = _within(STEPS)
     hard_every: int | Unset = _within(COUNT)
+    shifts: int | Unset = _within(COUNT)
     sweeps: int | Unset = _within(COUNT)
     name: str = dataclasses.field(default="exact", init=False)
 
@@ -127,6 +130,7 @@ class PenaltySearch:
 
 
 Search = ExactSearch | PenaltySearch
+PICTURE_DRAFT = ExactSearch(relaxed_steps=40, hard_every=0, shifts=0)  # half the work on pictures, for a first look
 AnySearch = TypeVar("AnySearch", bound=Search)
 SEARCHES: dict[str, type[ExactSearch] | type[PenaltySearch]] = {"exact": ExactSearch, "penalty": PenaltySearch}
 

@@ -13,7 +13,7 @@ import chanattr as ca
 from chanattr.settings import LATER, PAPER_AREAS, Range, Settings, area_grid, check_areas, check_number, check_search, paper_areas
 
 SEARCH = ca.ExactSearch(relaxed_steps=15, binary_steps=25, anneal=0.5, relaxed_rate=0.3, momentum=0.5, memory=0.8, exchange=0.5,
-                        exploration=0.4, refine_steps=10, smoothing=0.0, starts=1, hard_every=0, sweeps=0)
+                        exploration=0.4, refine_steps=10, smoothing=0.0, starts=1, hard_every=0, shifts=0, sweeps=0)
 PENALTY = ca.PenaltySearch(steps=300, learning_rate=0.01, penalty=1500.0, ramp=150, momentum=0.9, dampening=0.0, start=0.5,
                            reduction="mean", growth=1.0)
 PLAIN = Settings(layer="features.10", areas=(1, 3, 9), search=SEARCH)
@@ -178,7 +178,7 @@ RANGES = {
                     "relaxed_rate": "a number above 0", "momentum": "a number from 0, below 1", "memory": "a number from 0, below 1",
                     "exchange": "a number from 0 to 1", "exploration": "a number from 0",
                     "refine_steps": "a whole number from 1 to 10", "smoothing": "a number from 0",
-                    "starts": "a whole number from 1", "hard_every": "a whole number from 0",
+                    "starts": "a whole number from 1", "hard_every": "a whole number from 0", "shifts": "a whole number from 0",
                     "sweeps": "a whole number from 0"},
     "PenaltySearch": {"steps": "a whole number from 1", "learning_rate": "a number above 0", "penalty": "a number from 0",
                       "ramp": "a whole number from 0", "momentum": "a number from 0, below 1", "dampening": "a number from 0 to 1",

@@ -54,7 +54,8 @@ def spatial(model: nn.Module, images: Inputs, *, targets: Sequence[int] | Tensor
         targets: class numbers [N]; None is the predicted class of each.
         areas: shares of the picture, in (0, 1].
         layer: where masks lie: ":input", the picture, or a dotted name, on whose grid they then are.
-        search: `ExactSearch` (default; ``relaxed_steps=40, hard_every=0`` is a draft), or `PenaltySearch`: TorchRay's, step for step.
+        search: `ExactSearch` (default; ``relaxed_steps=40, hard_every=0, shifts=0`` is a draft), or `PenaltySearch`: TorchRay's, step
+            for step.
         reward, game, level, score, keys, engine, precision, batch_size, progress: as for `per_image`.
         perturbation: what lies under a mask: "blur", "fade" (to zero), "mean" (the image's colour), "noise", a colour [C], or images.
         levels, blur: of the blur: how many, and the largest standard deviation as a share of the sides.
@@ -192,7 +193,7 @@ def answer(ready: Ready, tail: Tail, stem: Stem, *, keys: Sequence[str], targets
         smallest_area=to_f4(torch.where(smallest.area > 0, last.area, smallest.area)),
         smallest_code=_bytes(smallest.codes).reshape(count, GRID, GRID),
         smallest_score=to_f4(last.score.masked_fill(none, torch.nan)), smallest_top1=to_numpy(last.top1 & ~none),
-        evaluations=to_f4(torch.full((count,), len(grid) * asking.spent)), refine_evaluations=to_f4(refined))
+        evaluations=to_f4(torch.full((count,), asking.spent(grid))), refine_evaluations=to_f4(refined))
 
 
 def _bytes(codes: Float[Tensor, "P 1024"]) -> np.ndarray:

@@ -19,12 +19,13 @@ from chanattr.search.ascent import Start, ascend
 from chanattr.search.exact import FORWARDS
 from chanattr.search.objective import Reward, Score, Scored, images_per_evaluation, level_of, play, reached
 from chanattr.search.penalty import penalised
-from chanattr.search.pictures import Pictures, hardened, through
+from chanattr.search.pictures import ONE_PLACE, Pictures, hardened, through
 from chanattr.settings import ExactSearch, Settings
 
 NEAR, NEAR_SHARE = 0.005, 0.05  # a* is refined until its bracket is no wider than this share of the picture, or of itself
 SHIFTS = 8  # views by jitter, taken in turn
 COARSER = 1.5  # smoothing of the next start, where there are several
+WAYS = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right)
 WARM = 0.5  # of the schedule is passed over by a warm start
 
 
@@ -83,14 +84,16 @@ class Asking(NamedTuple):
             full, none = full - none, none - full
         return cls(ready, score, full, none, level_of(ready.settings.level, full, none))
 
-    @property
-    def spent(self) -> float:
-        """Evaluations of one mask on the grid."""
-        search = self.ready.settings.search
-        steps = search.starts * search.relaxed_steps + search.binary_steps / FORWARDS if isinstance(search, ExactSearch) else search.steps
-        if isinstance(search, ExactSearch) and search.starts > 1:
-            steps += search.starts * (1 + self.ready.settings.flip) / FORWARDS
-        return float(images_per_evaluation(self.ready.settings.game) * steps)
+    def spent(self, grid: Float[Tensor, "A"]) -> float:
+        """Evaluations of one image at all areas of a grid."""
+        search, each = self.ready.settings.search, images_per_evaluation(self.ready.settings.game)
+        if not isinstance(search, ExactSearch):
+            return float(len(grid) * each * search.steps)
+        steps, views = search.starts * search.relaxed_steps + search.binary_steps / FORWARDS, 1 + self.ready.settings.flip
+        if search.starts > 1:
+            steps += search.starts * views / FORWARDS
+        shifting = (1 + len(WAYS) * int(search.shifts).bit_length()) * views / FORWARDS if search.shifts else 0.0
+        return float(each * (len(grid) * steps + int((grid < ONE_PLACE).sum()) * shifting))
 
     def views(self) -> list[Score]:
         """What steps take in turn: the plain and the mirrored picture, moved where that is asked for; TorchRay begins mirrored."""
@@ -122,7 +125,30 @@ class Asking(NamedTuple):
         coarser = [dataclasses.replace(search, smoothing=search.smoothing * COARSER**number) for number in range(search.starts)]
         ends = [ascend(self.views(), family, areas, rows, one, steps=one.relaxed_steps)[0] for one in coarser]
         tried = torch.stack([family.finish(values, areas) for values in ends])
-        return tried[0] if search.starts == 1 else tried[self._best(tried, rows), torch.arange(len(rows), device=rows.device)]
+        codes = tried[0] if search.starts == 1 else tried[self._best(tried, rows), torch.arange(len(rows), device=rows.device)]
+        small = areas < ONE_PLACE
+        if search.shifts and small.any():
+            codes[small] = self._shifted(codes[small], areas[small], rows[small], int(search.shifts))
+        return codes
+
+    def _shifted(self, codes: Float[Tensor, "S 1024"], areas: Float[Tensor, "S"], rows: Int[Tensor, "S"],
+                 cells: int) -> Float[Tensor, "S 1024"]:
+        """Small masks moved as a whole, by ever fewer cells, to where they score higher: slopes tell of no place but a mask's own."""
+        family, settings = self.ready.family, self.ready.settings
+        views = [through(family.spread, _as_masks(play(self.score.seen(view), settings.game)))
+                 for view in ([None, flipped] if settings.flip else [None])]
+
+        def score(values: Tensor, of: Tensor) -> Tensor:
+            return torch.stack([view(values, of, False).reward for view in views]).mean(0)
+
+        here, best, everyone = codes, score(codes, rows), torch.arange(len(rows), device=rows.device)
+        while cells:
+            tried = torch.stack([family.project(family.shift(here, down * cells, right * cells), areas) for down, right in WAYS])
+            scores, way = score(tried.flatten(0, 1), rows.repeat(len(WAYS))).view(len(WAYS), -1).max(0)
+            here = torch.where((scores > best)[:, None], tried[way, everyone], here)
+            best, cells = torch.maximum(scores, best), cells // 2
+        moved = (here != codes).any(1)
+        return torch.where(moved[:, None], family.finish(here, areas), codes) if moved.any() else codes
 
     def _best(self, tried: Float[Tensor, "S P 1024"], rows: Int[Tensor, "P"]) -> Int[Tensor, "P"]:
         """Which of several starts scores best for each pair, over the views."""

@@ -17,10 +17,10 @@ from chanattr.network.outputs import device_of as device_of_model
 from chanattr.network.zoo import LoadedModel, load_model
 from chanattr.pictures.pixels import pixels_of
 from chanattr.runs.spatial import spatial_run
-from chanattr.settings import PICTURE_AREAS, ExactSearch, PenaltySearch, Search, check_shares
+from chanattr.settings import PICTURE_AREAS, PICTURE_DRAFT, ExactSearch, PenaltySearch, Search, check_shares
 from chanattr.store import open_run
 
-SEARCHES: dict[str, Search] = {"exact": ExactSearch(), "penalty": PenaltySearch(), "draft": ExactSearch(relaxed_steps=40, hard_every=0)}
+SEARCHES: dict[str, Search] = {"exact": ExactSearch(), "penalty": PenaltySearch(), "draft": PICTURE_DRAFT}
 BLACK = "black"  # a colour of pictures, which each model's preprocessing makes its own number of
 
 

@@ -21,10 +21,11 @@ from chanattr.settings import AnySearch, ExactSearch, PenaltySearch
 TRIES, LAST_TRIES, CORRECTIONS = 8, 16, 3  # of the shift that gives the area: in the search, at its end, and there at full sampling
 LEVELS = 255  # steps of a stored code
 SOFTNESS = 0.1  # of a hardened mask's edge, in values of the mask
+ONE_PLACE = 0.066  # of the picture: two discs; a smaller mask fits one place
 AT_ONCE = 16  # masks made together at full sampling
 PICTURE_EXACT = ExactSearch(relaxed_steps=80, binary_steps=1, anneal=0.5, relaxed_rate=0.01, momentum=0.9, memory=0.0, exchange=0.0,
                             exploration=0.0, refine_steps=10, smoothing=4.0, starts=1, hard_every=4,
-                            sweeps=0)
+                            shifts=4, sweeps=0)
 PICTURE_PENALTY = PenaltySearch(steps=800, learning_rate=0.01, penalty=300.0, ramp=0, momentum=0.9, dampening=0.9, start=1.0,
                                 reduction="mean", growth=1.0035)
 
@@ -102,6 +103,14 @@ class Pictures:
         """The masks at full sampling, as `chanattr.codes.masks_of` makes them."""
         whole = replace(self, samples=0)
         return torch.cat([whole.spread(part) for part in codes.split(AT_ONCE)]).clamp(0, 1)
+
+    def shift(self, values: Float[Tensor, "P 1024"], down: int, right: int) -> Float[Tensor, "P 1024"]:
+        """The codes moved over the grid as a whole by some cells; what leaves it is lost, and nothing comes in."""
+        moved = values.view(-1, GRID, GRID).roll((down, right), (1, 2))
+        for way, axis in ((down, 1), (right, 2)):
+            if way:
+                moved.narrow(axis, 0 if way > 0 else GRID + max(way, -GRID), min(abs(way), GRID)).zero_()
+        return moved.flatten(1)
 
     def penalty(self, values: Float[Tensor, "P 1024"], areas: Float[Tensor, "P"], reduction: str) -> Float[Tensor, "P"]:
         """Equation 4 on the mask *with its margin*, as TorchRay has it: squared distance of its sorted values from zeros, then ones.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from chanattr.attribution.pictures import shifted
 from chanattr.axes import equal
 from chanattr.codes import level_sets, masks_of
 from chanattr.search.objective import contrastive
-from chanattr.search.pictures import hardened
+from chanattr.search.pictures import Pictures, hardened
 
 DRAFT = ca.ExactSearch(relaxed_steps=20)
 SIDE = 64
@@ -282,12 +284,62 @@ def test_of_several_starts_the_best_is_kept(game: str, bright: Tensor) -> None:
     torch.manual_seed(2)
     net = nn.Sequential(nn.Conv2d(3, 8, 7, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 81, 4))
     asked = {"targets": [1, 2], "areas": (0.05, 0.15), "refine": False, "game": game}
-    searches = [ca.ExactSearch(relaxed_steps=12, smoothing=4.0), ca.ExactSearch(relaxed_steps=12, smoothing=6.0)]
+    searches = [ca.ExactSearch(relaxed_steps=12, smoothing=smoothing, shifts=0) for smoothing in (4.0, 6.0)]
     apart = np.stack([ca.spatial(net, bright, **asked, search=search).view_scores for search in searches])
-    both = ca.spatial(net, bright, **asked, search=ca.ExactSearch(relaxed_steps=12, starts=2))
+    both = ca.spatial(net, bright, **asked, search=ca.ExactSearch(relaxed_steps=12, starts=2, shifts=0))
     assert not np.allclose(apart[0], apart[1])
     assert both.view_scores == pytest.approx(apart.min(0) if game == "delete" else apart.max(0), abs=1e-5)
     assert both.evaluations.tolist() == pytest.approx([2 * (24 + 5 / 3)] * 2)
+
+
+class SeesMoreBeside(Sees):
+    """Class 1 is seen in one region, and far better in another beside it, of which no slope tells."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        beside, seen = super().forward(images).unbind(1)
+        return torch.stack([torch.zeros_like(seen), seen + 10 * (beside > 3.5).float()], 1)
+
+
+def test_a_better_place_beside_a_small_mask_is_found(bright: Tensor) -> None:
+    net = SeesMoreBeside(region_of(20, 20, 12), region_of(20, 28, 12))
+    still, moved = (ca.spatial(net, bright, targets=[1, 1], areas=(0.05, 0.2), perturbation="fade", refine=False, flip=False,
+                               search=ca.ExactSearch(relaxed_steps=20, shifts=cells)) for cells in (0, 4))
+    assert (still.scores[:, 0] < 5).all()
+    assert (moved.scores[:, 0] > 10).all()
+    assert np.array_equal(still.codes[:, 1], moved.codes[:, 1])
+
+
+@pytest.mark.parametrize("game", ["preserve", "delete"])
+def test_a_small_mask_is_shifted_to_where_it_scores_higher(game: str, bright: Tensor) -> None:
+    """As a plain loop over the eight ways by 4, 2 and 1 cells has it; larger masks stay. What it costs is told."""
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Conv2d(3, 8, 7, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 81, 4))
+    net[-1].weight.data *= 20
+    asked = {"targets": [1, 2], "areas": (0.04, 0.15), "refine": False, "game": game, "precision": "float32"}
+    still, moved = (ca.spatial(net, bright, **asked, search=ca.ExactSearch(relaxed_steps=4, shifts=cells)) for cells in (0, 4))
+    sign = -1 if game == "delete" else 1
+    assert np.array_equal(still.codes[:, 1], moved.codes[:, 1])
+    assert (sign * (moved.view_scores - still.view_scores)).min() >= 0
+    np.testing.assert_allclose(moved.true_areas, still.true_areas, atol=0.002)
+    assert moved.evaluations.tolist() == pytest.approx((still.evaluations + 2 * (1 + 3 * 8) / 3).tolist())
+    family, lookup = Pictures(SIDE, SIDE), Lookup(pyramid_of(bright))
+
+    @torch.no_grad()
+    def score(code: Tensor, row: int) -> float:
+        mask = family.spread(code[None]).clamp(0, 1)
+        picture = lookup.perturbed(1 - mask if game == "delete" else mask, torch.tensor([row]))
+        return sign * float(sum(net(view)[0, still.targets[row]] for view in (picture, picture.flip(3)))) / 2
+
+    for row in range(2):
+        best = torch.from_numpy(still.codes[row, 0]).flatten().float() / 255
+        for cells in (4, 2, 1):
+            tried = [best]
+            for down, right in itertools.product((-cells, 0, cells), repeat=2):
+                plain = torch.zeros(96, 96)  # room enough that nothing comes in at the other side
+                plain[32 + down:64 + down, 32 + right:64 + right] = best.view(32, 32)
+                tried.append(family.project(plain[32:64, 32:64].reshape(1, -1), torch.tensor([0.04]))[0])
+            best = max(tried, key=lambda code: score(code, row))
+        assert np.abs(family.finish(best[None], torch.tensor([0.04])).view(32, 32).numpy() * 255 - moved.codes[row, 0]).max() <= 1
 
 
 def test_steps_that_see_the_hardened_mask_are_taken_in_turn(bright: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

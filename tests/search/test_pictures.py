@@ -139,5 +139,6 @@ def test_the_penalty_has_torchrays_constants() -> None:
 def test_the_exact_search_has_the_constants_that_its_documents_state() -> None:
     """docs/spatial.md: 80 steps, of which every fourth sees the hardened mask; smoothed from 4 cells down; 10 more for each a*."""
     search = Pictures(64, 64).resolve(ca.ExactSearch())
-    assert (search.relaxed_steps, search.binary_steps, search.refine_steps, search.starts, search.hard_every) == (80, 1, 10, 1, 4)
+    assert (search.relaxed_steps, search.binary_steps, search.refine_steps, search.starts) == (80, 1, 10, 1)
+    assert (search.hard_every, search.shifts) == (4, 4)
     assert (search.relaxed_rate, search.momentum, search.memory, search.anneal, search.smoothing) == (0.01, 0.9, 0.0, 0.5, 4.0)
