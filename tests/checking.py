@@ -68,11 +68,14 @@ def decorated(tree: ast.Module) -> None:
     before = next((place for place, node in enumerate(tree.body) if not _opening(node)), None)
     if before is None:
         return
-    shapes = {alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "jaxtyping"
-              for alias in node.names}
+    imports: list[ast.Import | ast.ImportFrom] = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "jaxtyping"]
+    for node in tree.body:  # names that only type checkers have: jaxtyping leaves them out, beartype would look for them
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            imports += [inner for inner in node.body if isinstance(inner, (ast.Import, ast.ImportFrom))]
+    special = {alias.asname or alias.name for node in imports for alias in node.names}
     names = [ast.alias(types_checked.__name__, TYPES), ast.alias(shapes_checked.__name__, SHAPED)]
     tree.body.insert(before, ast.copy_location(ast.ImportFrom(__name__, names, 0), tree.body[before]))
-    _decorate(tree.body, shapes)
+    _decorate(tree.body, special)
 
 
 def _opening(node: ast.stmt) -> bool:
@@ -81,22 +84,22 @@ def _opening(node: ast.stmt) -> bool:
         isinstance(node, ast.ImportFrom) and node.module == "__future__")
 
 
-def _decorate(body: list[ast.stmt], shapes: set[str]) -> None:
+def _decorate(body: list[ast.stmt], special: set[str]) -> None:
     for node in body:
         if isinstance(node, ast.ClassDef):
             node.decorator_list.insert(0, ast.copy_location(ast.Name(SHAPED, ast.Load()), node))
-            _decorate(node.body, shapes)
+            _decorate(node.body, special)
         elif isinstance(node, ast.FunctionDef):
-            node.decorator_list.append(ast.copy_location(ast.Name(SHAPED if _has_shapes(node, shapes) else TYPES, ast.Load()), node))
+            node.decorator_list.append(ast.copy_location(ast.Name(SHAPED if _names(node, special) else TYPES, ast.Load()), node))
         elif isinstance(node, (ast.If, ast.Try)):
-            _decorate(node.body, shapes)
-            _decorate(node.orelse, shapes)
+            _decorate(node.body, special)
+            _decorate(node.orelse, special)
 
 
-def _has_shapes(function: ast.FunctionDef, shapes: set[str]) -> bool:
-    """Whether its annotations, or what it says of variables inside, name a shape."""
+def _names(function: ast.FunctionDef, special: set[str]) -> bool:
+    """Whether its annotations, or those of variables inside, have one of some names."""
     given = function.args
     told = [one.annotation for one in (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg) if one]
     inside = [node.annotation for node in ast.walk(function) if isinstance(node, ast.AnnAssign)]
-    return any(isinstance(part, ast.Name) and part.id in shapes
+    return any(isinstance(part, ast.Name) and part.id in special
                for annotation in (*told, function.returns, *inside) if annotation for part in ast.walk(annotation))
