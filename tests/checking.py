@@ -68,7 +68,8 @@ def decorated(tree: ast.Module) -> None:
     before = next((place for place, node in enumerate(tree.body) if not _opening(node)), None)
     if before is None:
         return
-    imports: list[ast.Import | ast.ImportFrom] = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "jaxtyping"]
+    imports: list[ast.Import | ast.ImportFrom] = [
+        node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "jaxtyping"]
     for node in tree.body:  # names that only type checkers have: jaxtyping leaves them out, beartype would look for them
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             imports += [inner for inner in node.body if isinstance(inner, (ast.Import, ast.ImportFrom))]
