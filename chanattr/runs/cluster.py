@@ -19,7 +19,7 @@ import torch
 
 from chanattr.errors import InputError, ModelError, first_line
 from chanattr.network.outputs import device_of
-from chanattr.runs.plan import Plan, Searched, Task, packed, search_shard, unpacked, unready
+from chanattr.runs.plan import Plan, Ready, Searched, Task, packed, search_shard, unpacked, unready
 from chanattr.runs.tally import Worker, host
 
 LOG = logging.getLogger(__name__)
