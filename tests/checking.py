@@ -14,6 +14,7 @@ from typing import Any
 from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
+CONF = BeartypeConf(is_pep484_tower=True, violation_type=TypeError)  # an int is a float, as for every type checker
 TYPES, SHAPED = "__types_checked__", "__shapes_checked__"
 
 
@@ -31,7 +32,7 @@ def types_checked(function: Any) -> Any:
     for value in list(vars(sys.modules[function.__module__]).values()):
         if isinstance(value, type) and getattr(value, "_is_protocol", False) and value is not typing.Protocol:
             typing.runtime_checkable(value)
-    return beartype(conf=BeartypeConf(is_pep484_tower=True))(function)  # an int is a float, as for every type checker
+    return beartype(conf=CONF)(function)
 
 
 def shapes_checked(function: Any) -> Any:
