@@ -92,7 +92,7 @@ class Asking(NamedTuple):
         steps, views = search.starts * search.relaxed_steps + search.binary_steps / FORWARDS, 1 + self.ready.settings.flip
         if search.starts > 1:
             steps += search.starts * views / FORWARDS
-        shifting = (1 + len(WAYS) * int(search.shifts).bit_length()) * views / FORWARDS if search.shifts else 0.0
+        shifting = (3 + len(WAYS) * int(search.shifts).bit_length()) * views / FORWARDS if search.shifts else 0.0
         return float(each * (len(grid) * steps + int((grid < ONE_PLACE).sum()) * shifting))
 
     def views(self) -> list[Score]:
@@ -147,8 +147,8 @@ class Asking(NamedTuple):
             scores, way = score(tried.flatten(0, 1), rows.repeat(len(WAYS))).view(len(WAYS), -1).max(0)
             here = torch.where((scores > best)[:, None], tried[way, everyone], here)
             best, cells = torch.maximum(scores, best), cells // 2
-        moved = (here != codes).any(1)
-        return torch.where(moved[:, None], family.finish(here, areas), codes) if moved.any() else codes
+        made = torch.stack([codes, family.finish(here, areas)])  # judged as they are stored: rounding may lose what was won
+        return made[self._best(made, rows), everyone]
 
     def _best(self, tried: Float[Tensor, "S P 1024"], rows: Int[Tensor, "P"]) -> Int[Tensor, "P"]:
         """Which of several starts scores best for each pair, over the views."""

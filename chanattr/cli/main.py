@@ -141,7 +141,8 @@ def attribute(**options: Any) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The run file (HDF5); an existing one is added to.")
 @click.option("--areas", help="Shares of the picture: 0.05,0.1 or 5%,10%. [default: 0.025,0.05,0.1,0.2]")
 @click.option("--layer", default=":input", show_default=True, help="Where masks lie: the picture, or a layer's grid.")
-@click.option("--search", "search_", default="exact", show_default=True, help="exact, penalty (TorchRay's), or draft (half the work).")
+@click.option("--search", "search_", default="exact", show_default=True,
+              help="exact, penalty (TorchRay's), draft (half the work), two-starts, or unshifted (as runs of older versions).")
 @click.option("--perturbation", default="blur", show_default=True, help="What lies under masks: blur, fade, mean, noise or black.")
 @click.option("--game", default="preserve", show_default=True, help="preserve, delete or dual.")
 @click.option("--reward", default="logit", show_default=True, help="logit, contrastive, log_probability, or file.py:function.")

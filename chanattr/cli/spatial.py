@@ -20,7 +20,8 @@ from chanattr.runs.spatial import spatial_run
 from chanattr.settings import PICTURE_AREAS, PICTURE_DRAFT, ExactSearch, PenaltySearch, Search, check_shares
 from chanattr.store import open_run
 
-SEARCHES: dict[str, Search] = {"exact": ExactSearch(), "penalty": PenaltySearch(), "draft": PICTURE_DRAFT}
+SEARCHES: dict[str, Search] = {"exact": ExactSearch(), "penalty": PenaltySearch(), "draft": PICTURE_DRAFT,
+                                "unshifted": ExactSearch(shifts=0), "two-starts": ExactSearch(starts=2, relaxed_steps=70)}
 BLACK = "black"  # a colour of pictures, which each model's preprocessing makes its own number of
 
 

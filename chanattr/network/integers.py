@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from chanattr.errors import ModelError
 
+FLOATING = ("FloatFunctional", "FXFloatFunctional")  # not yet in integers, though they lie beside what is
 LEVELS = 255  # the largest number of eight bits without a sign, which activations are rounded to
 
 
@@ -72,22 +73,26 @@ class RoundedFunctions(Rounded):
 def dequantised(model: nn.Module) -> nn.Module:
     """A copy of a quantised model in floating point: its own weights, rounded as they are, and activations rounded to the same eight bits.
 
-    Integer kernels have no backward pass, so that no slope reaches a mask there. The copy has the same modules by the same names, and gives
-    the integers' output but for what they round in means (pooling), which the copy leaves as it is. A set found on the copy can be put into
-    the integers by `inject`, and their score read.
+    Integer kernels have no backward pass, so that no slope reaches a mask there. The copy has the same modules by the same names, and some
+    inside these, and gives nearly the integers' output: means, hard sigmoids and scalars, which they round too, are left as they are. A
+    set found on the copy can be put into the integers by `inject`, and their score read.
 
     Args:
         model: converted by torch's eager quantisation (``torch.ao.quantization.convert``, torchvision's ``quantize=True``): convolutions,
             linear layers, their fusions with ReLU, and sums, products and joins; left as it is.
 
     Raises:
-        ModelError: the model has no quantised module, or one of a kind that is not known.
+        ModelError: the model has no quantised module, or one of a kind that is not known; it is a graph (``convert_fx``), whose calls are
+            no modules; or it rounds to signed numbers.
 
     Examples:
         >>> import torchvision, chanattr as ca
         >>> integers = torchvision.models.quantization.resnet18(weights="DEFAULT", quantize=True)  # doctest: +SKIP
         >>> found = ca.per_image(ca.dequantised(integers), images, "layer3")  # doctest: +SKIP
     """
+    if isinstance(model, torch.fx.GraphModule):
+        raise ModelError("the model is a graph, as convert_fx makes it, and calls integer kernels that are no modules; expected one of "
+                         "torch.ao.quantization.convert; take the model before its conversion")
     made = _turned(copy.deepcopy(model), "", _kinds())
     if not any(isinstance(module, Rounded) for module in made.modules()):
         raise ModelError(f"{type(model).__name__} has no quantised module; expected a model after torch.ao.quantization.convert; "
@@ -102,7 +107,8 @@ def _turned(module: nn.Module, name: str, kinds: dict[type[nn.Module], Build]) -
     """The module in floating point, or the same with its parts so."""
     if type(module) in kinds:
         return kinds[type(module)](module)
-    if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
+    home = type(module).__module__
+    if home.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")) and type(module).__name__ not in FLOATING:
         raise ModelError(f"module {name!r} is a quantised {type(module).__name__}, which is not known here; expected one of "
                          f"{', '.join(sorted(kind.__name__ for kind in kinds))}; take the model before its conversion")
     for part, inner in list(module.named_children()):
@@ -120,7 +126,7 @@ def _kinds() -> dict[type[nn.Module], Build]:
 
     return {quantized.Conv2d: _convolution, fused.ConvReLU2d: _convolution, quantized.Linear: _linear, fused.LinearReLU: _linear,
             quantized.Hardswish: lambda old: _rounded(nn.Hardswish(), old),
-            quantized.Quantize: lambda old: _rounded(nn.Identity(), old),
+            quantized.Quantize: _entrance,
             quantized.QFunctional: lambda old: RoundedFunctions(nn.Identity(), float(old.scale), int(old.zero_point)),
             quantized.DeQuantize: nothing, quantized.Dropout: nothing}
 
@@ -128,6 +134,13 @@ def _kinds() -> dict[type[nn.Module], Build]:
 def _rounded(inner: nn.Module, old: Any) -> nn.Module:
     """A computation in the place of a quantised module, with that one's rounding, and its ReLU where it is fused with one."""
     return Rounded(inner, float(old.scale), int(old.zero_point), relu="ReLU" in type(old).__name__)
+
+
+def _entrance(old: Any) -> nn.Module:
+    if old.dtype != torch.quint8:
+        raise ModelError(f"the model rounds what it is given to {old.dtype}; expected torch.quint8, 0 to 255; take the model before its "
+                         "conversion")
+    return _rounded(nn.Identity(), old)
 
 
 class _Convolution(nn.Module):

@@ -321,7 +321,7 @@ def test_a_small_mask_is_shifted_to_where_it_scores_higher(game: str, bright: Te
     assert np.array_equal(still.codes[:, 1], moved.codes[:, 1])
     assert (sign * (moved.view_scores - still.view_scores)).min() >= 0
     np.testing.assert_allclose(moved.true_areas, still.true_areas, atol=0.002)
-    assert moved.evaluations.tolist() == pytest.approx((still.evaluations + 2 * (1 + 3 * 8) / 3).tolist())
+    assert moved.evaluations.tolist() == pytest.approx((still.evaluations + 2 * (3 + 3 * 8) / 3).tolist())
     family, lookup = Pictures(SIDE, SIDE), Lookup(pyramid_of(bright))
 
     @torch.no_grad()

@@ -91,6 +91,8 @@ def test_both_answers_are_drawn_side_by_side() -> None:
     picture, energy = np.full((64, 64, 3), 90, np.uint8), np.zeros((8, 8))
     energy[0, 0] = 1
     view = ca.joint_view(made(), [channels_of(energy), channels_of(np.ones((16, 16)))], area=0.05)
+    silent = ca.joint_view(made(), [channels_of(np.zeros((8, 8)))])
+    assert not any("nan" in note.text for note in mask_and_channels(silent, 0, picture).layout.annotations)
     data = mask_and_channels_data(view, 0, picture)
     assert data.layers == ("mix", "mix")
     assert data.pictures.shape == (3, 64, 64, 3)

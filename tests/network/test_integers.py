@@ -103,13 +103,16 @@ def test_what_is_found_on_the_copy_holds_in_the_integers(integers: nn.Module) ->
 
 
 def test_a_search_on_integers_names_the_way_out(integers: nn.Module) -> None:
-    with pytest.raises(ca.ModelError, match=r"Net is quantised .*; ask about ca\.dequantised\(model\), which computes the same"):
+    with pytest.raises(ca.ModelError, match=r"Net is quantised .*; ask about ca\.dequantised\(model\), which computes nearly the same"):
         ca.per_image(integers, images(2), "first.0", areas=(2,), search=QUICK)
 
 
 @pytest.mark.parametrize(("module", "message"), [
     (lambda: nn.Sequential(nn.Conv2d(3, 4, 1)), "Sequential has no quantised module; expected a model after "),
     (lambda: nn.Sequential(torch.ao.nn.quantized.ConvTranspose2d(3, 4, 1)), "'0' is a quantised ConvTranspose2d, which is not known"),
+    (lambda: torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 1))), "the model is a graph, as convert_fx makes it"),
+    (lambda: nn.Sequential(torch.ao.nn.quantized.Quantize(0.1, 0, torch.qint8)), "to torch.qint8; expected torch.quint8"),
+    (Net, "Net has no quantised module"),
     (lambda: nn.Sequential(torch.ao.nn.quantized.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")), "'reflect' is not known"),
 ])
 def test_what_cannot_be_turned_is_refused(module: object, message: str) -> None:

@@ -60,9 +60,10 @@ def mask_and_channels(view: JointView, row: int, picture: np.ndarray) -> go.Figu
     data = mask_and_channels_data(view, row, picture)
     figure, tall = go.Figure(), data.pictures.shape[1] / data.pictures.shape[2]
     titles = ["mask on the picture", *(words.safe(words.short(layer, 22)) for layer in data.layers)]
-    below = [f"{data.area:.1%} of it", *(f"{share:.0%} of the energy in it<br>overlap {overlap:.2f}"
-                                         + (f" · r {r:.2f}" if np.isfinite(r) else "")
-                                         for share, overlap, r in zip(data.share, data.overlap, data.correlation, strict=True))]
+    below = [f"{data.area:.1%} of it"]
+    for share, overlap, r in zip(data.share, data.overlap, data.correlation, strict=True):
+        energy = f"{share:.0%} of the energy in it" if np.isfinite(share) else "no energy"
+        below.append(f"{energy}<br>overlap {overlap:.2f}" + (f" · r {r:.2f}" if np.isfinite(r) else ""))
     for place, (title, text) in enumerate(zip(titles, below, strict=True)):
         left = place * (1 + GAP)
         place_picture(figure, data.pictures[place], left, 0.0, tall, f"{title}<br>{text}<extra></extra>")
