@@ -76,7 +76,7 @@ class ExactSearch:
         starts: searches from the beginning, of which the best is kept; each has its own noise, or on pictures a coarser smoothing.
         hard_every: on pictures, every how many steps sees the mask hardened towards its level set; 0 never.
         shifts: on pictures, by how many cells of the grid a mask of less than two discs is shifted as a whole, once it is found, the eight
-            ways, then by half as many, down to one, as long as it scores higher; 0 never.
+            ways, then by half as many, down to one, once each, where it scores higher; 0 never, at most 31.
         sweeps: how often the areas of an image are gone over, from the largest to the smallest, back, and so on, the evaluations of
             each divided among them (fewer for an area that lies closely below another); 0 searches every area by itself, as pictures are.
     """
@@ -93,7 +93,7 @@ class ExactSearch:
     smoothing: float | Unset = _within(Range(0))
     starts: int | Unset = _within(STEPS)
     hard_every: int | Unset = _within(COUNT)
-    shifts: int | Unset = _within(COUNT)
+    shifts: int | Unset = _within(Range(0, 31, whole=True))
     sweeps: int | Unset = _within(COUNT)
     name: str = dataclasses.field(default="exact", init=False)
 
@@ -215,9 +215,16 @@ class Settings:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def differences(self, other: Settings) -> list[tuple[str, Any, Any]]:
-        """``(field, mine, theirs)`` for every field that differs."""
-        mine, theirs = LATER | self.as_dict(), LATER | other.as_dict()
+        """``(field, mine, theirs)`` for every field that differs: of two exact or penalty searches ``search.field``, else their names."""
+        alike = self.search.name == other.search.name
+        mine, theirs = self._named(alike), other._named(alike)
         return [(name, mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]]
+
+    def _named(self, within: bool) -> dict[str, Any]:
+        """Every field's value by its name; those of the search too, or its name alone."""
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | {"areas": list(self.areas)}
+        inside = {f"search.{name}": value for name, value in dataclasses.asdict(self.search).items()}
+        return found | ({"search": None} | inside if within else {"search": self.search.name})
 
     @classmethod
     def from_json(cls, text: str) -> Settings:

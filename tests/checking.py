@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.machinery
+import re
 import sys
 import types
 import typing
@@ -91,17 +92,18 @@ def _decorate(body: list[ast.stmt], special: set[str]) -> None:
         if isinstance(node, ast.ClassDef):
             node.decorator_list.insert(0, ast.copy_location(ast.Name(SHAPED, ast.Load()), node))
             _decorate(node.body, special)
-        elif isinstance(node, ast.FunctionDef):
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             node.decorator_list.append(ast.copy_location(ast.Name(SHAPED if _names(node, special) else TYPES, ast.Load()), node))
         elif isinstance(node, (ast.If, ast.Try)):
-            _decorate(node.body, special)
-            _decorate(node.orelse, special)
+            handled = [handler.body for handler in node.handlers] + [node.finalbody] if isinstance(node, ast.Try) else []
+            for part in (node.body, node.orelse, *handled):
+                _decorate(part, special)
 
 
-def _names(function: ast.FunctionDef, special: set[str]) -> bool:
-    """Whether its annotations, or those of variables inside, have one of some names."""
+def _names(function: ast.FunctionDef | ast.AsyncFunctionDef, special: set[str]) -> bool:
+    """Whether its annotations, or those of variables inside, have one of some names, in text too, or an attribute of jaxtyping."""
     given = function.args
     told = [one.annotation for one in (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg) if one]
     inside = [node.annotation for node in ast.walk(function) if isinstance(node, ast.AnnAssign)]
-    return any(isinstance(part, ast.Name) and part.id in special
-               for annotation in (*told, function.returns, *inside) if annotation for part in ast.walk(annotation))
+    written = [ast.unparse(annotation) for annotation in (*told, function.returns, *inside) if annotation]
+    return any(word in special or word == "jaxtyping" for text in written for word in re.findall(r"\w+", text))

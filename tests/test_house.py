@@ -19,6 +19,7 @@ import chanattr as ca
 from chanattr.attribution.perturbation import Lookup
 from chanattr.pictures.figures import words
 from chanattr.search.family import largest
+from tests import checking
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "chanattr"
@@ -206,3 +207,25 @@ def test_annotations_are_checked_in_tests() -> None:
         words.number("three")  # type: ignore[arg-type]
     with pytest.raises(TypeCheckError, match="pyramid"):
         Lookup(torch.zeros(2, 1, 3, 4))
+
+
+def test_functions_are_checked_wherever_a_module_defines_them() -> None:
+    tree = ast.parse("""
+from jaxtyping import Float
+import jaxtyping
+def plain(a: int): pass
+def shaped(a: Float[Tensor, "P"]): pass
+def told(a: "Float[Tensor, 'P']"): pass
+def attribute(a: jaxtyping.Float[Tensor, "P"]): pass
+async def waiting(a: int): pass
+try: pass
+except ImportError:
+    def without(a: int): pass
+finally:
+    def last(a: int): pass
+""")
+    checking.decorated(tree)
+    found = {node.name: [one.id for one in node.decorator_list if isinstance(one, ast.Name)]
+             for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    types, shapes = ("plain", "waiting", "without", "last"), ("shaped", "told", "attribute")
+    assert found == {name: [checking.TYPES] for name in types} | {name: [checking.SHAPED] for name in shapes}

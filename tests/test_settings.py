@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 
 import chanattr as ca
-from chanattr.settings import LATER, PAPER_AREAS, Range, Settings, area_grid, check_areas, check_number, check_search, paper_areas
+from chanattr.settings import (
+    LATER,
+    LATER_SEARCH,
+    PAPER_AREAS,
+    Range,
+    Settings,
+    area_grid,
+    check_areas,
+    check_number,
+    check_search,
+    paper_areas,
+)
 
 SEARCH = ca.ExactSearch(relaxed_steps=15, binary_steps=25, anneal=0.5, relaxed_rate=0.3, momentum=0.5, memory=0.8, exchange=0.5,
                         exploration=0.4, refine_steps=10, smoothing=0.0, starts=1, hard_every=0, shifts=0, sweeps=0)
@@ -75,9 +86,12 @@ def test_every_field_changes_the_digest_and_is_named_as_different(name: str) -> 
     other = dataclasses.replace(PLAIN, **{name: CHANGES[name]})
     assert other.digest() != PLAIN.digest()
     [(field, mine, theirs)] = PLAIN.differences(other)
-    assert field == name
-    assert (mine, theirs) == (PLAIN.as_dict().get(name, LATER.get(name)), other.as_dict()[name]) if name != "areas" else mine != theirs
-    assert other.differences(PLAIN) == [(name, theirs, mine)]
+    if name == "search":
+        assert (field, mine, theirs) == ("search.momentum", SEARCH.momentum, 0.8)
+    else:
+        assert field == name
+        assert (mine, theirs) == (PLAIN.as_dict().get(name, LATER.get(name)), other.as_dict()[name])
+    assert other.differences(PLAIN) == [(field, theirs, mine)]
 
 
 def test_equal_settings_do_not_differ() -> None:
@@ -86,8 +100,16 @@ def test_equal_settings_do_not_differ() -> None:
 
 def test_the_two_searches_differ() -> None:
     other = dataclasses.replace(PLAIN, search=PENALTY)
-    [(name, mine, theirs)] = PLAIN.differences(other)
-    assert (name, mine["name"], theirs["name"]) == ("search", "exact", "penalty")
+    assert PLAIN.differences(other) == [("search", "exact", "penalty")]
+
+
+@pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind, fields in LATER_SEARCH.items() for field in fields])
+def test_a_field_that_an_older_search_had_not_is_named_as_different(kind: str, field: str) -> None:
+    search = dataclasses.replace({"exact": SEARCH, "penalty": PENALTY}[kind], **LATER_SEARCH[kind])
+    older = Settings.from_json(dataclasses.replace(PLAIN, search=search).to_json())
+    now = dataclasses.replace(PLAIN, search=dataclasses.replace(search, **{field: 3}))
+    assert f'"{field}"' not in older.to_json()
+    assert now.differences(older) == [(f"search.{field}", 3, LATER_SEARCH[kind][field])]
 
 
 def test_as_dict_is_plain_json() -> None:
@@ -178,15 +200,17 @@ RANGES = {
                     "relaxed_rate": "a number above 0", "momentum": "a number from 0, below 1", "memory": "a number from 0, below 1",
                     "exchange": "a number from 0 to 1", "exploration": "a number from 0",
                     "refine_steps": "a whole number from 1 to 10", "smoothing": "a number from 0",
-                    "starts": "a whole number from 1", "hard_every": "a whole number from 0", "shifts": "a whole number from 0",
+                    "starts": "a whole number from 1", "hard_every": "a whole number from 0", "shifts": "a whole number from 0 to 31",
                     "sweeps": "a whole number from 0"},
     "PenaltySearch": {"steps": "a whole number from 1", "learning_rate": "a number above 0", "penalty": "a number from 0",
                       "ramp": "a whole number from 0", "momentum": "a number from 0, below 1", "dampening": "a number from 0 to 1",
                       "start": "a number from 0 to 1", "growth": "a number from 1"}}
 WRONG = {"a whole number from 0": (-1, 2.5), "a whole number from 1": (0, 1.5), "a whole number from 1 to 10": (0, 11, 2.5),
+         "a whole number from 0 to 31": (-1, 32, 2.5),
          "a number above 0": (0, -0.1), "a number from 0": (-1,), "a number from 0 to 1": (-0.1, 1.1, 3),
          "a number from 0, below 1": (1, 5, -1), "a number from 1": (0.9, -1)}
 RIGHT = {"a whole number from 0": (0, 7, 2.0), "a whole number from 1": (1, 300), "a whole number from 1 to 10": (1, 10),
+         "a whole number from 0 to 31": (0, 31),
          "a number above 0": (1e-9, 4), "a number from 0": (0, 1500), "a number from 0 to 1": (0, 1, 0.5),
          "a number from 0, below 1": (0, 0.999), "a number from 1": (1, 1.0035)}
 FIELDS = [(kind, name) for kind, fields in RANGES.items() for name in fields]

@@ -138,13 +138,13 @@ class Asking(NamedTuple):
         views = [through(family.spread, _as_masks(play(self.score.seen(view), settings.game)))
                  for view in ([None, flipped] if settings.flip else [None])]
 
-        def score(values: Tensor, of: Tensor) -> Tensor:
-            return torch.stack([view(values, of, False).reward for view in views]).mean(0)
+        def score(values: Tensor) -> Tensor:
+            return torch.stack([view(values, rows, False).reward for view in views]).mean(0)
 
-        here, best, everyone = codes, score(codes, rows), torch.arange(len(rows), device=rows.device)
+        here, best, everyone = codes, score(codes), torch.arange(len(rows), device=rows.device)
         while cells:
             tried = torch.stack([family.project(family.shift(here, down * cells, right * cells), areas) for down, right in WAYS])
-            scores, way = score(tried.flatten(0, 1), rows.repeat(len(WAYS))).view(len(WAYS), -1).max(0)
+            scores, way = torch.stack([score(values) for values in tried]).max(0)  # one at a time: masks are 49 times their codes
             here = torch.where((scores > best)[:, None], tried[way, everyone], here)
             best, cells = torch.maximum(scores, best), cells // 2
         made = torch.stack([codes, family.finish(here, areas)])  # judged as they are stored: rounding may lose what was won

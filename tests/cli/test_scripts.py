@@ -7,6 +7,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -170,6 +171,36 @@ def test_spatial_table_makes_answers_once_and_tells_them(spatial_table: ModuleTy
     assert evaluations == {"hard": "masks", "draft": "2", "two_starts": "8", "centre": "0", "grad_cam": "1", "rise": "333"}
     assert next(line[3:5] for line in smooth if line[0] == "two_starts") == ["0.100", "0.300"]
     assert [line[0] for line in pointing] == ["method", "draft", "two_starts", "centre", "grad_cam", "rise"]
+
+    model, (asked, more) = Path(studio.model).stem, spatial_table.SEARCHES["draft"]
+    monkeypatch.setitem(spatial_table.SEARCHES, "draft", (dataclasses.replace(asked, smoothing=2.0), more))
+    for way in (["--areas", "0.1,0.3"], ["--table"]):
+        monkeypatch.setattr(sys, "argv", [*words, *way])
+        with pytest.raises(SystemExit, match=rf"out/{model}-0-draft\.npz was searched with search\.smoothing=4\.0, but draft is .*=2\.0;"):
+            spatial_table.main()
+    monkeypatch.setitem(spatial_table.SEARCHES, "draft", (asked, more))
+    (tmp_path / "out" / f"{model}-1-draft.npz").unlink()
+    monkeypatch.setattr(sys, "argv", [*words, "--areas", "0.1,0.4"])
+    spatial_table.main()
+    monkeypatch.setattr(sys, "argv", [*words, "--table"])
+    with pytest.raises(SystemExit, match=rf"{model}-1-two_starts\.npz is of areas \[0\.1 0\.3\], draft's of \[0\.1 0\.4\]; expected "):
+        spatial_table.main()
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    (["--methods", "exakt"], "'exakt'; expected some of torchray, exact, "),
+    (["--heat", "centre,edges"], "'edges'; expected some of centre, gradient, "),
+    (["--methods", "", "--heat", ""], "neither --methods nor --heat names anything"),
+    (["--methods", "exact"], "exact is asked for TorchRay's areas, but there is no .*-torchray.npz; expected torchray among --methods"),
+])
+def test_spatial_table_tells_what_it_cannot_do(spatial_table: ModuleType, studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture[str], given: list[str], message: str) -> None:
+    shutil.copy(next(studio.images.glob("*/1.png")), tmp_path / "0.png")
+    (tmp_path / "annotations.json").write_text(json.dumps([{"file": "0.png", "index": 1, "width": 30, "height": 24, "boxes": []}]))
+    monkeypatch.setattr(sys, "argv", ["spatial_table", "--data", str(tmp_path), "--model", studio.model, "--out", str(tmp_path), *given])
+    with pytest.raises(SystemExit) as caught:
+        spatial_table.main()
+    assert re.search(message, f"{caught.value} {capsys.readouterr().err}")
 
 
 def test_spatial_table_scores_a_heat_map_as_the_hard_mask_of_a_search(spatial_table: ModuleType, studio: Studio) -> None:

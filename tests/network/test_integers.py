@@ -73,7 +73,8 @@ def test_the_copy_gives_what_the_integers_give(integers: nn.Module) -> None:
     assert (steps < 0.01).float().mean() > 0.95  # all but where a sum lies between two steps
     assert expected.std(0).min() > 2 * integers.head.scale
     called = {name for name, _ in integers.named_modules() if "_packed" not in name and "post_process" not in name}
-    assert called <= {name for name, _ in copy.named_modules()}
+    assert called == {name for name, _ in copy.named_modules()}
+    assert not any(module.training for name, module in copy.named_modules() if "." not in name)
     assert not any("quantized" in type(module).__module__ for module in copy.modules())
     with torch.no_grad():
         assert torch.equal(integers(images(200)), expected)  # left as it was
@@ -81,7 +82,7 @@ def test_the_copy_gives_what_the_integers_give(integers: nn.Module) -> None:
 
 def test_rounding_is_to_the_nearest_number_and_slopes_pass_within_the_range() -> None:
     step, values = 0.5, torch.tensor([-9.0, -0.8, 0.1, 0.3, 200.0], requires_grad=True)
-    made = Rounded(nn.Identity(), step, 4)(values)
+    made = Rounded(torch.ao.nn.quantized.Quantize(step, 4, torch.quint8))(values)
     made.sum().backward()
     assert made.tolist() == [-2.0, -1.0, 0.0, 0.5, 125.5]  # 0 to 255, of which 4 is zero
     assert values.grad is not None
@@ -120,18 +121,59 @@ def test_what_cannot_be_turned_is_refused(module: object, message: str) -> None:
         ca.dequantised(module())  # type: ignore[operator]
 
 
+def test_a_module_in_two_places_is_one_in_the_copy_too(integers: nn.Module) -> None:
+    convolution = torch.ao.nn.quantized.Conv2d(3, 3, 1)
+    made = ca.dequantised(nn.Sequential(convolution, convolution, nn.Sequential(convolution)))
+    assert made[0] is made[1] is made[2][0]  # type: ignore[index]
+    assert isinstance(made[0], Rounded)  # type: ignore[index]
+
+
+def test_functions_of_integers_are_rounded_alike() -> None:
+    functions = torch.ao.nn.quantized.QFunctional()
+    functions.scale, functions.zero_point = 0.05, 7
+    first, second = (torch.quantize_per_tensor(torch.randn(4, 4, generator=torch.Generator().manual_seed(seed)), 0.04, 99, torch.quint8)
+                     for seed in (0, 1))
+    copy = ca.dequantised(nn.Sequential(functions))[0]  # type: ignore[index]
+    for name, arguments in {"add": (first, second), "add_relu": (first, second), "mul": (first, second), "matmul": (first, second),
+                            "cat": ([first, second],), "add_scalar": (first, 0.4), "mul_scalar": (first, 0.5)}.items():
+        plain = [[part.dequantize() for part in given] if isinstance(given, list) else given.dequantize() if isinstance(given, Tensor)
+                 else given for given in arguments]
+        expected, found = getattr(functions, name)(*arguments), getattr(copy, name)(*plain)
+        assert (expected.dequantize() - found).abs().max() <= 1.01 * expected.q_scale(), name
+        assert np.ptp(found.numpy()) > 10 * expected.q_scale(), name
+
+
 def test_torchvisions_quantised_models_are_loaded_so() -> None:
     loaded = load_model("quantized_shufflenet_v2_x0_5", weights="random")
     assert torch.backends.quantized.engine == ENGINE
     assert len(loaded.class_names) == 1000
-    assert any(isinstance(module, Rounded) for module in loaded.module.modules())
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
         integers = torchvision.models.get_model("quantized_shufflenet_v2_x0_5", weights=None, quantize=True)
-    x = torch.rand(2, 3, 64, 64)
+    weighing = {name: module for name, module in integers.named_modules() if hasattr(module, "weight") and callable(module.weight)}
+    assert len(weighing) == 57
+    for name, module in weighing.items():
+        assert torch.equal(loaded.module.get_submodule(name).weight, module.weight().dequantize()), name
+    assert "stage3.0.branch2.0" in [layer.name for layer in ca.layers(loaded.module, torch.rand(2, 3, 64, 64))]
+
+
+def test_a_calibrated_model_of_torchvisions_answers_alike() -> None:
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        model = torchvision.models.quantization.resnet18(weights=None, quantize=False, num_classes=10)
+        x = nn.functional.interpolate(torch.rand(32, 3, 4, 4), size=(64, 64))
+        with torch.no_grad():
+            for _ in range(20):
+                model(x)  # statistics of the norms, without which random weights tell no pictures apart
+            model.eval().fuse_model()
+            model.qconfig = torch.ao.quantization.get_default_qconfig(ENGINE)
+            ready = torch.ao.quantization.prepare(model)
+            ready(x)
+            integers = torch.ao.quantization.convert(ready)
     with torch.no_grad():
-        expected, found = integers.eval()(x), loaded.module(x)
-    assert (expected - found).abs().max() <= 1.01 * integers.fc.scale
-    names = [layer.name for layer in ca.layers(loaded.module, x)]
-    assert "stage3.0.branch2.0.inner" in names or "stage3.0.branch2.0" in names
+        expected, found = integers(x), ca.dequantised(integers)(x)
+    apart = (expected - found).abs().mean()
+    assert apart < 2 * integers.fc.scale
+    assert expected.std(0).mean() > 5 * apart
