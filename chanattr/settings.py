@@ -21,7 +21,8 @@ PERTURBATIONS = ("blur", "fade", "mean", "noise")
 # Not named by older files, where they mean this; so too of searches.
 LATER: dict[str, Any] = {"group": "", "groups_sha256": "", "certify": False, "perturbation": "", "perturbation_sha256": "", "levels": 0,
                          "blur": 0.0, "flip": False, "jitter": 0.0, "samples": 0}
-LATER_SEARCH: dict[str, dict[str, Any]] = {"exact": {"smoothing": 0.0, "starts": 1, "hard_every": 0, "sweeps": 0, "shifts": 0},
+LATER_SEARCH: dict[str, dict[str, Any]] = {"exact": {"smoothing": 0.0, "starts": 1, "hard_every": 0, "sweeps": 0, "shifts": 0,
+                                                    "border": 0.0},
                                            "penalty": {"growth": 1.0}}
 Area = Any  # a whole number of channels, or a share of a picture
 Unset = Any  # None until the family fills it in
@@ -71,6 +72,8 @@ class ExactSearch:
         exchange: share of the set (or of what is outside, where that is less) exchanged at the first binary step; it falls linearly. Of
             areas searched in turn all but the first begin with half of it.
         exploration: noise on the channels' worth at the first binary step, in its standard deviations, 0 or more; it falls linearly.
+        border: before an exchange one evaluation sees the mask fall from one to zero over this many times as many channels as are
+            exchanged, on either side of the set's border: slopes halfway tell what an exchange will do. 0 leaves these evaluations out.
         refine_steps: evaluations of one bisection step of a*, 1 to 10.
         smoothing: of the gradient at the first step, in cells of a picture's grid; it falls to a tenth. 0 leaves it out, as for channels.
         starts: searches from the beginning, of which the best is kept; each has its own noise, or on pictures a coarser smoothing.
@@ -89,6 +92,7 @@ class ExactSearch:
     memory: float | Unset = _within(Range(0, 1, without="high"))
     exchange: float | Unset = _within(SHARE)
     exploration: float | Unset = _within(Range(0))
+    border: float | Unset = _within(Range(0))
     refine_steps: int | Unset = _within(Range(1, 10, whole=True))
     smoothing: float | Unset = _within(Range(0))
     starts: int | Unset = _within(STEPS)

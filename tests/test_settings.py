@@ -24,7 +24,7 @@ from chanattr.settings import (
 )
 
 SEARCH = ca.ExactSearch(relaxed_steps=15, binary_steps=25, anneal=0.5, relaxed_rate=0.3, momentum=0.5, memory=0.8, exchange=0.5,
-                        exploration=0.4, refine_steps=10, smoothing=0.0, starts=1, hard_every=0, shifts=0, sweeps=0)
+                        exploration=0.4, border=0.0, refine_steps=10, smoothing=0.0, starts=1, hard_every=0, shifts=0, sweeps=0)
 PENALTY = ca.PenaltySearch(steps=300, learning_rate=0.01, penalty=1500.0, ramp=150, momentum=0.9, dampening=0.0, start=0.5,
                            reduction="mean", growth=1.0)
 PLAIN = Settings(layer="features.10", areas=(1, 3, 9), search=SEARCH)
@@ -198,7 +198,7 @@ def test_no_areas_at_all_are_refused() -> None:
 RANGES = {
     "ExactSearch": {"relaxed_steps": "a whole number from 0", "binary_steps": "a whole number from 1", "anneal": "a number from 0 to 1",
                     "relaxed_rate": "a number above 0", "momentum": "a number from 0, below 1", "memory": "a number from 0, below 1",
-                    "exchange": "a number from 0 to 1", "exploration": "a number from 0",
+                    "exchange": "a number from 0 to 1", "exploration": "a number from 0", "border": "a number from 0",
                     "refine_steps": "a whole number from 1 to 10", "smoothing": "a number from 0",
                     "starts": "a whole number from 1", "hard_every": "a whole number from 0", "shifts": "a whole number from 0 to 31",
                     "sweeps": "a whole number from 0"},

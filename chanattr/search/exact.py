@@ -52,8 +52,9 @@ def exact(score: Score, family: Sets, areas: Int[Tensor, "P"], rows: Int[Tensor,
     Where all masks of an area can be scored with the evaluations at hand, they are, and the answer is the best there is. Elsewhere a
     relaxed phase follows the slopes by projected ascent while the area is annealed from everything down to the row's largest; then masks
     are binary, and at each step the least worthy members are exchanged for worthier others: many at first, one at the end. What a channel
-    is worth is told by the slopes seen with it in *and* with it out (`chanattr.search.worth`), with some noise at first. The best binary
-    mask seen is kept (its score comes with each evaluation). Of the sets of one member, and on the way down of two, those of the
+    is worth is told by the slopes seen with it in *and* with it out (`chanattr.search.worth`), with some noise at first; before an exchange
+    the channels in question are seen halfway, partly in and partly out (`softened`), where slopes tell what the exchange will do. The best
+    binary mask seen is kept (its score comes with each evaluation). Of the sets of one member, and on the way down of two, those of the
     worthiest are tried, each by a forward.
 
     The areas of a row are one walk, ``settings.sweeps`` times over them: from the largest down, then up again, and so on. An area's best
@@ -269,24 +270,31 @@ def _exchanges(score: Score, areas: Tensor, rows: Tensor, here: Here, steps: int
     going = torch.arange(len(areas), device=areas.device)
     nothing = torch.zeros(areas.shape, device=areas.device)
     best = earlier or Found(masks.clone(), nothing - torch.inf, nothing)
-    for step in range(steps):
+    step = 0
+    while step < steps:
         scored = score(masks.float(), rows[going], True)
         best.evaluations[going] += 1
         better = scored.reward > best.rewards[going]
         best.masks[going[better]], best.rewards[going[better]] = masks[better], scored.reward[better]
         seen = seen.add(masks.float(), standardised(scored.gradient), settings.memory)
-        if step == steps - 1:
+        step += 1
+        if step == steps:
             break
-        if step == 0 and earlier is not None:
+        if step == 1 and earlier is not None:
             masks = best.masks[going]
         if enough is not None and (done := _done(best, going, rows, better, enough)).any():
             going, masks, seen = going[~done], masks[~done], Seen(seen.slopes[:, ~done], seen.times[:, ~done])
             if not len(going):
                 break
-        share = left * (1 - (step + 1) / steps)
+        share = left * (1 - step / steps)
         noise = settings.exploration * share * torch.randn(masks.shape[1], generator=generator).to(masks.device)
         room = torch.minimum(areas[going], masks.shape[1] - areas[going])
         count = (settings.exchange * share * room).round().clamp(min=1)
+        if settings.border and step + 3 <= steps:  # the last exchange follows a mask without a border
+            between = softened(masks, standardised(seen.worth()) + noise, torch.minimum(settings.border * count, room))
+            seen = seen.add(between, standardised(score(between, rows[going], True).gradient), settings.memory)
+            best.evaluations[going] += 1
+            step += 1
         masks = exchanged(masks, standardised(seen.worth()) + noise, count)
     return best, seen
 
@@ -311,3 +319,17 @@ def exchanged(masks: Bool[Tensor, "P K"], worth: Float[Tensor, "P K"], counts: F
     gains = (others.values > members.values) & (place < counts[:, None])
     nobody = torch.zeros_like(masks)
     return (masks & ~nobody.scatter(1, members.indices, gains)) | nobody.scatter(1, others.indices, gains)
+
+
+def softened(masks: Bool[Tensor, "P K"], worth: Float[Tensor, "P K"], widths: Float[Tensor, "P"]) -> Float[Tensor, "P K"]:
+    """The masks falling from one to zero across the border of the set, of the same area.
+
+    The `widths` least worthy members and as many of the worthiest others lie between, in the order of their worth: the least worthy
+    member is a little above a half, the worthiest other a little below.
+    """
+    place = torch.arange(masks.shape[1], device=masks.device)
+    outside = 0.5 - 0.5 * ((place + 0.5) / widths[:, None]).clamp(max=1)
+    members = torch.where(masks, worth, torch.inf).argsort(dim=1, stable=True)
+    others = torch.where(masks, -torch.inf, worth).argsort(dim=1, descending=True, stable=True)
+    nothing = torch.zeros_like(worth)
+    return torch.where(masks, nothing.scatter(1, members, 1 - outside), nothing.scatter(1, others, outside))

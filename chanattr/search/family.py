@@ -117,7 +117,7 @@ class Channels:
 
 
 CHANNEL_EXACT = ExactSearch(relaxed_steps=15, binary_steps=25, anneal=0.5, relaxed_rate=0.3, momentum=0.5, memory=0.8, exchange=0.5,
-                            exploration=0.4, refine_steps=10, smoothing=0.0, starts=1, hard_every=0, shifts=0, sweeps=2)
+                            exploration=0.4, border=5.0, refine_steps=10, smoothing=0.0, starts=1, hard_every=0, shifts=0, sweeps=2)
 CHANNEL_PENALTY = PenaltySearch(steps=300, learning_rate=0.01, penalty=1500.0, ramp=150, momentum=0.9, dampening=0.0,
                                 start=0.5, reduction="mean", growth=1.0)
 

@@ -24,8 +24,8 @@ SOFTNESS = 0.1  # of a hardened mask's edge, in values of the mask
 ONE_PLACE = 0.066  # of the picture: two discs; a smaller mask fits one place
 AT_ONCE = 16  # masks made together at full sampling
 PICTURE_EXACT = ExactSearch(relaxed_steps=80, binary_steps=1, anneal=0.5, relaxed_rate=0.01, momentum=0.9, memory=0.0, exchange=0.0,
-                            exploration=0.0, refine_steps=10, smoothing=4.0, starts=1, hard_every=4,
-                            shifts=4, sweeps=0)
+                            exploration=0.0, border=0.0, refine_steps=10, smoothing=4.0, starts=1, hard_every=4, shifts=4,
+                            sweeps=0)
 PICTURE_PENALTY = PenaltySearch(steps=800, learning_rate=0.01, penalty=300.0, ramp=0, momentum=0.9, dampening=0.9, start=1.0,
                                 reduction="mean", growth=1.0035)
 

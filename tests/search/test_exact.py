@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from chanattr.search.exact import Enough, Found, exact, visits
+from chanattr.search.exact import Enough, Found, exact, softened, visits
 from chanattr.search.family import Channels
 from chanattr.search.objective import Scored
 from chanattr.search.worth import standardised
@@ -81,22 +81,26 @@ def test_evaluations_are_the_gradients_taken(settings: ExactSearch, steps: int) 
 def test_relaxed_masks_fall_from_everything_to_the_area_and_then_are_binary() -> None:
     score = Rows()
     areas = torch.tensor([2, 4, 13])
-    find(score, areas.tolist(), [0, 1, 2], ExactSearch(relaxed_steps=8, binary_steps=5, anneal=0.5))
+    find(score, areas.tolist(), [0, 1, 2], ExactSearch(relaxed_steps=8, binary_steps=6, anneal=0.5))
     seen = torch.stack([masks for masks, _, _ in score.calls])
     assert (seen[0] == 1).all()
     assert seen.min() >= 0
     assert seen.max() <= 1
-    for step in range(1, 13):
+    for step in range(1, 14):
         wanted = areas * (CHANNELS / areas) ** max(0.0, 1 - step / 4) if step < 8 else areas.float()
         torch.testing.assert_close(seen[step].sum(1), wanted, rtol=1e-4, atol=1e-4)
-    assert ((seen[8:] == 0) | (seen[8:] == 1)).all()
+    assert ((seen[[8, 10, 12, 13]] == 0) | (seen[[8, 10, 12, 13]] == 1)).all()
+    inside = (seen[[9, 11]] > 0) & (seen[[9, 11]] < 1)  # at every second step the border lies between
+    assert inside.sum(2).tolist() == [[4, 8, 2], [4, 8, 2]]
 
 
 def test_the_best_binary_mask_seen_is_kept() -> None:
     score = Rows()
     found = find(score, [3, 6, 11], [0, 1, 2])
     for pair in range(3):
-        seen = [float(score.value(masks[pair:pair + 1], rows[pair:pair + 1])) for masks, rows, _ in score.calls[6:]]
+        seen = [float(score.value(masks[pair:pair + 1], rows[pair:pair + 1])) for masks, rows, _ in score.calls[6:]
+                if ((masks[pair] == 0) | (masks[pair] == 1)).all()]
+        assert len(seen) == 5
         assert found.rewards[pair].item() == pytest.approx(max(seen))
 
 
@@ -144,13 +148,21 @@ class Fickle(Rows):
 
 def test_exchanges_are_a_share_of_the_room_that_falls_to_one() -> None:
     score, steps = Fickle(), 9
-    settings = ExactSearch(relaxed_steps=2, binary_steps=steps, exchange=0.5, memory=0.0, exploration=0.0)
+    settings = ExactSearch(relaxed_steps=2, binary_steps=steps, exchange=0.5, memory=0.0, exploration=0.0, border=0)
     find(score, [7, 3, 12], [0, 1, 2], settings)
     masks = torch.stack([masks for masks, _, _ in score.calls[2:]])
     moved = (masks.diff(dim=0) > 0).sum(2)
     for step in range(steps - 1):
         share = 0.5 * (1 - (step + 1) / steps)
         assert moved[step].tolist() == [max(1, round(share * room)) for room in (7, 3, 2)]
+
+
+def test_a_border_falls_from_in_to_out_and_keeps_the_area() -> None:
+    masks = torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0]], dtype=torch.bool)
+    worth = torch.tensor([[4.0, 1.0, 3.0, 2.0, 0.0, 9.0, 8.0, 0.0]])
+    assert softened(masks, worth, torch.tensor([2.0])).tolist() == [[1, 0.625, 1, 0.875, 0, 0.375, 0.125, 0]]
+    torch.testing.assert_close(softened(masks, worth, torch.tensor([4.0])).sum(1), torch.tensor([4.0]))
+    assert softened(masks, worth, torch.tensor([0.5])).tolist() == masks.float().tolist()  # the half of one channel is none
 
 
 def test_without_steps_given_a_start_takes_the_binary_steps() -> None:
@@ -306,17 +318,19 @@ def test_counted_and_searched_pairs_come_back_in_their_places() -> None:
     assert found.evaluations.tolist() == pytest.approx([14, 14 / 3, 14, 1 / 3])
 
 
-def test_it_steps_as_written() -> None:
+@pytest.mark.parametrize("border", [0, 1.7, 20])
+def test_it_steps_as_written(border: float) -> None:
     """The whole path again in plain numpy, one pair."""
     score = Rows()
     area, row = 4, 1
     settings = ExactSearch(relaxed_steps=5, binary_steps=6, anneal=0.6, relaxed_rate=0.3, momentum=0.7, memory=0.8, exchange=0.5,
-                           exploration=0.4)
+                           exploration=0.4, border=border)
     found = find(score, [area], [row], settings, seed=3)
     calls = list(score.calls)
-    noise = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(3)
     values, speed = np.ones(CHANNELS), np.zeros(CHANNELS)
     slopes, times = np.zeros((2, CHANNELS)), np.zeros((2, CHANNELS))
+    members, between, noise, count, rewards = values, False, speed, 0, []
     for step, (masks, rows, _) in enumerate(calls):
         if step == 5:
             values = reference.largest(values.tolist(), area).astype(float)
@@ -329,24 +343,35 @@ def test_it_steps_as_written() -> None:
             speed = 0.7 * speed + plain_standardised(worth)
             now = area * (CHANNELS / area) ** (1 - min(1.0, (step + 1) / 3))
             values = reference.project_capped_simplex(values + 0.3 * (1 - step / 5) * speed, now)
+        elif between:
+            between, values = False, plain_exchange(members, plain_standardised(worth) + noise, count)
         elif step < 10:
-            share = 1 - (step - 4) / 6
-            worth = plain_standardised(worth) + 0.4 * share * torch.randn(CHANNELS, generator=noise).double().numpy()
-            values = plain_exchange(values, worth, max(1, round(0.5 * share * area)))
-    assert found.rewards[0].item() == pytest.approx(max(float(score.value(m, r)) for m, r, _ in calls[5:]))
+            rewards.append(float(score.value(masks, rows)))
+            members, share = values, 1 - (step - 4) / 6
+            noise = 0.4 * share * torch.randn(CHANNELS, generator=generator).double().numpy()
+            count = max(1, round(0.5 * share * area))
+            between = border > 0 and step < 8
+            worth = plain_standardised(worth) + noise
+            values = plain_softened(members, worth, min(border * count, area)) if between else plain_exchange(members, worth, count)
+    assert len(calls) == 11
+    rewards.append(float(score.value(*calls[-1][:2])))
+    assert len(rewards) == (4 if border else 6)
+    assert found.rewards[0].item() == pytest.approx(max(rewards))
 
 
+@pytest.mark.parametrize("border", [0, 1.7])
 @pytest.mark.parametrize("middle", [3, 2])
-def test_a_walk_over_the_areas_of_a_row_steps_as_written(middle: int) -> None:
+def test_a_walk_over_the_areas_of_a_row_steps_as_written(middle: int, border: float) -> None:
     """Two sweeps over three areas again in plain numpy: down, and back up from what is best so far; pairs are counted out on the way."""
     score = Rows()
     row = 2
     settings = ExactSearch(relaxed_steps=4, binary_steps=8, anneal=0.5, relaxed_rate=0.3, momentum=0.7, memory=0.8, exchange=0.5,
-                           exploration=0.4, sweeps=2)
+                           exploration=0.4, sweeps=2, border=border)
     found = find(score, [5, middle, 9], [row] * 3, settings, seed=3)
     calls = iter(list(score.calls))
-    noise = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(3)
     values, speed, seen = np.ones(CHANNELS), np.zeros(CHANNELS), np.zeros((2, 2, CHANNELS))
+    members, between, noise, count = values, False, speed, 0
     best: dict[int, tuple[float, np.ndarray]] = {}
     last = 0
     turn = [(3, 12, 1, 0)] if middle == 3 else [(2, 6, 1, 2), (2, 6, 1 / 2, 0)]
@@ -378,15 +403,21 @@ def test_a_walk_over_the_areas_of_a_row_steps_as_written(middle: int) -> None:
                 now = area * (CHANNELS / area) ** (1 - min(1.0, (step + 1) / 1))
                 values = reference.project_capped_simplex(values + 0.3 * (1 - step / 2) * speed, now)
                 continue
+            if between:
+                between, values = False, plain_exchange(members, plain_standardised(worth) + noise, count)
+                continue
             if area not in best or scored.reward.item() > best[area][0]:
                 best[area] = scored.reward.item(), values
             if step == 0 and left < 1:
                 values = best[area][1]
             if step < steps - 1:
-                share = left * (1 - (step - relaxed + 1) / (steps - relaxed))
-                worth = plain_standardised(worth) + 0.4 * share * torch.randn(CHANNELS, generator=noise).double().numpy()
-                pace = 0.25 if number else 0.5
-                values = plain_exchange(values, worth, max(1, round(pace * share * min(area, CHANNELS - area))))
+                members, share = values, left * (1 - (step - relaxed + 1) / (steps - relaxed))
+                noise = 0.4 * share * torch.randn(CHANNELS, generator=generator).double().numpy()
+                room = min(area, CHANNELS - area)
+                count = max(1, round((0.25 if number else 0.5) * share * room))
+                between = border > 0 and step < steps - 3
+                worth = plain_standardised(worth) + noise
+                values = plain_softened(members, worth, min(border * count, room)) if between else plain_exchange(members, worth, count)
         last = area
     assert next(calls, None) is None
     for place, area in enumerate((5, middle, 9)):
@@ -484,6 +515,15 @@ def plain_worth(slopes: np.ndarray, times: np.ndarray) -> np.ndarray:
         means = [slopes[side, k] / times[side, k] if times[side, k] else 0.0 for side in (0, 1)]
         worth[k] = (trust[0] * means[0] + trust[1] * means[1]) / sum(trust)
     return worth
+
+
+def plain_softened(members: np.ndarray, worth: np.ndarray, width: float) -> np.ndarray:
+    found = members.copy()
+    for rank, channel in enumerate(sorted(np.flatnonzero(members == 1), key=lambda k: worth[k])):
+        found[channel] = 0.5 + 0.5 * min(1, (rank + 0.5) / width)
+    for rank, channel in enumerate(sorted(np.flatnonzero(members == 0), key=lambda k: -worth[k])):
+        found[channel] = 0.5 - 0.5 * min(1, (rank + 0.5) / width)
+    return found
 
 
 def plain_exchange(mask: np.ndarray, worth: np.ndarray, count: int) -> np.ndarray:
