@@ -141,11 +141,13 @@ def refuse(run: Run, layer: str, label: str, differences: Sequence[tuple[str, An
         differences: ``(field, now, then)``.
 
     Raises:
-        StoreError: there is one; names the first.
+        StoreError: there is one; names the first, or all of the search.
     """
-    for name, now, then in differences:
-        raise StoreError(f"{run.path} holds answers at {layer} under the label {label!r} with {name}={then!r}, but {name}={now!r} is "
-                         "asked; expected the same question to go on; ask it as before, or give this one another label (label=, --label)")
+    if differences:
+        told = [one for one in differences if one[0].startswith("search.")] if differences[0][0].startswith("search.") else differences[:1]
+        before, asked = (", ".join(f"{one[0]}={one[side]!r}" for one in told) for side in (2, 1))
+        raise StoreError(f"{run.path} holds answers at {layer} under the label {label!r} with {before}, but {asked} is asked; expected the "
+                         "same question to go on; ask it as before, or give this one another label (label=, --label)")
 
 
 def check_targets(tail: Tail, example: Tensor, targets: Targets) -> int:

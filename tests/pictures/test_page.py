@@ -196,6 +196,7 @@ def test_the_matrix_of_classes_leads_to_them(opened: Any) -> None:
     target = leaves.nth(3).get_attribute("data-leaf")
     leaves.nth(3).locator("rect:not(.own):not(.hit)").first.click()
     until(page, f"location.hash.startsWith('#class/{target}/')")
+    page.locator(f"article[data-class='{target}']:visible").wait_for()  # the page hears of its new address a moment later
     assert page.locator("article[data-class]:visible").get_attribute("data-class") == target
     leaves.nth(1).focus()
     page.keyboard.press("Enter")

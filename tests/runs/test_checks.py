@@ -19,7 +19,8 @@ from tests.runs.loaders import COUNT, Again, Loader, content, run_all
     ({"reward": "contrastive"}, "reward='logit', but reward='contrastive' is asked"),
     ({"areas": (1, 2)}, r"areas=\[1, 3, 6\], but areas=\[1, 2\]"),
     ({"seed": 3}, "seed=0, but seed=3"),
-    ({"search": ca.ExactSearch(binary_steps=5)}, r"with search\.binary_steps=4, but search\.binary_steps=5 is asked"),
+    ({"search": ca.ExactSearch(binary_steps=5)}, r"with search\.relaxed_steps=3, search\.binary_steps=4, search\.refine_steps=2, but "
+     r"search\.relaxed_steps=15, search\.binary_steps=5, search\.refine_steps=10 is asked"),
     ({"level": 0.5}, "level='original', but level=0.5"),
     ({"fill": "mean"}, "fill='zero', but fill='mean'"),
     ({"preprocessing": "other"}, "preprocessing='', but preprocessing='other'"),

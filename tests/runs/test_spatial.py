@@ -89,7 +89,8 @@ def test_interrupted_between_shards_it_goes_on(tmp_path: Path) -> None:
     ({"areas": (0.1, 0.2)}, r"at :input under the label 'exact' with areas=\[0\.2\], but areas=\[0\.1, 0\.2\]"),
     ({"perturbation": "fade"}, "perturbation='blur', but perturbation='fade'"),
     ({"blur": 0.05}, r"blur=0\.\d+, but blur=0\.05"),
-    ({"search": ca.ExactSearch(relaxed_steps=4)}, r"with search\.relaxed_steps=2, but search\.relaxed_steps=4 is asked"),
+    ({"search": ca.ExactSearch(relaxed_steps=4)}, r"with search\.relaxed_steps=2, search\.refine_steps=1, but "
+     r"search\.relaxed_steps=4, search\.refine_steps=10 is asked"),
     ({"search": ca.PenaltySearch(steps=2)}, "with search='exact', but search='penalty' is asked"),
     ({"game": "delete", "level": "top1"}, "game='preserve', but game='delete'"),
     ({"flip": False}, "flip=True, but flip=False"),
