@@ -88,8 +88,9 @@ def _check_unquantised(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if hasattr(module, "_packed_params"):
             raise ModelError(f"{kind(model)} is quantised ({type(module).__name__} {name!r}), and no gradient flows through integers "
-                             "to the mask; expected a model in floating point; ask about ca.dequantised(model), which computes nearly the "
-                             "same, and put what is found into the quantised one with ca.inject")
+                             "to the mask; expected a model in floating point; ask about the model before its conversion, or about "
+                             "ca.dequantised(model) where that was eager, which computes nearly the same, and put what is found into the "
+                             "quantised one with ca.inject")
 
 
 def check_keys(keys: Sequence[str] | None, count: int) -> tuple[str, ...]:

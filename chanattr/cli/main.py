@@ -106,7 +106,7 @@ def layers(**options: Any) -> None:
 @click.option("--fill", default="zero", show_default=True, help="For a dropped channel: zero, mean, spatial_mean, a number, FILE.npy.")
 @click.option("--level", help="What a* must reach: original, top1, or a fraction. [default: original; delete: top1]")
 @click.option("--search", "search_", default="exact", show_default=True,
-              help="exact, penalty (the paper's), or apart (areas by themselves, as runs of older versions).")
+              help="exact, penalty (the paper's), or as runs of older versions: borderless, apart (areas by themselves).")
 @click.option("--seed", default=0, show_default=True, help="Of every random choice.")
 @click.option("--label", default="exact", show_default=True, help="Under which these answers lie in the file.")
 @click.option("--classes/--no-classes", default=True, help="Search one joint set a class too, where class folders are given.")

@@ -135,9 +135,6 @@ def dequantised(model: nn.Module) -> nn.Module:
         >>> integers = torchvision.models.quantization.resnet18(weights="DEFAULT", quantize=True)  # doctest: +SKIP
         >>> found = ca.per_image(ca.dequantised(integers), images, "layer3")  # doctest: +SKIP
     """
-    if isinstance(model, torch.fx.GraphModule):
-        raise ModelError("the model is a graph, as convert_fx makes it, and calls integer kernels that are no modules; expected one of "
-                         "torch.ao.quantization.convert; take the model before its conversion")
     made = _turned(copy.deepcopy(model), "", {})
     if not any(isinstance(module, Rounded) for module in made.modules()):
         raise ModelError(f"{type(model).__name__} has no quantised module; expected a model after torch.ao.quantization.convert; "
@@ -150,6 +147,9 @@ def _turned(module: nn.Module, name: str, made: dict[nn.Module, nn.Module]) -> n
     if module in made:
         return made[module]
     kinds, home = _kinds(), type(module).__module__
+    if isinstance(module, torch.fx.GraphModule) and any(hasattr(part, "_packed_params") for part in module.modules()):
+        raise ModelError(f"{f'module {name!r}' if name else 'the model'} is a graph, as convert_fx makes it, and calls integer kernels "
+                         "that are no modules; expected one of torch.ao.quantization.convert; take the model before its conversion")
     if type(module) in kinds:
         made[module] = kinds[type(module)](module)
         return made[module]

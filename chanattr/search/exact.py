@@ -290,7 +290,7 @@ def _exchanges(score: Score, areas: Tensor, rows: Tensor, here: Here, steps: int
         noise = settings.exploration * share * torch.randn(masks.shape[1], generator=generator).to(masks.device)
         room = torch.minimum(areas[going], masks.shape[1] - areas[going])
         count = (settings.exchange * share * room).round().clamp(min=1)
-        if settings.border and step + 3 <= steps:  # the last exchange follows a mask without a border
+        if settings.border and step + 3 <= steps:  # the last two exchanges follow masks without a border
             between = softened(masks, standardised(seen.worth()) + noise, torch.minimum(settings.border * count, room))
             seen = seen.add(between, standardised(score(between, rows[going], True).gradient), settings.memory)
             best.evaluations[going] += 1

@@ -104,14 +104,22 @@ def test_what_is_found_on_the_copy_holds_in_the_integers(integers: nn.Module) ->
 
 
 def test_a_search_on_integers_names_the_way_out(integers: nn.Module) -> None:
-    with pytest.raises(ca.ModelError, match=r"Net is quantised .*; ask about ca\.dequantised\(model\), which computes nearly the same"):
+    with pytest.raises(ca.ModelError, match=r"Net is quantised .*; ask about .* ca\.dequantised\(model\) where that was eager"):
         ca.per_image(integers, images(2), "first.0", areas=(2,), search=QUICK)
+
+
+def graph() -> nn.Module:
+    """What convert_fx leaves: a graph that holds a module in integers."""
+    traced = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(3, 4)))
+    return torch.fx.GraphModule(nn.Sequential(torch.ao.nn.quantized.Linear(3, 4)), traced.graph)
 
 
 @pytest.mark.parametrize(("module", "message"), [
     (lambda: nn.Sequential(nn.Conv2d(3, 4, 1)), "Sequential has no quantised module; expected a model after "),
     (lambda: nn.Sequential(torch.ao.nn.quantized.ConvTranspose2d(3, 4, 1)), "'0' is a quantised ConvTranspose2d, which is not known"),
-    (lambda: torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 1))), "the model is a graph, as convert_fx makes it"),
+    (lambda: torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 1))), "Sequential has no quantised module"),
+    (lambda: graph(), "the model is a graph, as convert_fx makes it"),
+    (lambda: nn.Sequential(nn.ReLU(), graph()), "module '1' is a graph, as convert_fx makes it"),
     (lambda: nn.Sequential(torch.ao.nn.quantized.Quantize(0.1, 0, torch.qint8)), "to torch.qint8; expected torch.quint8"),
     (Net, "Net has no quantised module"),
     (lambda: nn.Sequential(torch.ao.nn.quantized.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")), "'reflect' is not known"),
