@@ -313,8 +313,7 @@ def _done(best: Found, going: Tensor, rows: Tensor, better: Tensor, enough: Enou
 
 def exchanged(masks: Bool[Tensor, "P K"], worth: Float[Tensor, "P K"], counts: Float[Tensor, "P"]) -> Bool[Tensor, "P K"]:
     """The masks with at most `counts` of the least worthy members exchanged for as many worthier others; ties stay as they are."""
-    members = torch.where(masks, worth, torch.inf).sort(dim=1, stable=True)
-    others = torch.where(masks, -torch.inf, worth).sort(dim=1, descending=True, stable=True)
+    members, others = _ranked(masks, worth)
     place = torch.arange(masks.shape[1], device=masks.device)
     gains = (others.values > members.values) & (place < counts[:, None])
     nobody = torch.zeros_like(masks)
@@ -329,7 +328,12 @@ def softened(masks: Bool[Tensor, "P K"], worth: Float[Tensor, "P K"], widths: Fl
     """
     place = torch.arange(masks.shape[1], device=masks.device)
     outside = 0.5 - 0.5 * ((place + 0.5) / widths[:, None]).clamp(max=1)
-    members = torch.where(masks, worth, torch.inf).argsort(dim=1, stable=True)
-    others = torch.where(masks, -torch.inf, worth).argsort(dim=1, descending=True, stable=True)
+    members, others = _ranked(masks, worth)
     nothing = torch.zeros_like(worth)
-    return torch.where(masks, nothing.scatter(1, members, 1 - outside), nothing.scatter(1, others, outside))
+    return torch.where(masks, nothing.scatter(1, members.indices, 1 - outside), nothing.scatter(1, others.indices, outside))
+
+
+def _ranked(masks: Bool[Tensor, "P K"], worth: Float[Tensor, "P K"]) -> tuple[torch.return_types.sort, torch.return_types.sort]:
+    """The members, the least worthy first, and the others, the worthiest first; the rest of each row comes last."""
+    return (torch.where(masks, worth, torch.inf).sort(dim=1, stable=True),
+            torch.where(masks, -torch.inf, worth).sort(dim=1, descending=True, stable=True))
