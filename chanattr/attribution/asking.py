@@ -13,7 +13,7 @@ from torch import Tensor
 
 from chanattr.attribution.inputs import check_finite
 from chanattr.attribution.question import Question
-from chanattr.attribution.score import Fill, NetworkScore, fill_of
+from chanattr.attribution.score import Fill, Logits, NetworkScore, zeros
 from chanattr.network.batches import anchor_of, needed_by
 from chanattr.network.fast import FastTail, fast
 from chanattr.network.inputs import outline
@@ -39,7 +39,7 @@ class Asking(NamedTuple):
 
 
 class Final(NamedTuple):
-    """Float32 figures of binary masks by the game's meaning."""
+    """Float32 figures of masks by the game's meaning."""
 
     score: Float[Tensor, "P"]
     top1: Float[Tensor, "P"]
@@ -48,15 +48,26 @@ class Final(NamedTuple):
 
 def make_asking(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor, "N"], fill: Fill,
                 members: tuple[Tensor, ...]) -> Asking:
-    """A score over `members`, its scores with everything and with nothing, and the level in between."""
+    """A question about channels: their sets scored over `members`."""
+    values, spread = fill.taken(targets.device), question.family.spread
+
+    def logits(tail: Tail | FastTail, stem: Stem, masks: Tensor, images: Tensor) -> Tensor:
+        return tail.logits(stem, spread(masks), images, values)
+
+    return ask(question, tail, stem, targets, members, logits, question.family.size)
+
+
+def ask(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor, "N"], members: tuple[Tensor, ...], logits: Logits,
+        entries: int) -> Asking:
+    """A score of masks with so many entries over `members`, its scores with everything and with nothing, and the level in between."""
     at_once = masks_at_once(tail, stem, question.batch_size, question.memory_budget)
     quick = fast(tail, stem, precision=question.precision, evaluations=question.evaluations, at_once=at_once)
     quick_stem = quick.prepare(stem) if isinstance(quick, FastTail) else stem
-    score = NetworkScore(tail=tail, stem=stem, quick=quick, quick_stem=quick_stem, targets=targets, reward=question.reward,
-                         fill=fill.taken(targets.device), members=members, spread=question.family.spread,
+    score = NetworkScore(tail=tail, stem=stem, quick=quick, quick_stem=quick_stem, logits=logits, targets=targets,
+                         reward=question.reward, members=members,
                          batch_size=masks_at_once(quick, quick_stem, question.batch_size, question.memory_budget))
     rows = torch.arange(len(members), device=targets.device)
-    every = torch.ones(len(members), question.family.size, device=targets.device)
+    every = torch.ones(len(members), entries, device=targets.device)
     whole = score.judge(every, rows)
     full, none = whole.reward, score.judge(0 * every, rows).reward
     if question.settings.game == "dual":
@@ -68,7 +79,7 @@ def ask_predicted(question: Question, tail: Tail, images: Inputs) -> Asking:
     """The question about the class that the network predicts for each of some images, dropped channels being zero."""
     stem = tail.stem(images)
     goal = stem.logits.argmax(1)
-    return make_asking(question, tail, stem, goal, fill_of("zero", stem.activation, tail.layer), one_a_row(goal))
+    return make_asking(question, tail, stem, goal, zeros(tail.layer), one_a_row(goal))
 
 
 def some_rows(asking: Asking, rows: Int[Tensor, "S"]) -> Asking:
@@ -125,13 +136,22 @@ def search_grid(asking: Asking, grid: Int[Tensor, "A"]) -> tuple[Bool[Tensor, "R
     return masks.view(rows, len(grid), family.size), cost * spent.view(rows, len(grid)).sum(1)
 
 
-def search_pairs(asking: Asking, areas: Int[Tensor, "P"], rows: Int[Tensor, "P"]) -> Found:
-    """The question's own search, over pairs."""
-    settings = asking.question.settings
+def search_pairs(asking: Asking, areas: Int[Tensor, "P"], rows: Int[Tensor, "P"], start: Float[Tensor, "P K"] | None = None, *,
+                 level: Float[Tensor, "R"] | None = None) -> Found:
+    """The question's own search, over pairs.
+
+    Args:
+        asking: whose rows they are.
+        areas, rows: of each pair.
+        start: sets to begin from.
+        level: reward of each row at which its search is over; None spends all evaluations. The paper's knows neither starts nor levels.
+    """
+    settings, family = asking.question.settings, asking.question.family
     score = play(asking.score, settings.game)
-    if isinstance(settings.search, ExactSearch):
-        return exact(score, asking.question.family, areas, rows, settings.search, seed=settings.seed)
-    return penalty(score, asking.question.family, areas, rows, settings.search)
+    if not isinstance(settings.search, ExactSearch):
+        return penalty(score, family, areas, rows, settings.search)
+    enough = None if level is None else Enough(level[rows], functools.partial(reaches_level, asking))
+    return exact(score, family, areas, rows, settings.search, start=start, seed=settings.seed, enough=enough)
 
 
 def find_smallest(asking: Asking, grid: Int[Tensor, "A"], masks: Bool[Tensor, "R A K"], reached_at: Bool[Tensor, "R A"]) -> Smallest:
@@ -146,7 +166,7 @@ def find_smallest(asking: Asking, grid: Int[Tensor, "A"], masks: Bool[Tensor, "R
         found = on_grid(grid, masks, reached_at, empty_reached)
     else:
         grid = torch.tensor(area_grid(family.size), device=rows.device)
-        found = bracket(grid, empty_reached, ~nothing, functools.partial(_search_for_level, asking, level), judged)
+        found = bracket(grid, empty_reached, ~nothing, functools.partial(search_pairs, asking, level=level), judged)
     if not settings.refine:
         return found
     steps = settings.search if isinstance(settings.search, ExactSearch) else family.resolve(ExactSearch())
@@ -162,23 +182,13 @@ def level_reward(asking: Asking) -> Float[Tensor, "R"]:
     return -asking.level if asking.question.settings.game == "delete" else asking.level
 
 
-def _search_for_level(asking: Asking, level: Tensor, areas: Tensor, rows: Tensor, start: Tensor | None) -> Found:
-    """The question's own search over pairs, no longer than it takes to reach the level; the paper's knows neither starts nor levels."""
-    settings = asking.question.settings
-    if not isinstance(settings.search, ExactSearch):
-        return search_pairs(asking, areas, rows)
-    enough = Enough(level[rows], functools.partial(reaches_level, asking))
-    return exact(play(asking.score, settings.game), asking.question.family, areas, rows, settings.search, start=start, seed=settings.seed,
-                 enough=enough)
-
-
-def judge(asking: Asking, masks: Bool[Tensor, "P K"], rows: Int[Tensor, "P"]) -> Final:
-    """Float32 figures of binary masks: *preserve* kept, *delete* dropped, *dual* the difference (top-1 of the kept half)."""
-    game = asking.question.settings.game
-    main = asking.score.judge(~masks if game == "delete" else masks, rows)
+def judge(asking: Asking, masks: Bool[Tensor, "P K"] | Float[Tensor, "P K"], rows: Int[Tensor, "P"]) -> Final:
+    """Float32 figures of masks: *preserve* kept, *delete* dropped, *dual* the difference (top-1 of the kept half)."""
+    game, kept = asking.question.settings.game, masks.float()
+    main = asking.score.judge(1 - kept if game == "delete" else kept, rows)
     if game != "dual":
         return Final(*main)
-    return Final(main.reward - asking.score.judge(~masks, rows).reward, main.top1, main.log_probability)
+    return Final(main.reward - asking.score.judge(1 - kept, rows).reward, main.top1, main.log_probability)
 
 
 def reaches(asking: Asking, scores: Tensor, top1: Tensor, rows: Tensor) -> Tensor:
@@ -189,7 +199,7 @@ def reaches(asking: Asking, scores: Tensor, top1: Tensor, rows: Tensor) -> Tenso
     return reached(scores, asking.level[rows], settings.game)
 
 
-def reaches_level(asking: Asking, masks: Bool[Tensor, "P K"], rows: Int[Tensor, "P"]) -> Bool[Tensor, "P"]:
-    """Whether binary masks reach their rows' level, by the definition."""
+def reaches_level(asking: Asking, masks: Bool[Tensor, "P K"] | Float[Tensor, "P K"], rows: Int[Tensor, "P"]) -> Bool[Tensor, "P"]:
+    """Whether masks reach their rows' level, by the definition."""
     final = judge(asking, masks, rows)
     return reaches(asking, final.score, final.top1, rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from chanattr.errors import InputError
-from chanattr.settings import PERTURBATIONS
+from chanattr.settings import PERTURBATIONS, Range, check_number
 
 BLUR, LEVELS = 20 / 224, 8  # TorchRay's: 20 pixels of 224, in 8 levels
 
@@ -45,7 +45,7 @@ class Perturbation:
         """The same for some of `count` images."""
         if self.given.ndim != 4 or len(self.given) != count:
             return self
-        return Perturbation(name=self.name, given=self.given[images], levels=self.levels, blur=self.blur, seed=self.seed)
+        return replace(self, given=self.given[images])
 
 
 def perturbation_of(asked: str | Tensor | np.ndarray, *, levels: int = LEVELS, blur: float = BLUR, seed: int = 0) -> Perturbation:
@@ -57,8 +57,10 @@ def perturbation_of(asked: str | Tensor | np.ndarray, *, levels: int = LEVELS, b
         levels, blur, seed: as of `Perturbation`.
 
     Raises:
-        InputError: none of these.
+        InputError: none of these, or a number out of its range.
     """
+    levels = int(check_number(f"levels={levels!r}", levels, Range(2, whole=True)))
+    blur = check_number(f"blur={blur!r}", blur, Range(0, 1, without="low"))
     if isinstance(asked, str):
         if asked not in PERTURBATIONS:
             raise InputError(f"perturbation={asked!r}; expected one of {', '.join(PERTURBATIONS)}, a colour [C], or images [N, C, H, W] to "

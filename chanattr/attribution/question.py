@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from chanattr.network.weights import model_sha256
 from chanattr.search.family import Channels
 from chanattr.search.groups import Group, Groups, groups_of
 from chanattr.search.objective import Reward, level_of, reward_function
+from chanattr.search.pictures import Pictures
 from chanattr.settings import COUNT, GAMES, STEPS, ExactSearch, Search, Settings, check_areas, check_number, check_search
 
 Areas = Sequence[int] | str | None
@@ -34,7 +36,7 @@ class Question:
 
     Attributes:
         settings: complete and resolved.
-        family: the channels of the layer, or groups of them.
+        family: what a mask is: `Channels` of the layer, `Groups` of them, or `Pictures`.
         reward: the callable.
         batch_size: masked images run at once, at most.
         memory_budget: bytes that they may need together; None is what the device holds.
@@ -43,7 +45,7 @@ class Question:
     """
 
     settings: Settings
-    family: Channels | Groups
+    family: Any
     reward: Reward
     batch_size: int
     memory_budget: int | None = None
@@ -114,19 +116,30 @@ def make_question(asked: Asked, model: nn.Module, layer: Layer, fill: Fill, *, d
         InputError: areas cannot be used on this layer.
     """
     family = family_of(asked.group, model, layer)
-    search: Search = family.resolve(asked.search if asked.search is not None else ExactSearch())
-    exact = isinstance(search, ExactSearch)
+    return complete(asked, model, layer, family, digest=digest, evaluations=planned(asked, family, images),
+                    areas=check_areas(asked.areas, family.size, family.unit), fill=fill.name, fill_sha256=fill.sha256,
+                    group=family.name, groups_sha256=family.sha256)
+
+
+def complete(asked: Asked, model: nn.Module, layer: Layer, family: Channels | Groups | Pictures, *, digest: str | None,
+             evaluations: int = 0, **own: Any) -> Question:
+    """The question about masks of a family, with everything resolved.
+
+    Args:
+        asked, model, layer, digest: as of `make_question`.
+        family: what a mask is.
+        evaluations: planned.
+        own: fields of `Settings` that hang on the family; areas at least.
+    """
+    search, reward, name = family.resolve(asked.search or ExactSearch()), reward_function(asked.reward), callable_name(asked.reward)
     settings = Settings(
-        layer=layer.name, areas=check_areas(asked.areas, family.size, family.unit), search=search, reward=callable_name(asked.reward),
-        game=asked.game, fill=fill.name, fill_sha256=fill.sha256, level=resolved_level(asked.level, asked.game),
-        refine=exact if asked.refine is None else asked.refine, folds=asked.folds, seed=asked.seed,
+        layer=layer.name, search=search, reward=name, game=asked.game, level=resolved_level(asked.level, asked.game),
+        refine=isinstance(search, ExactSearch) if asked.refine is None else asked.refine, folds=asked.folds, seed=asked.seed,
         score=callable_name(asked.score) if asked.score is not None else "", model=asked.model or kind(model),
-        model_sha256=digest or model_sha256(model), preprocessing=asked.preprocessing,
-        group=family.name, groups_sha256=family.sha256, certify=asked.certify)
-    reward = reward_function(asked.reward)
+        model_sha256=digest or model_sha256(model), preprocessing=asked.preprocessing, certify=asked.certify, **own)
     return Question(settings=settings, family=family, batch_size=int(asked.batch_size or default_batch_size(model)),
-                    memory_budget=bytes_of(asked.memory_budget), precision=asked.precision, evaluations=planned(asked, family, images),
-                    reward=reward if isinstance(asked.reward, str) else checked_reward(reward, settings.reward))
+                    memory_budget=bytes_of(asked.memory_budget), precision=asked.precision, evaluations=evaluations,
+                    reward=reward if isinstance(asked.reward, str) else checked_reward(reward, name))
 
 
 def family_of(group: Group, model: nn.Module, layer: Layer) -> Channels | Groups:
@@ -149,7 +162,7 @@ def default_batch_size(model: nn.Module) -> int:
 
 def planned(asked: Asked, family: Channels | Groups, images: int) -> int:
     """Evaluations of all images, roughly: of the search's steps at every area, or where a* alone is asked at those that it takes."""
-    search: Search = family.resolve(asked.search if asked.search is not None else ExactSearch())
+    search: Search = family.resolve(asked.search or ExactSearch())
     steps = search.starts * (search.relaxed_steps + search.binary_steps) if isinstance(search, ExactSearch) else search.steps
     return images * (len(check_areas(asked.areas, family.size, family.unit)) or ALONE) * int(steps)
 

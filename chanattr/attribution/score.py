@@ -22,6 +22,8 @@ from chanattr.network.tail import Tail
 from chanattr.search.objective import Reward, Scored, log_probability
 from chanattr.settings import FILLS
 
+Logits = Callable[[Tail | FastTail, Stem, Tensor, Tensor], Tensor]
+
 
 class Judged(NamedTuple):
     """Final figures of M masks, in float32: mean reward, share of the row's images still named, mean log-probability."""
@@ -52,15 +54,6 @@ class Fill(NamedTuple):
         return self.values if self.values.ndim == 1 else self.values.new_full(self.values.shape[1:], torch.nan)
 
 
-class Places(NamedTuple):
-    """Where the images of each of R rows are in the list of all rows' images."""
-
-    counts: Int[Tensor, "R"]
-    first: Int[Tensor, "R"]
-    images: Int[Tensor, "I"]
-    alone: bool  # one image a row
-
-
 @dataclass(frozen=True, kw_only=True)
 class NetworkScore:
     """Scores masks by running the tail, in batches, on the images that belong to each row.
@@ -68,24 +61,22 @@ class NetworkScore:
     Attributes:
         tail, stem: the network after the layer, and the kept activations of N images; by them masks are judged.
         quick, quick_stem: the same as a search runs them, faster and less exact.
+        logits: what a tail makes of masks [B, K] on images [B] of its stem.
         targets: class of each image, i8 [N].
         reward: of logits and targets.
-        fill: values of dropped channels, [K] or [N, K].
         members: for each row the images it is over; an image may belong to several rows.
         batch_size: masked images run at once, at most; less where memory runs out.
-        spread: masks of the family to masks of channels.
     """
 
     tail: Tail
     stem: Stem
     quick: Tail | FastTail
     quick_stem: Stem
+    logits: Logits
     targets: Tensor
     reward: Reward
-    fill: Tensor
     members: tuple[Tensor, ...]
     batch_size: int
-    spread: Callable[[Tensor], Tensor]
 
     @torch.inference_mode(False)
     def __call__(self, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], gradient: bool) -> Scored:
@@ -96,7 +87,7 @@ class NetworkScore:
         def run(part: slice) -> tuple[Tensor, Tensor]:
             with torch.set_grad_enabled(gradient):
                 leaf = masks[owner[part]].requires_grad_(gradient)
-                logits = self.quick.logits(self.quick_stem, self.spread(leaf), image[part], self.fill).float()
+                logits = self.logits(self.quick, self.quick_stem, leaf, image[part]).float()
                 got = self.reward(logits, self.targets[image[part]]).to(masks.dtype)
                 return got.detach(), torch.autograd.grad(got.sum(), leaf)[0] if gradient else leaf[:, :0]
 
@@ -106,34 +97,35 @@ class NetworkScore:
             rewards.index_add_(0, owner[part], got)
             if gradient:
                 gradients.index_add_(0, owner[part], slope)
-        counts = self._places.counts[rows].to(masks.dtype)
+        counts = self._places[0][rows].to(masks.dtype)
         return Scored(rewards / counts, gradients / counts[:, None] if gradient else gradients)
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def judge(self, masks: Tensor, rows: Int[Tensor, "M"]) -> Judged:
-        """The final figures of binary masks, by the definition."""
+        """The final figures of masks, by the definition."""
         owner, image = self._pairs(rows)
 
         def run(part: slice) -> Tensor:
-            logits = self.tail.logits(self.stem, self.spread(masks[owner[part]].float()), image[part], self.fill).float()
+            logits = self.logits(self.tail, self.stem, masks[owner[part]].float(), image[part]).float()
             targets = self.targets[image[part]]
             return torch.stack([self.reward(logits, targets), (logits.argmax(1) == targets).float(), log_probability(logits, targets)])
 
         sums = torch.zeros(3, len(masks), device=masks.device, dtype=torch.float32)
         for part, figures in in_batches(anchor_of(self.tail), len(owner), self.batch_size, False, run):
             sums.index_add_(1, owner[part], figures)
-        return Judged(*(sums / self._places.counts[rows].float()))
+        return Judged(*(sums / self._places[0][rows].float()))
 
     @cached_property
-    def _places(self) -> Places:
+    def _places(self) -> tuple[Int[Tensor, "R"], Int[Tensor, "R"], Int[Tensor, "I"]]:
+        """How many images each row has, where its first is in the list of all rows' images, and that list."""
         counts = torch.tensor([len(m) for m in self.members], device=self.targets.device)
-        return Places(counts, counts.cumsum(0) - counts, torch.cat(self.members), all(len(m) == 1 for m in self.members))
+        return counts, counts.cumsum(0) - counts, torch.cat(self.members)
 
     def _pairs(self, rows: Int[Tensor, "M"]) -> tuple[Int[Tensor, "B"], Int[Tensor, "B"]]:
         """(mask, image) pairs of all masks with all images of their rows."""
-        counts, first, images, alone = self._places
-        if alone:
+        counts, first, images = self._places
+        if len(images) == len(counts):  # one image a row, for none has none
             return torch.arange(len(rows), device=rows.device), images[rows]
         own = counts[rows]
         owner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), own)
@@ -144,6 +136,11 @@ class NetworkScore:
 def channels_last(values: Tensor, layer: Layer) -> Float[Tensor, "N P K"]:
     """An activation as [images, positions, channels]."""
     return values.movedim(layer.channel_axis, -1).reshape(len(values), -1, layer.channels)
+
+
+def zeros(layer: Layer) -> Fill:
+    """The fill "zero", which needs no activation."""
+    return Fill("zero", "", torch.zeros(layer.channels))
 
 
 @torch.inference_mode(False)

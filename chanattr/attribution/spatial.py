@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,26 +12,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chanattr.attribution.image import shard_size_of, to_f4, to_i4, to_numpy
-from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_targets, checked_reward, goal_of, tail_at
+from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_targets, goal_of, tail_at
 from chanattr.attribution.perturbation import BLUR, LEVELS, Perturbation, perturbation_of
-from chanattr.attribution.question import Asked, callable_name, default_batch_size, resolved_level
-from chanattr.attribution.spatial_asking import Asking, Ready
+from chanattr.attribution.question import Asked, Question, complete
+from chanattr.attribution.spatial_asking import Figures, ask_pictures, figures, find_smallest, search_codes, spent
 from chanattr.axes import concatenate
 from chanattr.codes import GRID, SINGLE_DISC
 from chanattr.errors import InputError, LayerError
 from chanattr.network.inputs import take_rows
 from chanattr.network.layers import Layer
-from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs
 from chanattr.network.stem import Stem
 from chanattr.network.tail import Tail
-from chanattr.network.weights import model_sha256
 from chanattr.progress import Progress, advance
 from chanattr.records import SpatialAttribution
-from chanattr.search.objective import Reward, reward_function
+from chanattr.search.objective import Reward
 from chanattr.search.pictures import LEVELS as CODE_LEVELS
 from chanattr.search.pictures import Pictures
-from chanattr.settings import PICTURE_AREAS, ExactSearch, Range, Search, Settings, check_number, check_shares
+from chanattr.settings import PICTURE_AREAS, PenaltySearch, Range, Search, check_number, check_shares
 
 LOG = logging.getLogger(__name__)
 INPUT = ":input"  # the layer that is the picture itself
@@ -90,22 +89,21 @@ def spatial(model: nn.Module, images: Inputs, *, targets: Sequence[int] | Tensor
     count = check_images(images)
     names, goal = check_keys(keys, count), None if targets is None else check_targets(targets, count)
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
-    under = perturbation_of(perturbation, levels=int(check_number(f"levels={levels!r}", levels, Range(2, whole=True))),
-                            blur=check_number(f"blur={blur!r}", blur, Range(0, 1, without="low")), seed=seed)
-    ready = make_ready(asked, model, tail.layer, under, areas=areas, flip=flip, jitter=jitter, samples=samples)
+    under = perturbation_of(perturbation, levels=levels, blur=blur, seed=seed)
+    question = picture_question(asked, model, tail.layer, under, areas=areas, flip=flip, jitter=jitter, samples=samples)
     size, records = shard_size_of(model), []
     with advance(progress, count, "images" if layer == INPUT else f"images at {layer}") as tell:
         for first in range(0, count, size):
             part = slice(first, first + size)
             stem = tail.stem(take_rows(images, part))
-            own = ready._replace(perturbation=under.of(part, count))
-            records.append(answer(own, tail, stem, keys=names[part], targets=None if goal is None else goal[part]))
+            records.append(answer(question, tail, stem, keys=names[part], targets=None if goal is None else goal[part],
+                                  under=under.of(part, count)))
             tell(len(stem.logits))
     return concatenate(records)
 
 
-def make_ready(asked: Asked, model: nn.Module, layer: Layer, under: Perturbation, *, areas: Sequence[float], flip: bool | None = None,
-               jitter: float = 0.0, samples: int | None = None, digest: str | None = None) -> Ready:
+def picture_question(asked: Asked, model: nn.Module, layer: Layer, under: Perturbation, *, areas: Sequence[float],
+                     flip: bool | None = None, jitter: float = 0.0, samples: int | None = None, digest: str | None = None) -> Question:
     """The question for one layer, with everything resolved.
 
     Args:
@@ -128,72 +126,70 @@ def make_ready(asked: Asked, model: nn.Module, layer: Layer, under: Perturbation
     if layer.name != INPUT and (flip or jitter):
         raise InputError(f"flip={flip!r}, jitter={jitter:g} at layer {layer.name!r}; expected neither, for a mirrored or moved activation "
                          "is not that of such a picture; leave both out")
-    search = Pictures(*layer.grid).resolve(asked.search if asked.search is not None else ExactSearch())
-    exact = isinstance(search, ExactSearch)
-    per_cell = int(exact) if samples is None else int(check_number(f"samples={samples!r}", samples, Range(0, 16, whole=True)))
-    settings = Settings(
-        layer=layer.name, areas=check_shares(areas), search=search, reward=callable_name(asked.reward), game=asked.game,
-        level=resolved_level(asked.level, asked.game), refine=exact if asked.refine is None else asked.refine, seed=asked.seed,
-        score=callable_name(asked.score) if asked.score is not None else "", model=asked.model or kind(model),
-        model_sha256=digest or model_sha256(model), preprocessing=asked.preprocessing, perturbation=under.name,
-        perturbation_sha256=under.sha256, levels=under.levels, blur=under.blur if under.name == "blur" else 0.0,
-        flip=layer.name == INPUT if flip is None else flip, jitter=jitter, samples=per_cell)
-    small = [area for area in settings.areas if area < SINGLE_DISC]
+    if samples is None:
+        samples = 0 if isinstance(asked.search, PenaltySearch) else 1
+    samples = int(check_number(f"samples={samples!r}", samples, Range(0, 16, whole=True)))
+    family, shares = Pictures(*layer.grid, samples=samples), check_shares(areas)
+    _note_areas(shares, family)
+    return complete(asked, model, layer, family, digest=digest, areas=shares, perturbation=under.name, perturbation_sha256=under.sha256,
+                    levels=under.levels, blur=under.blur if under.name == "blur" else 0.0,
+                    flip=layer.name == INPUT if flip is None else flip, jitter=jitter, samples=samples)
+
+
+def _note_areas(areas: Sequence[float], family: Pictures) -> None:
+    """A word to the log where masks of an area cannot be quite what is asked."""
+    small = [area for area in areas if area < SINGLE_DISC]
     if small:
         LOG.info("areas %s: less than the disc of one cell (%g of the picture), so that away from its border no mask of them reaches 1 "
                  "(`peak` says what it reaches)", ", ".join(f"{area:g}" for area in small), SINGLE_DISC)
-    most = float(Pictures(*layer.grid).area(torch.ones(1, Pictures.size)))
-    large = [area for area in settings.areas if area > most]
+    most = float(replace(family, samples=1).area(torch.ones(1, family.size)))
+    large = [area for area in areas if area > most]
     if large:
         LOG.info("areas %s: more than the largest mask of these, which falls off towards the border: its mean is %.3f (`true_areas` says "
                  "what each mask has)", ", ".join(f"{area:g}" for area in large), most)
-    reward = reward_function(asked.reward)
-    return Ready(settings, Pictures(*layer.grid, samples=per_cell), under,
-                 reward if isinstance(asked.reward, str) else checked_reward(reward, settings.reward),
-                 int(asked.batch_size or default_batch_size(model)), asked.precision)
 
 
-def answer(ready: Ready, tail: Tail, stem: Stem, *, keys: Sequence[str], targets: Sequence[int] | Tensor | None) -> SpatialAttribution:
+def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], targets: Sequence[int] | Tensor | None,
+           under: Perturbation) -> SpatialAttribution:
     """The record of one shard of images.
 
     Args:
-        ready: the question.
+        question: complete.
         tail, stem: of the layer.
         keys, targets: one an image.
+        under: what lies under masks of these images.
 
     Raises:
         InputError: targets are not one class an image.
         ModelError: numbers of an image are not finite.
     """
-    settings, family = ready.settings, ready.family
+    settings, family = question.settings, question.family
     check_finite(stem.logits, keys, "scores")
     check_finite(stem.activation, keys, f"values at {tail.layer.name!r}")
     goal = goal_of(targets, stem)
-    asking = Asking.of(ready, tail, stem, goal)
+    asking = ask_pictures(question, tail, stem, goal, under)
     check_finite(asking.original, keys, "rewards of the whole picture", remedy="check the reward and the precision of the model")
     check_finite(asking.empty, keys, "scores of the wholly perturbed picture", remedy="choose another perturbation")
     count, grid = len(goal), torch.tensor(settings.areas, device=goal.device)
     rows, areas = torch.arange(count, device=goal.device).repeat_interleave(len(grid)), grid.repeat(count)
-    codes = asking.search(areas, rows)
-    final = asking.figures(codes, rows)
-    check_finite(final.score.view(count, -1), keys, "masked scores")
-    smallest, refined = asking.smallest(grid, codes.view(count, len(grid), -1), final)
-    last = asking.figures(smallest.codes, torch.arange(count, device=goal.device))
+    codes = search_codes(asking, areas, rows)
+    final = Figures(*(values.view(count, len(grid)) for values in figures(asking, codes, rows)))
+    check_finite(final.score, keys, "masked scores")
+    smallest = find_smallest(asking, grid, codes.view(count, len(grid), -1), final)
+    last = figures(asking, smallest.codes, torch.arange(count, device=goal.device))
     none = smallest.area < 0
-    by_area = (count, len(grid))
     return SpatialAttribution(
         layer=tail.layer.name, settings=settings, engine=asking.score.quick.engine, size=(family.height, family.width), keys=tuple(keys),
         targets=to_i4(goal), predictions=to_i4(stem.logits.argmax(1)),
         probability=to_f4(stem.logits.float().softmax(1).gather(1, goal[:, None])[:, 0]), areas=to_f4(grid),
-        codes=_bytes(codes).reshape(*by_area, GRID, GRID), true_areas=to_f4(final.area.view(by_area)),
-        scores=to_f4(final.score.view(by_area)),
-        view_scores=to_f4(final.view_score.view(by_area)), level_set_scores=to_f4(final.level_set_score.view(by_area)),
-        greyness=to_f4(final.greyness.view(by_area)), peak=to_f4(final.peak.view(by_area)), top1=to_numpy(final.top1.view(by_area)),
-        original=to_f4(asking.original), empty=to_f4(asking.empty),
+        codes=_bytes(codes).reshape(count, -1, GRID, GRID), true_areas=to_f4(final.area), scores=to_f4(final.score),
+        view_scores=to_f4(final.view_score), level_set_scores=to_f4(final.level_set_score), greyness=to_f4(final.greyness),
+        peak=to_f4(final.peak), top1=to_numpy(final.top1 > 0), original=to_f4(asking.original), empty=to_f4(asking.empty),
         smallest_area=to_f4(torch.where(smallest.area > 0, last.area, smallest.area)),
         smallest_code=_bytes(smallest.codes).reshape(count, GRID, GRID),
-        smallest_score=to_f4(last.score.masked_fill(none, torch.nan)), smallest_top1=to_numpy(last.top1 & ~none),
-        evaluations=to_f4(torch.full((count,), asking.spent(grid))), refine_evaluations=to_f4(refined))
+        smallest_score=to_f4(last.score.masked_fill(none, torch.nan)), smallest_top1=to_numpy((last.top1 > 0) & ~none),
+        evaluations=to_f4(torch.full((count,), spent(question, grid))),
+        refine_evaluations=to_f4(smallest.evaluations))
 
 
 def _bytes(codes: Float[Tensor, "P 1024"]) -> np.ndarray:

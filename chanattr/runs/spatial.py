@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from chanattr.attribution.image import shard_size_of
 from chanattr.attribution.inputs import check_model
 from chanattr.attribution.perturbation import BLUR, LEVELS, Perturbation, perturbation_of
-from chanattr.attribution.question import Asked
-from chanattr.attribution.spatial import INPUT, answer, make_ready
-from chanattr.attribution.spatial_asking import Ready
+from chanattr.attribution.question import Asked, Question
+from chanattr.attribution.spatial import INPUT, answer, picture_question
 from chanattr.errors import InputError
 from chanattr.network.names import kind
 from chanattr.network.outputs import device_of
@@ -41,14 +40,15 @@ from chanattr.runs.checks import (
 from chanattr.runs.images import Pass, Results, RunSummary
 from chanattr.runs.plan import Task, search_rows
 from chanattr.search.objective import Reward
-from chanattr.settings import PICTURE_AREAS, Range, Search, check_number
+from chanattr.settings import PICTURE_AREAS, Search
 from chanattr.store import Run
 
 
 class _Here(NamedTuple):
     """The question and the network that it is put to; engines are noted as they come."""
 
-    ready: Ready
+    question: Question
+    under: Perturbation
     tail: Tail
     device: torch.device
     shape: tuple[int, ...]
@@ -109,14 +109,14 @@ def spatial_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layer: str
     check_model(model, example, score)
     tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
     digest, where = model_sha256(model), tail.layer.name
-    ready = make_ready(asked, model, tail.layer, under, areas=areas, flip=flip, jitter=jitter, samples=samples, digest=digest)
+    question = picture_question(asked, model, tail.layer, under, areas=areas, flip=flip, jitter=jitter, samples=samples, digest=digest)
     shard_size = shard_size or int(run.attributes.get("shard_size", 0)) or shard_size_of(model)
     check_file(run, digest, label, [where] if label in run.labels(where, spatial=True) else [], shard_size, resume)
     number = check_targets(tail, example, targets)
     known = number if targets == "label" else sys.maxsize  # labels that are only noted may be any
     check_labels(*known_labels(loader), known)
-    _check_question(run, ready, where, label, targets)
-    here = _Here(ready, tail, device, tuple(example.shape[1:]), {where: tail.engine})
+    _check_question(run, question, where, label, targets)
+    here = _Here(question, under, tail, device, tuple(example.shape[1:]), {where: tail.engine})
     images = Pass(run=run, label=label, layers=(where,), targets=targets, classes=known, shard_size=shard_size, spatial=True,
                   about={"model": asked.model, "model_sha256": digest, "shard_size": shard_size, "preprocessing": preprocessing,
                          "class_names": list(class_names)})
@@ -131,15 +131,14 @@ def _under(perturbation: str | Tensor | np.ndarray, levels: int, blur: float, se
     Raises:
         InputError: no perturbation, or a picture for each image.
     """
-    under = perturbation_of(perturbation, levels=int(check_number(f"levels={levels!r}", levels, Range(2, whole=True))),
-                            blur=check_number(f"blur={blur!r}", blur, Range(0, 1, without="low")), seed=seed)
+    under = perturbation_of(perturbation, levels=levels, blur=blur, seed=seed)
     if under.given.ndim == 4:
         raise InputError(f"perturbation has shape {tuple(under.given.shape)}; expected a name, a colour [C] or one picture [C, H, W] for "
                          "all images of a run; use ca.spatial for a picture each")
     return under
 
 
-def _check_question(run: Run, ready: Ready, layer: str, label: str, targets: str | int) -> None:
+def _check_question(run: Run, question: Question, layer: str, label: str, targets: str | int) -> None:
     """Refuses to go on under a label that holds answers to another question.
 
     Raises:
@@ -148,8 +147,8 @@ def _check_question(run: Run, ready: Ready, layer: str, label: str, targets: str
     if not run.finished(layer, label, spatial=True):
         return
     held = run.spatial(slice(0, 0), layer, label)
-    differences = [*ready.settings.differences(held.settings), *other_targets(run, layer, label, targets, spatial=True)]
-    size = (ready.family.height, ready.family.width)
+    differences = [*question.settings.differences(held.settings), *other_targets(run, layer, label, targets, spatial=True)]
+    size = (question.family.height, question.family.width)
     refuse(run, layer, label, [*differences, *([("size", size, held.size)] if size != held.size else [])])
 
 
@@ -166,7 +165,7 @@ def _results(here: _Here, tasks: Iterable[Task]) -> Results:
 
 def _answer(here: _Here, task: Task, stem: Stem, rows: Sequence[int]) -> SpatialAttribution:
     index = torch.as_tensor(rows, device=stem.logits.device)
-    record = answer(here.ready, here.tail, take_stem(stem, index), keys=[task.shard.keys[row] for row in rows],
-                    targets=task.targets_of(rows))
+    record = answer(here.question, here.tail, take_stem(stem, index), keys=[task.shard.keys[row] for row in rows],
+                    targets=task.targets_of(rows), under=here.under)
     here.engines[record.layer] = record.engine
     return record

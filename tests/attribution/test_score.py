@@ -83,7 +83,6 @@ def test_the_search_runs_in_the_fast_graph_and_judging_does_not(monkeypatch: pyt
 def test_rows_of_one_image_and_of_several_mean_the_same() -> None:
     masks, _ = masks_of(4)
     alone = asking_of(tuple(torch.arange(COUNT)[:, None])).score
-    assert alone._places.alone
     several = asking_of((torch.tensor([1, 4]),)).score
     each = torch.stack([alone(masks, torch.full((4,), image), True).gradient for image in (1, 4)])
     assert near(several(masks, torch.zeros(4, dtype=torch.long), True).gradient, each.mean(0))

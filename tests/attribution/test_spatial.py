@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import chanattr as ca
 import chanattr.attribution.spatial_asking as asking_module
+from chanattr.attribution.asking import Asking
 from chanattr.attribution.perturbation import Lookup, blurred, pyramid_of
 from chanattr.attribution.pictures import shifted
 from chanattr.axes import equal
@@ -263,14 +264,14 @@ def test_the_papers_search_is_beside_ours(bright: Tensor) -> None:
 
 def test_the_papers_masks_are_refined_between_their_own_areas(bright: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Tensor] = []
-    honest = asking_module.Asking.search
+    honest = asking_module.search_codes
 
-    def noted(self: asking_module.Asking, areas: Tensor, rows: Tensor, start: asking_module.Start | None = None) -> Tensor:
+    def noted(asking: Asking, areas: Tensor, rows: Tensor, start: asking_module.Start | None = None) -> Tensor:
         if start is not None:
             tried.append(areas)
-        return honest(self, areas, rows, start)
+        return honest(asking, areas, rows, start)
 
-    monkeypatch.setattr(asking_module.Asking, "search", noted)
+    monkeypatch.setattr(asking_module, "search_codes", noted)
     found = ca.spatial(Sees(region_of(8, 36)), bright[:1], targets=[1], areas=(0.05,), search=ca.PenaltySearch(steps=3),
                        perturbation="fade", refine=True, level=0.5)
     assert found.true_areas[0, 0] > 0.5  # after three steps the penalty holds nothing
