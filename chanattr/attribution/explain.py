@@ -15,14 +15,14 @@ from chanattr.attribution.asking import Asking, ask_predicted, find_smallest, ma
 from chanattr.attribution.image import LARGE_SHARD
 from chanattr.attribution.inputs import check_images, check_model
 from chanattr.attribution.question import Areas, Asked, Question, make_question
-from chanattr.attribution.score import Judged, fill_of
+from chanattr.attribution.score import Judged, zeros
 from chanattr.network.clock import measured
 from chanattr.network.explain import Bypass, Layout, bypasses_of, kept_bytes, layout_of
 from chanattr.network.inputs import take_rows, tensors_of
 from chanattr.network.layers import Layer
 from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs, batch_size_of
-from chanattr.network.tail import Tail, bind
+from chanattr.network.tail import bind
 from chanattr.search.objective import Scored
 from chanattr.settings import COUNT, Search, area_grid, check_number
 
@@ -147,14 +147,15 @@ def explain(model: nn.Module, example: Inputs, layer: str, *, images: int = 1000
     three = take_rows(example, torch.tensor([0, count - 1, 0]))
     with measured(device) as made:
         tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
-        question = make_question(asked, model, tail.layer, fill_of("zero", torch.zeros(1, *tail.layer.shape[1:]), tail.layer))
+        question = make_question(asked, model, tail.layer, zeros(tail.layer))
         asking = ask_predicted(question, tail, three)
     plain = bind(model, example, [layer], engine="injection", score=score, channel_axis=channel_axis)[layer]
     stem = asking.score.stem
     with measured(device) as passed:
         tail.stem(three)
     seconds, whole = (_evaluation_seconds(one, images) for one in (asking, ask_predicted(question, plain, three)))
-    spent, refined, smallest = _counted(question, asked, model, tail)
+    spent, refined = _spent(question)
+    _, smallest = _spent(make_question(replace(asked, areas="smallest"), model, tail.layer, zeros(tail.layer)))
     return Explanation(
         model=kind(model), layer=tail.layer, layout=layout_of(model, tail.layer, example), engine=asking.score.quick.engine,
         reason=tail.reason, bypasses=bypasses_of(model, tail, stem), rows=(batch_size_of(three), len(stem.logits)),
@@ -194,16 +195,11 @@ class _Free:
         return Judged(over, (over >= 0).float(), over)
 
 
-def _counted(question: Question, asked: Asked, model: nn.Module, tail: Tail) -> tuple[float, Between, Between]:
-    """Evaluations an image of the search, of its refinement, and of a* alone: least and most over all places where a* may lie."""
-    spent, refined = _spent(question)
-    fill = fill_of("zero", torch.zeros(1, *tail.layer.shape[1:]), tail.layer)
-    _, smallest = _spent(make_question(replace(asked, areas="smallest"), model, tail.layer, fill))
-    return spent, refined, smallest
-
-
 def _spent(question: Question) -> tuple[float, Between]:
-    """The evaluations that the search counts, run on free scores whose a* lies in turn at each end of each gap of the areas."""
+    """Evaluations an image of the search over areas and, least and most over all places where a* may lie, of finding a*.
+
+    As the search itself counts them, run on free scores whose a* lies in turn at each end of each gap of the areas.
+    """
     size, grid = question.family.size, torch.tensor(question.settings.areas, dtype=torch.long)
     ends = torch.tensor(sorted({place for area in (*question.settings.areas, *area_grid(size)) for place in (area, area + 1)
                                 if place <= size}))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+
+from chanattr.tables import count, short
 
 if TYPE_CHECKING:
     from chanattr.attribution.explain import Between, Explanation
@@ -25,7 +27,7 @@ def text(told: Explanation) -> str:
 def _paragraphs(told: Explanation) -> Iterator[tuple[str, str]]:
     layer = told.layer
     shape = ", ".join(["N", *map(str, layer.shape[1:])])
-    yield "calls", f"{_count(layer.calls, 'call')} in a forward pass"
+    yield "calls", f"{count(layer.calls, 'call')} in a forward pass"
     yield "output", (f"{told.layout.name}, here [{shape}]; channels along axis {layer.channel_axis}, K = {layer.channels}; "
                      f"{_positions(told)}")
     yield "rows", f"{told.rows[0]} images in, {told.rows[1]} rows of scores out"
@@ -35,9 +37,9 @@ def _paragraphs(told: Explanation) -> Iterator[tuple[str, str]]:
                    f"hook on the whole network in float32: {told.share:.0%} of it. Measured just now on the same few masks, {told.device}.")
     yield "evaluations", _evaluations(told)
     yield "memory", (f"{size(told.kept)} kept an image; about {size(told.needed * told.batch_size)} for a batch of "
-                     f"{_count(told.batch_size, 'masked image')}, forward and backward; weights are not in it")
-    yield "time", (f"estimate for {_count(told.images, 'image')}: {_span(told.estimate())}; with areas='smallest' "
-                   f"{_span(told.estimate(smallest=True))}. Measured evaluations times their number, no promise; in it, once, "
+                     f"{count(told.batch_size, 'masked image')}, forward and backward; weights are not in it")
+    yield "time", (f"estimate for {count(told.images, 'image')}: {_span(told.estimate(), _seconds)}; with areas='smallest' "
+                   f"{_span(told.estimate(smallest=True), _seconds)}. Measured evaluations times their number, no promise; in it, once, "
                    f"{_seconds(told.ready_seconds)} to make the way ready.")
 
 
@@ -46,12 +48,12 @@ def _positions(told: Explanation) -> str:
     if not told.layout.prefix:
         return f"grid {high} x {wide}"
     names = f" ({', '.join(told.layout.prefix_names)})" if told.layout.prefix_names else _usual_prefix(told.layout.prefix)
-    return f"grid {high} x {wide} after {_count(told.layout.prefix, 'token')}{names}, which a mask covers too"
+    return f"grid {high} x {wide} after {count(told.layout.prefix, 'token')}{names}, which a mask covers too"
 
 
-def _usual_prefix(count: int) -> str:
+def _usual_prefix(tokens: int) -> str:
     """What so many tokens usually are, where the model does not say."""
-    usual = {1: "a class token", 2: "class and distillation tokens"}.get(count, f"a class token and {count - 1} registers")
+    usual = {1: "a class token", 2: "class and distillation tokens"}.get(tokens, f"a class token and {tokens - 1} registers")
     return f" (usually {usual})"
 
 
@@ -67,47 +69,36 @@ def _passing(told: Explanation) -> str:
 def _bypass(one: Bypass) -> str:
     """One line, cut in the middle of the name where it is too long."""
     end = f"  {'x'.join(map(str, one.shape))}  {size(one.bytes)}"
-    start = "" if one.whole else f"{one.operation} in "
-    room = WIDTH - INDENT - 2 - len(end) - len(start)
-    name = one.source if len(one.source) <= room else f"{one.source[:room // 2 - 2]}...{one.source[-(room - room // 2 - 1):]}"
-    return f"{'':{INDENT + 2}}{start}{name}{end}"
+    start = f"{'':{INDENT + 2}}" + ("" if one.whole else f"{one.operation} in ")
+    return start + short(one.source, WIDTH - len(start) - len(end)) + end
 
 
 def _evaluations(told: Explanation) -> str:
-    searched = f"{told.evaluations:.0f} an image for {_count(len(told.areas), 'area')}, {told.areas[0]} to {told.areas[-1]}, and " \
+    searched = f"{told.evaluations:.0f} an image for {count(len(told.areas), 'area')}, {told.areas[0]} to {told.areas[-1]}, and " \
         if told.areas else ""
-    refined = "" if not told.areas else f"{_between(told.refine)} to refine a*; " if told.refine.most else "a* is not refined; "
+    refined = "" if not told.areas else f"{_span(told.refine)} to refine a*; " if told.refine.most else "a* is not refined; "
     everything = told.images * (told.evaluations + told.refine.most)
-    whole = f"for {_count(told.images, 'image')} at most {everything:,.0f}. " if told.areas else ""
-    return (f"{searched}{refined}areas='smallest': {_between(told.smallest)}; {whole}Counted by the {told.search} search itself; one is "
+    whole = f"for {count(told.images, 'image')} at most {everything:,.0f}. " if told.areas else ""
+    return (f"{searched}{refined}areas='smallest': {_span(told.smallest)}; {whole}Counted by the {told.search} search itself; one is "
             "(forwards + 2 backwards) / 3 of a masked image.")
 
 
-def _between(found: Between) -> str:
-    least, most = f"{found.least:.0f}", f"{found.most:.0f}"
-    return least if least == most else f"{least} to {most}"
-
-
-def _span(found: Between) -> str:
-    least, most = _seconds(found.least), _seconds(found.most)
+def _span(found: Between, said: Callable[[float], str] = "{:.0f}".format) -> str:
+    least, most = map(said, found)
     return least if least == most else f"{least} to {most}"
 
 
 def _seconds(value: float) -> str:
-    for factor, unit in ((1e-3, "ms"), (1, "s"), (60, "min"), (3600, "h"), (86400, "days")):
-        if value < {"ms": 1, "s": 100, "min": 6000, "h": 172800, "days": float("inf")}[unit]:
+    for below, factor, unit in ((1, 1e-3, "ms"), (100, 1, "s"), (6000, 60, "min"), (172800, 3600, "h")):
+        if value < below:
             return f"{value / factor:.3g} {unit}"
-    return f"{value:.3g} s"
+    return f"{value / 86400:.3g} days"
 
 
-def size(count: float) -> str:
+def size(held: float) -> str:
     """Bytes in words."""
     for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.3g} GiB"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+        if held < 1024:
+            return f"{held:.3g} {unit}"
+        held /= 1024
+    return f"{held:.3g} GiB"

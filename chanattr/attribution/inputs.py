@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chanattr.errors import ChanattrError, InputError, ModelError
+from chanattr.errors import ChanattrError, InputError, ModelError, first_line
 from chanattr.network.hooks import frozen
 from chanattr.network.inputs import outline, take_rows, tensors_of
 from chanattr.network.names import kind
@@ -60,7 +60,7 @@ def check_model(model: nn.Module, images: Inputs, score: Callable[..., Tensor] |
         raise
     except Exception as error:
         single = "a single image [C, H, W] lacks the batch axis: give image[None]; otherwise " if first.ndim == 3 else ""
-        raise ModelError(f"{type(model).__name__} failed on {what} ({type(error).__name__}: {_short(error)}); expected images as the model "
+        raise ModelError(f"{type(model).__name__} failed on {what} ({first_line(error)}); expected images as the model "
                          f"takes them; {single}check their channels, size and device, and that model(images) runs by itself") from error
     if len(logits) != len(first):
         raise ModelError(f"{type(model).__name__} gave logits {tuple(logits.shape)} for {what}; expected one row an image; "
@@ -179,7 +179,7 @@ def checked_reward(reward: Reward, name: str) -> Reward:
             raise
         except Exception as error:
             raise InputError(f"reward {name} failed on logits {tuple(logits.shape)} and targets {tuple(targets.shape)} "
-                             f"({type(error).__name__}: {_short(error)}); expected a function (logits, targets) -> [B]; "
+                             f"({first_line(error)}); expected a function (logits, targets) -> [B]; "
                              "try it by itself on such tensors") from error
         if not isinstance(values, Tensor) or values.shape != targets.shape or not values.is_floating_point():
             raise InputError(f"reward {name} gave {type(values).__name__}{_shape(values)} for logits {tuple(logits.shape)}; expected a "
@@ -220,8 +220,3 @@ def check_found(found: ImageAttribution, settings: Settings, targets: Tensor, lo
 def _shape(values: object) -> str:
     """Shape and type in words, of what has them."""
     return f" {tuple(values.shape)} {values.dtype}" if hasattr(values, "shape") and hasattr(values, "dtype") else ""
-
-
-def _short(error: Exception) -> str:
-    """An error's message in one line."""
-    return " ".join(str(error).split())[:200]
