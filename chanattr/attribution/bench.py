@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,8 +17,8 @@ from chanattr import tables
 from chanattr.attribution.asking import Asking, ask_predicted, search_pairs
 from chanattr.attribution.image import answer, per_image
 from chanattr.attribution.inputs import check_images, check_model
-from chanattr.attribution.question import Areas, Asked, Question, default_batch_size, make_question
-from chanattr.attribution.score import fill_of
+from chanattr.attribution.question import Areas, Asked, Question, default_batch_size, make_question, planned
+from chanattr.attribution.score import zeros
 from chanattr.errors import InputError
 from chanattr.network.clock import measured, peak_since_start
 from chanattr.network.folding import work
@@ -25,6 +26,7 @@ from chanattr.network.names import kind
 from chanattr.network.tail import Tail, bind
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
+from chanattr.search.family import Channels
 from chanattr.settings import STEPS, PenaltySearch, Range, check_number
 
 PROTOCOL = 300  # steps of the paper
@@ -158,13 +160,12 @@ def whole_protocol(evaluations: float, steps: int) -> float:
     return 1.0 if steps == PROTOCOL else (PROTOCOL + 1 / 3) / (steps + 1 / 3)
 
 
-@dataclass
-class _Taken:
-    """What was measured of a way so far."""
+class _Round(NamedTuple):
+    """What was measured of a way once: seconds an image, most bytes, and the answers."""
 
-    seconds: list[float] = dataclasses.field(default_factory=list)
-    found: list[ImageAttribution] = dataclasses.field(default_factory=list)
-    peak: int = 0
+    seconds: float
+    peak: int
+    found: ImageAttribution
 
 
 def bench(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, areas: Areas = None, plain_images: int = 1,
@@ -207,24 +208,27 @@ def bench(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, areas
         raise InputError(f"areas={plain.settings.areas} for a layer of {tail.layer.channels} channels; expected one that needs a search, "
                          "below all of them; leave areas out")
     plain = dataclasses.replace(plain, batch_size=len(open_))
-    taken = {PLAIN: _Taken(), **{way: _Taken() for way in WAYS}}
+    rounds: dict[str, list[_Round]] = {name: [] for name in (PLAIN, *WAYS)}
     rates: dict[str, list[float]] = {}
     with advance(progress, plain_images, "rounds") as tell:
         for row in range(plain_images):
-            _plain_round(taken[PLAIN], plain, hook, images[row:row + 1])
+            stem = hook.stem(images[row:row + 1])
+            alone = functools.partial(answer, plain, hook, stem, keys=("0",), targets=None, fill=zeros(tail.layer))
+            rounds[PLAIN].append(_round(images.device, alone))
             for change, rate in _rates(plain, tail, images, row, default_batch_size(model)):
                 rates.setdefault(change, []).append(rate)
             for way, asked in WAYS.items():
-                _our_round(taken[way], model, images, layer, again.seconds, {"areas": areas} | asked | options)
+                ours = functools.partial(per_image, model, images, layer, **{"areas": areas} | asked | options)
+                rounds[way].append(_round(images.device, ours, again.seconds))
             tell(1)
-    ways = _ways(taken, plain, hook, images, plain_steps)
-    ours = ask_predicted(dataclasses.replace(plain, batch_size=default_batch_size(model)), tail, images)
-    graph = getattr(ours.score.quick, "anchor", None)
+    ways = _ways(rounds, plain, hook, images, plain_steps)
+    asking = ask_predicted(dataclasses.replace(plain, batch_size=default_batch_size(model)), tail, images)
+    graph = getattr(asking.score.quick, "anchor", None)
     return Bench(
         model=name or kind(model), layer=tail.layer.name, channels=tail.layer.channels, device=_device_name(images.device),
         threads=torch.get_num_threads(), torch=torch.__version__, areas=open_, images=images_given, plain_images=plain_images,
         steps=plain_steps, batch_size=default_batch_size(model), ready_seconds=ready.seconds, again_seconds=again.seconds,
-        bare_rate=_bare_rate(ours), multiplications=work(graph) if isinstance(graph, fx.GraphModule) else 0,
+        bare_rate=_bare_rate(asking), multiplications=work(graph) if isinstance(graph, fx.GraphModule) else 0,
         peak_of_process=peak_since_start(images.device), ways=ways,
         rungs=ladder(ways, {change: float(np.mean(found)) for change, found in rates.items()}, plain_steps))
 
@@ -251,29 +255,16 @@ def ladder(ways: Sequence[Way], rates: dict[str, float], steps: int) -> tuple[Ru
 
 def _question(model: nn.Module, tail: Tail, areas: Areas, steps: int, score: Callable[..., Tensor] | None, images: int) -> Question:
     """The plain way's question, with the evaluations that `per_image` plans."""
-    fill = fill_of("zero", torch.zeros(1, *tail.layer.shape[1:]), tail.layer)
-    ours = make_question(Asked(areas=areas, score=score), model, tail.layer, fill, images=images)
     asked = Asked(areas=areas, search=PenaltySearch(steps=steps), refine=False, score=score)
-    return dataclasses.replace(make_question(asked, model, tail.layer, fill), evaluations=ours.evaluations)
+    ours = planned(Asked(areas=areas), Channels(tail.layer.channels), images)
+    return dataclasses.replace(make_question(asked, model, tail.layer, zeros(tail.layer)), evaluations=ours)
 
 
-def _plain_round(taken: _Taken, plain: Question, hook: Tail, image: Tensor) -> None:
-    """One image by the plain way."""
-    stem = hook.stem(image)
-    with measured(image.device) as meter:
-        found = answer(plain, hook, stem, keys=("0",), targets=None, fill=fill_of("zero", stem.activation, hook.layer))
-    taken.seconds.append(meter.seconds)
-    taken.peak = max(taken.peak, meter.peak)
-    taken.found.append(found)
-
-
-def _our_round(taken: _Taken, model: nn.Module, images: Tensor, layer: str, again: float, asked: dict[str, Any]) -> None:
-    """All images by `per_image`, without what making the way ready takes when it is kept; of small work that is most, and stays in."""
-    with measured(images.device) as meter:
-        found = per_image(model, images, layer, **asked)
-    taken.seconds.append((meter.seconds - (again if again < meter.seconds / 2 else 0.0)) / len(images))
-    taken.peak = max(taken.peak, meter.peak)
-    taken.found = [found]
+def _round(device: torch.device, run: Callable[[], ImageAttribution], ready: float = 0.0) -> _Round:
+    """Images answered once more, without what making the way ready takes when it is kept; of small work that is most, and stays in."""
+    with measured(device) as meter:
+        found = run()
+    return _Round((meter.seconds - (ready if ready < meter.seconds / 2 else 0.0)) / len(found), meter.peak, found)
 
 
 def _rates(plain: Question, tail: Tail, images: Tensor, row: int, batch_size: int) -> Iterator[tuple[str, float]]:
@@ -308,9 +299,7 @@ def _rate(asking: Asking) -> float:
             found = search_pairs(asking._replace(question=short), everything, rows)
         return float(found.evaluations.sum()), meter.seconds
 
-    _, once = run(1)
-    spent, seconds = run(int(np.clip(ROUND / max(once, 1e-6), 2, PROTOCOL)))
-    return spent / seconds
+    return _after_one(run)
 
 
 def _bare_rate(asking: Asking) -> float:
@@ -319,47 +308,50 @@ def _bare_rate(asking: Asking) -> float:
     rows = torch.arange(score.batch_size, device=device) % len(asking.original)
     leaf = score.quick_stem.activation[rows].detach().requires_grad_()
 
-    def run(rounds: int) -> float:
+    def run(steps: int) -> tuple[float, float]:
         with measured(device) as meter, torch.enable_grad():
-            for _ in range(rounds):
+            for _ in range(steps):
                 torch.autograd.grad(score.quick.logits_from(score.quick_stem, leaf, rows).sum(), leaf)
-        return meter.seconds
+        return steps * len(rows), meter.seconds
 
-    once = run(1)
-    rounds = int(np.clip(ROUND / max(once, 1e-6), 2, PROTOCOL))
-    return rounds * len(rows) / run(rounds)
+    return _after_one(run)
 
 
-def _ways(taken: dict[str, _Taken], plain: Question, hook: Tail, images: Tensor, steps: int) -> tuple[Way, ...]:
+def _after_one(run: Callable[[int], tuple[float, float]]) -> float:
+    """The rate of a run of so many steps, which gives what it did and its seconds, after a first step that is not counted."""
+    _, once = run(1)
+    done, seconds = run(int(np.clip(ROUND / max(once, 1e-6), 2, PROTOCOL)))
+    return done / seconds
+
+
+def _ways(rounds: dict[str, list[_Round]], plain: Question, hook: Tail, images: Tensor, steps: int) -> tuple[Way, ...]:
     """The ways with what their answers are worth, where the plain way's are complete."""
-    shared = len(taken[PLAIN].found)
+    shared = len(rounds[PLAIN])
     asking = ask_predicted(plain, hook, images[:shared])
-    records = {name: one.found for name, one in taken.items()}
-    scores = {name: _scores(asking, found, shared) for name, found in records.items()}
+    scores = {name: _scores(asking, own, shared) for name, own in rounds.items()}
     best = np.maximum(scores[PLAIN], scores[AREAS])
     ways = []
-    for name, one in taken.items():
+    for name, own in rounds.items():
         complete = steps == PROTOCOL or name != PLAIN
-        fair = scores[name].size > 0 and steps == PROTOCOL
-        area = np.concatenate([found.smallest_area for found in one.found])[:shared]
-        spent = np.concatenate([found.evaluations + found.refine_evaluations for found in one.found])
+        score = float(scores[name].mean()) if scores[name].size and complete else None
+        area = np.concatenate([one.found.smallest_area for one in own])[:shared]
+        spent = np.concatenate([one.found.evaluations + one.found.refine_evaluations for one in own])
         ways.append(Way(
-            name=name, engine=one.found[0].engine, images=len(one.found[0]), seconds=tuple(one.seconds), evaluations=float(spent.mean()),
-            peak=one.peak, score=float(scores[name].mean()) if scores[name].size and complete else None,
-            share=float(scores[name].mean() / best.mean()) if fair else None, smallest=tuple(area.tolist()) if complete else ()))
+            name=name, engine=own[0].found.engine, images=len(own[0].found), seconds=tuple(one.seconds for one in own),
+            evaluations=float(spent.mean()), peak=max(one.peak for one in own), score=score,
+            share=None if score is None or steps < PROTOCOL else score / float(best.mean()),
+            smallest=tuple(area.tolist()) if complete else ()))
     return tuple(ways)
 
 
-def _scores(asking: Asking, found: list[ImageAttribution], shared: int) -> np.ndarray:
+def _scores(asking: Asking, rounds: list[_Round], shared: int) -> np.ndarray:
     """Scores by the definition of the plain way's images at the areas below K, [images, areas]."""
-    masks = np.concatenate([one.masks for one in found])[:shared]
-    masks = masks[:, masks[0].sum(1) < masks.shape[2]] if masks.shape[1] else masks
-    if not masks.shape[1]:
-        return np.zeros((shared, 0))
+    masks = np.concatenate([one.found.masks for one in rounds])[:shared]
+    masks = masks[:, masks[0].sum(1) < masks.shape[2]]
     device = asking.original.device
     rows = torch.arange(shared, device=device).repeat_interleave(masks.shape[1])
-    judged = asking.score.judge(torch.from_numpy(masks.reshape(-1, masks.shape[2])).to(device), rows).reward
-    return judged.view(shared, -1).cpu().numpy()
+    judged = asking.score.judge(torch.from_numpy(masks).flatten(0, 1).to(device), rows).reward
+    return judged.view(masks.shape[:2]).cpu().numpy()
 
 
 def _device_name(device: torch.device) -> str:
