@@ -7,6 +7,7 @@ grouped), C classes, h w the layer's grid, R S rows and columns of a picture mas
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,18 +110,13 @@ class ImageAttribution:
 
     def __post_init__(self) -> None:
         _settle(self)
-        _check(self)
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row an image, with its a*."""
-        rows = [(key, int(self.targets[n]), int(self.predictions[n]), self.probability[n], tables.area(self.smallest_area[n]),
-                 self.smallest_score[n], self.original[n], self.smallest_top1[n])
-                for n, key in enumerate(self.keys[:tables.ROWS])]
-        heads = ("image", "target", "predicted", "probability", "a*", "score at a*", "original", "still named")
-        return tables.table(type(self).__name__, _facts(self, tables.count(len(self), "image")), heads, rows, len(self))
+        return _image_table(self, _facts(self, tables.count(len(self), "image")))
 
     def __getitem__(self, rows: Rows) -> ImageAttribution:
         """The same record for some rows; an int gives one row, still a record."""
@@ -226,7 +222,6 @@ class ClassAttribution:
 
     def __post_init__(self) -> None:
         _settle(self)
-        _check(self)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -370,13 +365,9 @@ class SpatialAttribution:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row an image, with its a* as a share of the picture."""
-        rows = [(key, int(self.targets[n]), int(self.predictions[n]), self.probability[n], tables.area(self.smallest_area[n], share=True),
-                 self.smallest_score[n], self.original[n], self.smallest_top1[n])
-                for n, key in enumerate(self.keys[:tables.ROWS])]
-        heads = ("image", "target", "predicted", "probability", "a*", "score at a*", "original", "still named")
         facts = (tables.count(len(self), "image"), "on the picture" if self.layer == ":input" else f"on the grid of {self.layer}",
                  "areas " + ", ".join(f"{area:.3g}" for area in self.areas[:tables.ROWS]), self.settings.game, self.settings.reward)
-        return tables.table(type(self).__name__, facts, heads, rows, len(self))
+        return _image_table(self, facts)
 
     def __getitem__(self, rows: Rows) -> SpatialAttribution:
         """The same record for some rows; an int gives one row, still a record."""
@@ -415,6 +406,15 @@ def entries_of(record: ImageAttribution | ClassAttribution) -> int:
     return int(record.smallest_mask.shape[1])
 
 
+def _image_table(record: ImageAttribution | SpatialAttribution, facts: Sequence[str]) -> str:
+    """A row an image, with its a*."""
+    share = isinstance(record, SpatialAttribution)
+    return tables.columns(record, facts, {
+        "image": record.keys, "target": record.targets, "predicted": record.predictions, "probability": record.probability,
+        "a*": [tables.area(area, share) for area in record.smallest_area[:tables.ROWS]], "score at a*": record.smallest_score,
+        "original": record.original, "still named": record.smallest_top1})
+
+
 def _facts(record: ImageAttribution | ClassAttribution, rows: str) -> tuple[str, ...]:
     """What a record of channel sets is about, in words."""
     unit, entries, areas = record.settings.unit, entries_of(record), record.areas
@@ -422,13 +422,17 @@ def _facts(record: ImageAttribution | ClassAttribution, rows: str) -> tuple[str,
     return rows, f"layer {record.layer}", f"{entries:,} {unit}", searched, record.settings.game, record.settings.reward
 
 
-def _settle(record: Any) -> None:
-    """Fills in what may be left out: every channel a group of its own, no certificates."""
+def _settle(record: ImageAttribution | ClassAttribution) -> None:
+    """Fills in what may be left out, every channel a group of its own, no certificates; refuses arrays and groups that disagree."""
     if not np.size(record.groups):
         object.__setattr__(record, "groups", np.arange(len(record.fill_values), dtype=np.int32))
     for field in dataclasses.fields(record):
         if "missing" in field.metadata and not np.size(getattr(record, field.name)):
             object.__setattr__(record, field.name, np.full(len(record), field.metadata["missing"]))
+    sizes = check_axes(record)
+    if not np.array_equal(np.unique(record.groups), np.arange(sizes["K"])):
+        raise InputError(f"{type(record).__name__}.groups has {len(np.unique(record.groups))} groups of {sizes['L']} along L; expected "
+                         f"{sizes['K']}, numbered from 0, as the masks have entries")
 
 
 def _place(areas: np.ndarray, area: int) -> int:
@@ -441,14 +445,6 @@ def _place(areas: np.ndarray, area: int) -> int:
     if not len(where):
         raise InputError(f"no sets of area {area!r} here; expected one of {areas.tolist()}, or None for a*; ask again with this area")
     return int(where[0])
-
-
-def _check(record: ImageAttribution | ClassAttribution) -> None:
-    """Refuses arrays whose axes disagree, and groups that are not numbered as the masks have entries."""
-    sizes = check_axes(record)
-    if not np.array_equal(np.unique(record.groups), np.arange(sizes["K"])):
-        raise InputError(f"{type(record).__name__}.groups has {len(np.unique(record.groups))} groups of {sizes['L']} along L; expected "
-                         f"{sizes['K']}, numbered from 0, as the masks have entries")
 
 
 def _labelled(record: ImageAttribution | ClassAttribution, names: dict[str, str], rows: dict[str, np.ndarray]) -> xarray.Dataset:
