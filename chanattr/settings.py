@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple, TypeVar
@@ -31,17 +31,19 @@ PAPER_AREAS = (1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100, 150, 200, 250,
 
 
 class Range(NamedTuple):
-    """The finite numbers that a field takes, both ends included but for the one named by `without`; `whole` ones only, or any."""
+    """The finite numbers that a field takes, both ends included but for the one named by `without`; `whole` ones only, or any; of what."""
 
     low: float
     high: float = math.inf
     whole: bool = False
     without: str = ""
+    unit: str = ""
 
     def __str__(self) -> str:
         low = f"above {self.low:g}" if self.without == "low" else f"from {self.low:g}"
         high = "" if self.high == math.inf else f", below {self.high:g}" if self.without == "high" else f" to {self.high:g}"
-        return f"a {'whole ' if self.whole else ''}number {low}{high}"
+        unit = f" of {self.unit}" if self.unit else ""
+        return f"a {'whole ' if self.whole else ''}number{unit} {low}{high}"
 
 
 COUNT, STEPS, RATE, SHARE = Range(0, whole=True), Range(1, whole=True), Range(0, without="low"), Range(0, 1)
@@ -313,18 +315,9 @@ def check_areas(areas: Sequence[int] | str | None, channels: int, unit: str = "c
         return area_grid(channels)
     if isinstance(areas, str) and areas == "smallest":
         return ()
-    try:
-        given = [] if isinstance(areas, str) else [area.item() if hasattr(area, "item") else area for area in areas]
-    except TypeError:
-        given = []
-    if not given:
-        raise InputError(f"areas={areas!r}; expected a list of whole numbers of {unit}, None for a grid over all of them, or 'smallest' "
-                         "for a* alone; for one area give a list of one")
-    for area in given:
-        if isinstance(area, bool) or not isinstance(area, (int, float)) or not 1 <= area <= channels or area != int(area):
-            raise InputError(f"area {area!r} for a layer of {channels} {unit}; expected a whole number of {unit} "
-                             f"from 1 to {channels}; leave areas out for a grid over all of them")
-    return tuple(sorted({int(a) for a in given}))
+    given = _listed(areas, f"whole numbers of {unit}, None for a grid over all of them, or 'smallest' for a* alone")
+    allowed, remedy = Range(1, channels, whole=True, unit=unit), "leave areas out for a grid over all of them"
+    return tuple(sorted({int(check_number(f"area {area!r} for a layer of {channels} {unit}", area, allowed, remedy)) for area in given}))
 
 
 def check_shares(areas: object) -> tuple[float, ...]:
@@ -333,12 +326,21 @@ def check_shares(areas: object) -> tuple[float, ...]:
     Raises:
         InputError: none, or one that is not above 0 and at most 1.
     """
-    try:
-        given = [] if isinstance(areas, str) or not isinstance(areas, Iterable) else [float(area) for area in areas]
-    except (TypeError, ValueError):
-        given = []
-    if not given:
-        raise InputError(f"areas={areas!r}; expected a list of shares of the picture such as {PICTURE_AREAS}; for one area give a list of "
-                         "one")
+    given = _listed(areas, f"shares of the picture such as {PICTURE_AREAS}")
     allowed, remedy = Range(0, 1, without="low"), "areas are shares of the picture"
     return tuple(sorted({check_number(f"area {area!r}", area, allowed, remedy) for area in given}))
+
+
+def _listed(areas: Any, what: str) -> list[Any]:
+    """Areas given in a list, as Python's own numbers.
+
+    Raises:
+        InputError: no list, or an empty one.
+    """
+    try:
+        given = [] if isinstance(areas, str) else [area.item() if hasattr(area, "item") else area for area in areas]
+    except TypeError:
+        given = []
+    if not given:
+        raise InputError(f"areas={areas!r}; expected a list of {what}; for one area give a list of one")
+    return given
