@@ -37,17 +37,13 @@ def row_texts(kind: type) -> str:
     return "keys" if any(f.name == "keys" for f in dataclasses.fields(kind)) else "names"
 
 
-def check_axes(record: Any, sizes: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Refuses arrays whose axes disagree; gives the size of every axis.
-
-    Args:
-        record: whose arrays they are.
-        sizes: of axes that are known already.
+def check_axes(record: Any) -> dict[str, int]:
+    """Refuses arrays of a record whose axes disagree; gives the size of every axis.
 
     Raises:
         InputError: so.
     """
-    known = {row_axis(type(record)): len(getattr(record, row_texts(type(record)))), **(sizes or {})}
+    known = {row_axis(type(record)): len(getattr(record, row_texts(type(record))))}
     for name, letters in array_axes(type(record)).items():
         shape = np.shape(getattr(record, name))
         if len(shape) != len(letters):

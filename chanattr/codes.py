@@ -57,15 +57,11 @@ def resampling(side: Lattice) -> np.ndarray:
     than a cell (on a layer's grid, or in a tiny picture) is the mean over what it covers.
     """
     position = np.arange(side.pixels) * GRID / side.pixels * side.per_cell
-    matrix = np.zeros((side.pixels, side.points))
     if side.pixels >= GRID:
-        low = np.minimum(np.floor(position).astype(int), side.points - 2)
-        matrix[np.arange(side.pixels), low] = 1 - (position - low)
-        matrix[np.arange(side.pixels), low + 1] = position - low
-        return matrix.astype(np.float32)
-    edges = np.append(position, GRID * side.per_cell)
-    antiderivative = _hats(edges, side.points)
-    matrix = np.diff(antiderivative, axis=0) / np.diff(edges)[:, None]
+        matrix = np.stack([np.interp(position, np.arange(side.points), hat) for hat in np.eye(side.points)], axis=1)
+    else:
+        edges = np.append(position, GRID * side.per_cell)
+        matrix = np.diff(_hats(edges, side.points), axis=0) / np.diff(edges)[:, None]
     return matrix.astype(np.float32)
 
 
