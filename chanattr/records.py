@@ -145,7 +145,11 @@ class ImageAttribution:
                 raise InputError(f"row {row} has no a* ({self.smallest_area[row]}: {NOT_REACHED} not reached, {NOT_RUN} not run); expected "
                                  "one that reaches its level; name an area of `areas`, or choose another row")
             return self.smallest_mask[row][self.groups]
-        return self.masks[row, _place(self.areas, area)][self.groups]
+        where = np.flatnonzero(self.areas == area)
+        if not len(where):
+            raise InputError(f"no sets of area {area!r} here; expected one of {self.areas.tolist()}, or None for a*; ask again with this "
+                             "area")
+        return self.masks[row, int(where[0])][self.groups]
 
     def ranking(self, row: int) -> np.ndarray:
         """All channels by the smallest area from which they are selected; ties (and the never selected, last) by number.
@@ -228,13 +232,11 @@ class ClassAttribution:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row a class, with its joint a* and the channels that most of its images need."""
-        rows = []
-        for c, target in enumerate(self.targets[:tables.ROWS]):
-            top = [str(k) for k in np.argsort(-self.mean_mask[c], kind="stable")[:5] if self.mean_mask[c, k] > 0]
-            rows.append((self.names[c] or f"class {target}", int(self.rows[c]), self.original_top1[c], tables.area(self.smallest_area[c]),
-                         self.smallest_score[c], self.original[c], ", ".join(top)))
-        heads = ("class", "images", "named rightly", "joint a*", "score at a*", "original", f"{self.settings.unit} most images need")
-        return tables.table(type(self).__name__, _facts(self, tables.count(len(self), "class", "classes")), heads, rows, len(self))
+        top = [", ".join(str(k) for k in np.argsort(-mean, kind="stable")[:5] if mean[k] > 0) for mean in self.mean_mask[:tables.ROWS]]
+        return tables.columns(self, _facts(self, tables.count(len(self), "class", "classes")), {
+            "class": [name or f"class {target}" for name, target in zip(self.names, self.targets, strict=True)], "images": self.rows,
+            "named rightly": self.original_top1, "joint a*": [tables.area(area) for area in self.smallest_area[:tables.ROWS]],
+            "score at a*": self.smallest_score, "original": self.original, f"{self.settings.unit} most images need": top})
 
     def __getitem__(self, rows: Rows) -> ClassAttribution:
         """The same record for some classes (rows of `targets`)."""
@@ -433,18 +435,6 @@ def _settle(record: ImageAttribution | ClassAttribution) -> None:
     if not np.array_equal(np.unique(record.groups), np.arange(sizes["K"])):
         raise InputError(f"{type(record).__name__}.groups has {len(np.unique(record.groups))} groups of {sizes['L']} along L; expected "
                          f"{sizes['K']}, numbered from 0, as the masks have entries")
-
-
-def _place(areas: np.ndarray, area: int) -> int:
-    """Where an area stands.
-
-    Raises:
-        InputError: it is none of them.
-    """
-    where = np.flatnonzero(areas == area)
-    if not len(where):
-        raise InputError(f"no sets of area {area!r} here; expected one of {areas.tolist()}, or None for a*; ask again with this area")
-    return int(where[0])
 
 
 def _labelled(record: ImageAttribution | ClassAttribution, names: dict[str, str], rows: dict[str, np.ndarray]) -> xarray.Dataset:
