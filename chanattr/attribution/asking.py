@@ -13,7 +13,7 @@ from torch import Tensor
 
 from chanattr.attribution.inputs import check_finite
 from chanattr.attribution.question import Question
-from chanattr.attribution.score import Fill, Logits, NetworkScore, zeros
+from chanattr.attribution.score import Fill, Judged, Logits, NetworkScore, zeros
 from chanattr.network.batches import anchor_of, needed_by
 from chanattr.network.fast import FastTail, fast
 from chanattr.network.inputs import outline
@@ -36,14 +36,6 @@ class Asking(NamedTuple):
     empty: Float[Tensor, "R"]
     level: Float[Tensor, "R"]
     named: Float[Tensor, "R"]
-
-
-class Final(NamedTuple):
-    """Float32 figures of masks by the game's meaning."""
-
-    score: Float[Tensor, "P"]
-    top1: Float[Tensor, "P"]
-    log_probability: Float[Tensor, "P"]
 
 
 def make_asking(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor, "N"], fill: Fill,
@@ -69,7 +61,7 @@ def ask(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor, "N"], m
     rows = torch.arange(len(members), device=targets.device)
     every = torch.ones(len(members), entries, device=targets.device)
     whole = score.judge(every, rows)
-    full, none = whole.reward, score.judge(0 * every, rows).reward
+    full, none = whole.score, score.judge(0 * every, rows).score
     if question.settings.game == "dual":
         full, none = full - none, none - full
     return Asking(score, question, full, none, level_of(question.settings.level, full, none), whole.top1)
@@ -169,7 +161,7 @@ def find_smallest(asking: Asking, grid: Int[Tensor, "A"], masks: Bool[Tensor, "R
         found = bracket(grid, empty_reached, ~nothing, functools.partial(search_pairs, asking, level=level), judged)
     if not settings.refine:
         return found
-    steps = settings.search if isinstance(settings.search, ExactSearch) else family.resolve(ExactSearch())
+    steps = settings.search if isinstance(settings.search, ExactSearch) else ExactSearch()
     score = play(asking.score, settings.game)
     better = refine(found, grid, score, family, steps, judged, seed=settings.seed, level=None if settings.areas else level)
     return better._replace(evaluations=images_per_evaluation(settings.game) * better.evaluations)
@@ -182,13 +174,11 @@ def level_reward(asking: Asking) -> Float[Tensor, "R"]:
     return -asking.level if asking.question.settings.game == "delete" else asking.level
 
 
-def judge(asking: Asking, masks: Bool[Tensor, "P K"] | Float[Tensor, "P K"], rows: Int[Tensor, "P"]) -> Final:
+def judge(asking: Asking, masks: Bool[Tensor, "P K"] | Float[Tensor, "P K"], rows: Int[Tensor, "P"]) -> Judged:
     """Float32 figures of masks: *preserve* kept, *delete* dropped, *dual* the difference (top-1 of the kept half)."""
     game, kept = asking.question.settings.game, masks.float()
     main = asking.score.judge(1 - kept if game == "delete" else kept, rows)
-    if game != "dual":
-        return Final(*main)
-    return Final(main.reward - asking.score.judge(1 - kept, rows).reward, main.top1, main.log_probability)
+    return main._replace(score=main.score - asking.score.judge(1 - kept, rows).score) if game == "dual" else main
 
 
 def reaches(asking: Asking, scores: Tensor, top1: Tensor, rows: Tensor) -> Tensor:

@@ -350,7 +350,7 @@ def _scores(asking: Asking, rounds: list[_Round], shared: int) -> np.ndarray:
     masks = masks[:, masks[0].sum(1) < masks.shape[2]]
     device = asking.original.device
     rows = torch.arange(shared, device=device).repeat_interleave(masks.shape[1])
-    judged = asking.score.judge(torch.from_numpy(masks).flatten(0, 1).to(device), rows).reward
+    judged = asking.score.judge(torch.from_numpy(masks).flatten(0, 1).to(device), rows).score
     return judged.view(masks.shape[:2]).cpu().numpy()
 
 

@@ -187,7 +187,7 @@ class _Free:
         self.enough, self.open = enough, open_
 
     def __call__(self, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], gradient: bool) -> Scored:
-        rewards = self.judge(masks, rows).reward if self.open else torch.full((len(masks),), -FAR)
+        rewards = self.judge(masks, rows).score if self.open else torch.full((len(masks),), -FAR)
         return Scored(rewards, torch.zeros_like(masks) if gradient else masks.new_empty(0, masks.shape[1]))
 
     def judge(self, masks: Tensor, rows: Int[Tensor, "M"]) -> Judged:

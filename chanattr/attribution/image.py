@@ -150,14 +150,15 @@ def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], t
     if proved is not None:
         smallest = smallest._replace(area=proved.area, mask=proved.mask)
     last = judge(asking, smallest.mask, torch.arange(len(goal), device=goal.device))
-    none, spread = smallest.area < 0, question.family.spread
+    none, spread, by_area = smallest.area < 0, question.family.spread, (*masks.shape[:2], *tail.layer.grid)
     return ImageAttribution(
         layer=tail.layer.name, settings=question.settings, engine=asking.score.quick.engine, keys=tuple(keys), targets=to_i4(goal),
         predictions=to_i4(stem.logits.argmax(1)), probability=to_f4(stem.logits.float().softmax(1).gather(1, goal[:, None])[:, 0]),
         areas=to_i4(grid), masks=to_numpy(masks), scores=to_f4(scores), original=to_f4(asking.original), empty=to_f4(asking.empty),
         top1=to_numpy(top1 > 0.5), smallest_area=to_i4(smallest.area), smallest_mask=to_numpy(smallest.mask),
         smallest_score=to_f4(last.score.masked_fill(none, torch.nan)), smallest_top1=to_numpy((last.top1 > 0.5) & ~none),
-        **_energies(tail.layer, stem, spread(masks), spread(smallest.mask), keep_energy),
+        energy=energies(tail.layer, stem, spread(smallest.mask)[:, None])[:, 0],
+        energy_by_area=energies(tail.layer, stem, spread(masks)) if keep_energy else np.full(by_area, np.nan, np.float32),
         fill_values=to_f4(fill.stored()), groups=groups_of_channels(question),
         evaluations=to_f4(spent), refine_evaluations=to_f4(smallest.evaluations),
         **({} if proved is None else certificates(proved, question.settings.game)))
@@ -208,13 +209,6 @@ def mean_fill(tail: Tail, batches: Iterable[Inputs]) -> Fill:
 def mean_of(values: Float[Tensor, "K"]) -> Fill:
     """The fill "mean" from its known values."""
     return Fill("mean", hashlib.sha256(values.cpu().numpy().tobytes()).hexdigest(), values)
-
-
-def _energies(layer: Layer, stem: Stem, masks: Bool[Tensor, "N A K"], smallest: Bool[Tensor, "N K"],
-              keep: bool) -> dict[str, np.ndarray]:
-    """Energies of the a* sets, and of all areas where they are kept."""
-    by_area = energies(layer, stem, masks) if keep else np.full((*masks.shape[:2], *layer.grid), np.nan, np.float32)
-    return {"energy": energies(layer, stem, smallest[:, None])[:, 0], "energy_by_area": by_area}
 
 
 def energies(layer: Layer, stem: Stem, masks: Bool[Tensor, "N A K"]) -> np.ndarray:

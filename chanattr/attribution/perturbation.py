@@ -123,8 +123,7 @@ def blurred(images: Float[Tensor, "N C H W"], down: float, right: float) -> Floa
         if width:
             taps = torch.exp(-((torch.arange(-width, width + 1, device=images.device, dtype=images.dtype) / sigma) ** 2) / 2)
             kernel = (taps / taps.sum()).view(shape)
-            images = functional.conv2d(images, kernel.expand(count, -1, -1, -1), groups=count,
-                                       padding=(width * (shape[2] == -1), width * (shape[3] == -1)))
+            images = functional.conv2d(images, kernel.expand(count, -1, -1, -1), groups=count, padding="same")
     return images
 
 
@@ -132,7 +131,7 @@ class Lookup:
     """Perturbed images by mask, from a pyramid kept so that one lookup reads the channels of a pixel at once."""
 
     def __init__(self, pyramid: Float[Tensor, "L N C H W"]) -> None:
-        self.levels, self.count, self.channels, self.height, self.width = pyramid.shape
+        self.levels, _, self.channels, self.height, self.width = pyramid.shape
         self._table = pyramid.permute(1, 0, 3, 4, 2).reshape(-1, self.channels).contiguous()
 
     def perturbed(self, masks: Float[Tensor, "M HW"], rows: Int[Tensor, "M"]) -> Float[Tensor, "M C H W"]:

@@ -26,9 +26,11 @@ Logits = Callable[[Tail | FastTail, Stem, Tensor, Tensor], Tensor]
 
 
 class Judged(NamedTuple):
-    """Final figures of M masks, in float32: mean reward, share of the row's images still named, mean log-probability."""
+    """Final figures of M masks, in float32: mean reward (or what the game makes of it), share of the row's images still named, mean
+    log-probability.
+    """
 
-    reward: Float[Tensor, "M"]
+    score: Float[Tensor, "M"]
     top1: Float[Tensor, "M"]
     log_probability: Float[Tensor, "M"]
 

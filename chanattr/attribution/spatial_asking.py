@@ -1,18 +1,19 @@
-"""A question about pictures put to a network: codes searched over images and areas, judged by the definition, and the smallest area."""
+"""A question about pictures put to a network: how a tail sees masks, codes searched, judged by the definition, and the smallest area."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chanattr.attribution.asking import Asking, Final, ask, judge, one_a_row, reaches, reaches_level
+from chanattr.attribution.asking import Asking, ask, judge, one_a_row, reaches, reaches_level
 from chanattr.attribution.perturbation import Lookup, Perturbation, pyramid_of
-from chanattr.attribution.pictures import Seen, View, flipped, seen_by, shifted
 from chanattr.attribution.question import Question
+from chanattr.network.fast import FastTail
 from chanattr.network.stem import Stem
 from chanattr.network.tail import Tail
 from chanattr.records import NOT_REACHED
@@ -28,6 +29,7 @@ SHIFTS = 8  # views by jitter, taken in turn
 COARSER = 1.5  # smoothing of the next start, where there are several
 WAYS = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right)
 WARM = 0.5  # of the schedule is passed over by a warm start
+View = Callable[[Tensor], Tensor]
 
 
 class Figures(NamedTuple):
@@ -48,6 +50,26 @@ class Smallest(NamedTuple):
     area: Float[Tensor, "N"]
     codes: Float[Tensor, "N 1024"]
     evaluations: Float[Tensor, "N"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a tail makes of masks [M, H * W] on pictures, as a `NetworkScore` asks.
+
+    Attributes:
+        lookup: the pictures' pyramid.
+        channel_axis: of the layer, where a picture under a mask is put.
+        view: how a perturbed picture is seen; None is as it is.
+    """
+
+    lookup: Lookup
+    channel_axis: int
+    view: View | None = None
+
+    def __call__(self, tail: Tail | FastTail, stem: Stem, masks: Float[Tensor, "M P"], images: Int[Tensor, "M"]) -> Float[Tensor, "M C"]:
+        made = self.lookup.perturbed(masks, images)
+        made = made if self.view is None else self.view(made)
+        return tail.logits_from(stem, made.movedim(1, self.channel_axis).to(stem.activation.dtype), images)
 
 
 def ask_pictures(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor, "N"], under: Perturbation) -> Asking:
@@ -76,7 +98,7 @@ def search_codes(asking: Asking, areas: Float[Tensor, "P"], rows: Int[Tensor, "P
         return family.finish(penalised(turns_of(asking), family, areas, rows, search))
     if start is not None:
         return family.finish(ascend(turns_of(asking), family, areas, rows, search, steps=search.refine_steps, start=start)[0], areas)
-    coarser = [dataclasses.replace(search, smoothing=search.smoothing * COARSER**number) for number in range(search.starts)]
+    coarser = [replace(search, smoothing=search.smoothing * COARSER**number) for number in range(search.starts)]
     ends = [ascend(turns_of(asking), family, areas, rows, one, steps=one.relaxed_steps)[0] for one in coarser]
     codes = _best(asking, torch.stack([family.finish(values, areas) for values in ends]), rows)
     small = areas < ONE_PLACE
@@ -90,13 +112,14 @@ def _views(asking: Asking) -> list[View | None]:
     return [None, flipped] if asking.question.settings.flip else [None]
 
 
-def _judged_by(asking: Asking, view: View | None, masks: Float[Tensor, "P HW"], rows: Int[Tensor, "P"]) -> Final:
-    return judge(asking._replace(score=seen_by(asking.score, view)), masks, rows)
+def _seen_by(asking: Asking, view: View | None) -> Asking:
+    """The same question by a view of the pictures."""
+    return asking._replace(score=replace(asking.score, logits=replace(cast(Seen, asking.score.logits), view=view)))
 
 
 def _played(asking: Asking, view: View | None) -> Score:
     """What the game maximises by a view; masks at loop sampling may leave [0, 1] by rounding."""
-    score = play(seen_by(asking.score, view), asking.question.settings.game)
+    score = play(_seen_by(asking, view).score, asking.question.settings.game)
     return lambda masks, rows, gradient: score(masks.clamp(0, 1), rows, gradient)
 
 
@@ -142,8 +165,9 @@ def _best(asking: Asking, tried: Float[Tensor, "S P 1024"], rows: Int[Tensor, "P
     """Of several codes for each pair the one that scores best, over the views."""
     if len(tried) == 1:
         return tried[0]
+    seen = [_seen_by(asking, view) for view in _views(asking)]
     masks = [asking.question.family.masks(codes) for codes in tried]
-    scores = torch.stack([torch.stack([_judged_by(asking, view, one, rows).score for view in _views(asking)]).mean(0) for one in masks])
+    scores = torch.stack([torch.stack([judge(by, one, rows).score for by in seen]).mean(0) for one in masks])
     best = (-scores if asking.question.settings.game == "delete" else scores).argmax(0)
     return tried[best, torch.arange(len(rows), device=rows.device)]
 
@@ -151,7 +175,7 @@ def _best(asking: Asking, tried: Float[Tensor, "S P 1024"], rows: Int[Tensor, "P
 def figures(asking: Asking, codes: Float[Tensor, "P 1024"], rows: Int[Tensor, "P"]) -> Figures:
     """What is reported of codes, in float32 by the definition."""
     masks = asking.question.family.masks(codes)
-    judged = [_judged_by(asking, view, masks, rows) for view in _views(asking)]
+    judged = [judge(_seen_by(asking, view), masks, rows) for view in _views(asking)]
     level_set = judge(asking, _level_sets(masks), rows)
     area = masks.double().mean(1)
     grey = (4 * masks * (1 - masks)).double().mean(1) / area.clamp(min=1e-12)
@@ -182,7 +206,7 @@ def _refined(asking: Asking, found: Smallest, held: Float[Tensor, "N A"]) -> Sma
     """
     settings, family = asking.question.settings, asking.question.family
     search = settings.search if isinstance(settings.search, ExactSearch) else family.resolve(ExactSearch())
-    question = dataclasses.replace(asking.question, settings=dataclasses.replace(settings, search=search))
+    question = replace(asking.question, settings=replace(settings, search=search))
     lost = found.area == NOT_REACHED
     high, codes = torch.where(lost, 1.0, found.area), torch.where(lost[:, None], 1.0, found.codes)
     low = torch.where(held < high[:, None], held, 0).amax(1)
@@ -195,6 +219,22 @@ def _refined(asking: Asking, found: Smallest, held: Float[Tensor, "N A"]) -> Sma
         found.evaluations[rows.cpu()] += images_per_evaluation(settings.game) * float(search.refine_steps)
     never = lost & (high == 1)
     return Smallest(torch.where(never, float(NOT_REACHED), high), torch.where(never[:, None], 0.0, codes), found.evaluations)
+
+
+def flipped(images: Float[Tensor, "M C H W"]) -> Float[Tensor, "M C H W"]:
+    """Images mirrored left to right."""
+    return images.flip(-1)
+
+
+def shifted(down: int, right: int) -> View:
+    """A view of images moved by so many pixels; what comes in at a border is what was next to it."""
+
+    def view(images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        padded = torch.nn.functional.pad(images, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)), mode="replicate")
+        return padded[:, :, max(-down, 0):max(-down, 0) + height, max(-right, 0):max(-right, 0) + width]
+
+    return view
 
 
 def _both(first: View | None, second: View) -> View:

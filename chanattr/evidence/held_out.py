@@ -353,7 +353,7 @@ def _figures(asking: Asking, masks: Bool[Tensor, "S A K"]) -> Float[np.ndarray, 
         game = asking.question.settings.game
         kept = ~masks[there] if game == "delete" else masks[there]
         logits = final.score if asking.score.reward is logit and game != "dual" else dataclasses.replace(
-            asking.score, reward=logit).judge(kept, rows).reward
+            asking.score, reward=logit).judge(kept, rows).score
         figures[:, there] = torch.stack([final.score, final.top1, final.log_probability, logits])
     return figures.cpu().numpy()
 

@@ -13,7 +13,7 @@ import chanattr as ca
 import chanattr.attribution.spatial_asking as asking_module
 from chanattr.attribution.asking import Asking
 from chanattr.attribution.perturbation import Lookup, blurred, pyramid_of
-from chanattr.attribution.pictures import shifted
+from chanattr.attribution.spatial_asking import shifted
 from chanattr.axes import equal
 from chanattr.codes import level_sets, masks_of
 from chanattr.search.objective import contrastive
