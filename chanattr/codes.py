@@ -33,20 +33,18 @@ def lattice(pixels: int, per_cell: int = 0) -> Lattice:
     return Lattice(per_cell or max(1, math.ceil(pixels / GRID)), pixels)
 
 
-def disc(distance: np.ndarray) -> np.ndarray:
-    """How much of a cell's value is left so many cells away: all within half the radius, then a Gaussian's fall.
+def disc_weights(per_cell: tuple[int, int]) -> np.ndarray:
+    """Weights of the cells around a point, f4 [81, sy, sx]: by cell (rows first, from -4 to 4) and by where in its cell the point lies.
+
+    How much of a cell's value is left so many cells away: all within half the radius, then a Gaussian's fall.
 
     Source: TorchRay, ``MaskGenerator``: ``exp(-2 max(0, d / sigma - 1/2)^2)``.
     """
-    return np.asarray(np.exp(-2 * np.square(np.maximum(distance / RADIUS - 0.5, 0))))
-
-
-def disc_weights(per_cell: tuple[int, int]) -> np.ndarray:
-    """Weights of the cells around a point, f4 [81, sy, sx]: by cell (rows first, from -4 to 4) and by where in its cell the point lies."""
     offset = np.arange(-REACH, REACH + 1)
     down, right = (np.arange(count)[None] / count - offset[:, None] for count in per_cell)  # [9, s] cells
     away = np.sqrt(np.square(down)[:, None, :, None] + np.square(right)[None, :, None, :])
-    return disc(away).reshape(-1, *per_cell).astype(np.float32)
+    discs = np.exp(-2 * np.square(np.maximum(away / RADIUS - 0.5, 0)))
+    return discs.reshape(-1, *per_cell).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=64)
