@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chanattr import tables
-from chanattr.axes import Rows, axes, check_axes, labelled, select
+from chanattr.axes import axes, check_axes, labelled, select
 from chanattr.codes import masks_of
 from chanattr.errors import InputError
 from chanattr.settings import Range, Settings, check_number
@@ -107,6 +107,7 @@ class ImageAttribution:
     certify_evaluations: np.ndarray = _certificate(0, "f4")
 
     __repr__ = tables.outline
+    __getitem__ = select
 
     def __post_init__(self) -> None:
         _settle(self)
@@ -117,10 +118,6 @@ class ImageAttribution:
     def _repr_html_(self) -> str:
         """What a notebook shows: a row an image, with its a*."""
         return _image_table(self, _facts(self, tables.count(len(self), "image")))
-
-    def __getitem__(self, rows: Rows) -> ImageAttribution:
-        """The same record for some rows; an int gives one row, still a record."""
-        return select(self, rows)
 
     def channels(self, row: int) -> np.ndarray:
         """The sorted channel numbers of the row's a* set (group numbers, where channels are grouped)."""
@@ -223,6 +220,7 @@ class ClassAttribution:
     groups: np.ndarray = _groups()
 
     __repr__ = tables.outline
+    __getitem__ = select
 
     def __post_init__(self) -> None:
         _settle(self)
@@ -237,10 +235,6 @@ class ClassAttribution:
             "class": [name or f"class {target}" for name, target in zip(self.names, self.targets, strict=True)], "images": self.rows,
             "named rightly": self.original_top1, "joint a*": [tables.area(area) for area in self.smallest_area[:tables.ROWS]],
             "score at a*": self.smallest_score, "original": self.original, f"{self.settings.unit} most images need": top})
-
-    def __getitem__(self, rows: Rows) -> ClassAttribution:
-        """The same record for some classes (rows of `targets`)."""
-        return select(self, rows)
 
     def channels(self, target: int, count: int, source: str = "joint") -> np.ndarray:
         """The `count` channels of a class.
@@ -358,6 +352,7 @@ class SpatialAttribution:
     refine_evaluations: np.ndarray = axes("N")
 
     __repr__ = tables.outline
+    __getitem__ = select
 
     def __post_init__(self) -> None:
         check_axes(self)
@@ -370,10 +365,6 @@ class SpatialAttribution:
         facts = (tables.count(len(self), "image"), "on the picture" if self.layer == ":input" else f"on the grid of {self.layer}",
                  "areas " + ", ".join(f"{area:.3g}" for area in self.areas[:tables.ROWS]), self.settings.game, self.settings.reward)
         return _image_table(self, facts)
-
-    def __getitem__(self, rows: Rows) -> SpatialAttribution:
-        """The same record for some rows; an int gives one row, still a record."""
-        return select(self, rows)
 
     def masks(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """The masks that the codes mean, f4 [N, A, H, W] in [0, 1].

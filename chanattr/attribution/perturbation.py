@@ -73,14 +73,12 @@ def perturbation_of(asked: str | Tensor | np.ndarray, *, levels: int = LEVELS, b
     return Perturbation(name="values" if given.ndim == 1 else "images", given=given, levels=2, blur=blur, seed=seed)
 
 
-def pyramid_of(images: Float[Tensor, "N C H W"], perturbation: str | Tensor | np.ndarray | Perturbation = "blur", *, levels: int = LEVELS,
-               blur: float = BLUR, seed: int = 0) -> Float[Tensor, "L N C H W"]:
+def pyramid_of(images: Float[Tensor, "N C H W"], perturbation: Perturbation | None = None) -> Float[Tensor, "L N C H W"]:
     """Images from wholly perturbed (level 0) to as they are (the last).
 
     Args:
         images: as the model takes them, or activations with a grid.
-        perturbation: as `perturbation_of` takes it, or what it gave.
-        levels, blur, seed: of it, where it is not complete.
+        perturbation: from `perturbation_of`; None is TorchRay's blur.
 
     Raises:
         InputError: it does not fit the images.
@@ -88,7 +86,7 @@ def pyramid_of(images: Float[Tensor, "N C H W"], perturbation: str | Tensor | np
     Source: TorchRay, ``Perturbation``: blurs of standard deviations falling evenly to 0, with zeros beyond the border; "fade" multiplies
         with the level.
     """
-    asked = perturbation if isinstance(perturbation, Perturbation) else perturbation_of(perturbation, levels=levels, blur=blur, seed=seed)
+    asked = perturbation or perturbation_of("blur")
     if asked.name == "blur":
         height, width = images.shape[2:]
         shares = [1 - level / (asked.levels - 1) for level in range(asked.levels)]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import chanattr as ca
 import chanattr.attribution.spatial_asking as asking_module
 from chanattr.attribution.asking import Asking
-from chanattr.attribution.perturbation import Lookup, blurred, pyramid_of
+from chanattr.attribution.perturbation import Lookup, blurred, perturbation_of, pyramid_of
 from chanattr.attribution.spatial_asking import shifted
 from chanattr.axes import equal
 from chanattr.codes import level_sets, masks_of
@@ -160,15 +160,15 @@ def test_a_blur_is_a_gaussian_with_nothing_beyond_the_border() -> None:
 def test_what_lies_under_a_mask(bright: Tensor) -> None:
     assert pyramid_of(bright).shape == (8, 2, 3, SIDE, SIDE)
     assert torch.equal(pyramid_of(bright)[-1], bright)
-    assert pyramid_of(bright, "fade")[0].abs().max() == 0
-    assert torch.allclose(pyramid_of(bright, "mean")[0], bright.mean((2, 3), keepdim=True).expand_as(bright))
-    noise = [pyramid_of(bright, "noise", seed=seed)[0] for seed in (0, 0, 1)]
+    assert pyramid_of(bright, perturbation_of("fade"))[0].abs().max() == 0
+    assert torch.allclose(pyramid_of(bright, perturbation_of("mean"))[0], bright.mean((2, 3), keepdim=True).expand_as(bright))
+    noise = [pyramid_of(bright, perturbation_of("noise", seed=seed))[0] for seed in (0, 0, 1)]
     assert torch.equal(noise[0], noise[1])
     assert not torch.equal(noise[0], noise[2])
-    assert torch.equal(pyramid_of(bright[1:], "noise")[0, 0], noise[0][1])  # none depends on what is beside it
-    colour = pyramid_of(bright, np.array([0.1, 0.2, 0.3]))[0]
+    assert torch.equal(pyramid_of(bright[1:], perturbation_of("noise"))[0, 0], noise[0][1])  # none depends on what is beside it
+    colour = pyramid_of(bright, perturbation_of(np.array([0.1, 0.2, 0.3])))[0]
     assert torch.allclose(colour[1, :, 5, 7], torch.tensor([0.1, 0.2, 0.3]))
-    assert torch.equal(pyramid_of(bright, bright.flip(0))[0], bright.flip(0))
+    assert torch.equal(pyramid_of(bright, perturbation_of(bright.flip(0)))[0], bright.flip(0))
 
 
 @pytest.mark.parametrize("game", ["preserve", "delete", "dual"])

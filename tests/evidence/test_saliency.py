@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import chanattr as ca
-from chanattr.attribution.perturbation import pyramid_of
+from chanattr.attribution.perturbation import perturbation_of, pyramid_of
 from chanattr.evidence import saliency as room
 from chanattr.evidence.pointing import pointing_game
 from chanattr.evidence.saliency import POINTING, SALIENCY, Heat, grid_layer, rise_masks, saliency
@@ -87,12 +88,16 @@ def test_blur_integrated_gradients_of_a_linear_network_are_weights_times_what_th
     assert found.evaluations == 8
 
 
+def blurs(images: Tensor, levels: int) -> Tensor:
+    return pyramid_of(images, perturbation_of("blur", levels=levels))
+
+
 @pytest.mark.parametrize("levels", [2, 5])
 def test_blur_integrated_gradients_add_up_to_the_gain(levels: int) -> None:
     model, x = Quadratic(), torch.randn(3, 3, 12, 10)
-    found = saliency(model, x, "blur_ig", targets=[0, 1, 1], smooth=0, pyramid=lambda given: pyramid_of(given, levels=levels))
+    found = saliency(model, x, "blur_ig", targets=[0, 1, 1], smooth=0, pyramid=functools.partial(blurs, levels=levels))
     with torch.no_grad():
-        gain = (model(x) - model(pyramid_of(x, levels=levels)[0]))[torch.arange(3), torch.tensor([0, 1, 1])]
+        gain = (model(x) - model(blurs(x, levels)[0]))[torch.arange(3), torch.tensor([0, 1, 1])]
     torch.testing.assert_close(found.values.sum((1, 2)), gain, rtol=1e-4, atol=1e-3)
 
 
@@ -102,7 +107,7 @@ def test_the_gain_of_a_real_network_is_nearly_met_and_better_so_with_more_levels
         gain = (model(x) - model(pyramid_of(x)[0]))[:, 0]
     missed = []
     for levels in (8, 29):
-        found = saliency(model, x, "blur_ig", smooth=0, pyramid=lambda given, levels=levels: pyramid_of(given, levels=levels))
+        found = saliency(model, x, "blur_ig", smooth=0, pyramid=functools.partial(blurs, levels=levels))
         missed.append(float(((found.values.sum((1, 2)) - gain) / gain).abs().max()))
     assert missed[1] < missed[0] < 0.2
     assert missed[1] < 0.02
