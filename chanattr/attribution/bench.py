@@ -169,8 +169,7 @@ class _Round(NamedTuple):
 
 
 def bench(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, areas: Areas = None, plain_images: int = 1,
-          plain_steps: int = PROTOCOL, score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, name: str = "",
-          progress: Progress = False) -> Bench:
+          plain_steps: int = PROTOCOL, score: Callable[..., Tensor] | None = None, name: str = "", progress: Progress = False) -> Bench:
     """The plain way against `per_image`, on the same images, in turns.
 
     The plain way is the paper's protocol done literally: a hook on the whole network, one image at a time, its areas as the batch,
@@ -179,7 +178,7 @@ def bench(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, areas
     Args:
         model: any module; left exactly as found.
         images: as the model takes them.
-        layer, areas, score, channel_axis: as for `per_image`; areas must be given or None.
+        layer, areas, score: as for `per_image`; areas must be given or None.
         plain_images: how many of the images, from the first, the plain way does.
         plain_steps: below 300 its answers are not reported, and its time is calculated from those steps.
         name: of the model, for the report.
@@ -195,14 +194,13 @@ def bench(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, areas
     if isinstance(areas, str):
         raise InputError(f"areas={areas!r} to compare with a way that needs areas; expected counts of channels, or None for the grid")
     check_model(model, images[:2], score)
-    options: dict[str, Any] = {"score": score, "channel_axis": channel_axis}
     with measured(images.device) as ready:
-        tail = bind(model, images[:2], [layer], **options)[layer]
+        tail = bind(model, images[:2], [layer], score=score)[layer]
         plain = _question(model, tail, areas, plain_steps, score, images_given)
         ask_predicted(plain, tail, images[:2])  # makes the fast graph, which is kept
     with measured(images.device) as again:
-        bind(model, images[:2], [layer], **options)
-    hook = bind(model, images[:2], [layer], engine="injection", **options)[layer]
+        bind(model, images[:2], [layer], score=score)
+    hook = bind(model, images[:2], [layer], engine="injection", score=score)[layer]
     open_ = tuple(area for area in plain.settings.areas if area < tail.layer.channels)
     if not open_:
         raise InputError(f"areas={plain.settings.areas} for a layer of {tail.layer.channels} channels; expected one that needs a search, "
@@ -218,7 +216,7 @@ def bench(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, areas
             for change, rate in _rates(plain, tail, images, row, default_batch_size(model)):
                 rates.setdefault(change, []).append(rate)
             for way, asked in WAYS.items():
-                ours = functools.partial(per_image, model, images, layer, **{"areas": areas} | asked | options)
+                ours = functools.partial(per_image, model, images, layer, **{"areas": areas, "score": score} | asked)
                 rounds[way].append(_round(images.device, ours, again.seconds))
             tell(1)
     ways = _ways(rounds, plain, hook, images, plain_steps)
