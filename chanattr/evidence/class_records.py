@@ -73,14 +73,12 @@ class Specificity:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row a class, with what its set does for its own images and for the others."""
-        rows = []
-        for c in range(min(len(self), tables.ROWS)):
-            others = np.delete(self.accuracy[c], c)
-            rows.append((self.names[c] or f"class {self.targets[c]}", int(self.sizes[c]), int(self.images[c]), self.original_accuracy[c],
-                         self.accuracy[c, c], float(np.nanmean(others)) if np.isfinite(others).any() else np.nan))
         verb = "kept" if self.game == "preserve" else "dropped"
-        heads = ("class", "channels", "images", "named rightly", f"its own, set {verb}", f"the others', set {verb}")
-        return tables.table("Specificity", (tables.count(len(self), "class", "classes"), f"layer {self.layer}"), heads, rows, len(self))
+        others = mean_known(np.where(np.eye(len(self), dtype=bool), np.nan, self.accuracy), 1)
+        return tables.columns(self, (tables.count(len(self), "class", "classes"), f"layer {self.layer}"), {
+            "class": [name or f"class {target}" for name, target in zip(self.names, self.targets, strict=True)], "channels": self.sizes,
+            "images": self.images, "named rightly": self.original_accuracy, f"its own, set {verb}": self.accuracy.diagonal(),
+            f"the others', set {verb}": others})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,24 +147,14 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def by_fold(self, figure: str = "scores") -> np.ndarray:
-        """The mean of a figure over each fold's images, f8 [W, M, C, F, A]; NaN where there are none.
-
-        Raises:
-            InputError: no such figure.
-        """
-        values = self._figure(figure)
-        place = self.classes * self.folds + self.fold
-        means = _means(values, np.where(self.fold >= 0, place, -1), len(self) * self.folds)
-        return means.reshape(*values.shape[:2], len(self), self.folds, len(self.counts))
-
     def by_class(self, figure: str = "scores") -> np.ndarray:
         """The mean of a figure over the images of each class, f8 [W, M, C, A]; NaN where there are none.
 
         Raises:
             InputError: no such figure.
         """
-        return _means(self._figure(figure), self.classes, len(self))
+        values = self._figure(figure).astype(np.float64)
+        return np.stack([mean_known(values[:, :, self.classes == row], 2) for row in range(len(self))], 2)
 
     def mean(self, figure: str = "scores", seed: int = 0) -> Interval:
         """The mean over classes of a figure's class means, with 95 % intervals over classes and their images, each f8 [W, M, A].
@@ -174,18 +162,7 @@ class HeldOut:
         Raises:
             InputError: no such figure.
         """
-        return interval(_images_first(self._figure(figure)), self.classes, seed=seed)
-
-    def interval_by_class(self, figure: str = "scores", seed: int = 0) -> Interval:
-        """As `by_class`, with 95 % intervals over the class's images, each f8 [W, M, C, A].
-
-        Raises:
-            InputError: no such figure.
-        """
-        values = _images_first(self._figure(figure))
-        parts = [interval(values[self.classes == row], np.zeros(int((self.classes == row).sum()), np.int32), seed=seed)
-                 for row in range(len(self))]
-        return Interval(*(np.moveaxis(np.stack(of), 0, 2) for of in zip(*parts, strict=True)))
+        return interval(np.moveaxis(self._figure(figure), 2, 0), self.classes, seed=seed)
 
     def margin(self, method: str, other: str, figure: str = "scores", seed: int = 0) -> Interval:
         """By how much one method's mean over classes is above another's, image by image, with 95 % intervals, each f8 [W, A].
@@ -246,7 +223,8 @@ def interval(values: np.ndarray, classes: Sequence[int] | np.ndarray, *, resampl
         totals += np.where(weight > 0, often * mean, 0)
         parts += np.where(weight > 0, often, 0)
     means = np.where(parts > 0, totals / np.where(parts > 0, parts, 1), np.nan)
-    low, high = _quantiles(means[1:])
+    without = np.isnan(means[1:]).all(0)
+    low, high = np.where(without, np.nan, np.nanquantile(np.where(without, 0, means[1:]), (0.025, 0.975), axis=0))
     shape = values.shape[1:]
     return Interval(means[0].reshape(shape), low.reshape(shape), high.reshape(shape))
 
@@ -254,28 +232,4 @@ def interval(values: np.ndarray, classes: Sequence[int] | np.ndarray, *, resampl
 def _weights(times: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
     """How often each image of a class counts: once, then as drawn where the class itself is drawn `times`, [1 + resamples, size]."""
     return np.concatenate([np.ones((1, size)), generator.multinomial(times * size, np.full(size, 1 / size))])
-
-
-def _quantiles(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 2.5 and 97.5 % points along the first axis, of what is finite; NaN where nothing is."""
-    low, high = np.full((2, means.shape[1]), np.nan)
-    for column in range(means.shape[1]):
-        finite = means[np.isfinite(means[:, column]), column]
-        if len(finite):
-            low[column], high[column] = np.quantile(finite, (0.025, 0.975))
-    return low, high
-
-
-def _means(values: np.ndarray, place: np.ndarray, count: int) -> np.ndarray:
-    """The mean over the images of each place (-1 is none), of what is finite: [W, M, N, A] to [W, M, count, A]."""
-    first = _images_first(values).astype(np.float64)
-    known = np.isfinite(first) & (place >= 0)[:, None, None, None]
-    totals, numbers = np.zeros((2, count, *first.shape[1:]))
-    np.add.at(totals, place, np.where(known, first, 0))
-    np.add.at(numbers, place, known)
-    return np.moveaxis(np.where(numbers > 0, totals / np.maximum(numbers, 1), np.nan), 0, 2)
-
-
-def _images_first(values: np.ndarray) -> np.ndarray:
-    return np.moveaxis(values, 2, 0)
 
