@@ -36,8 +36,7 @@ class Comparison(NamedTuple):
     smallest_chance: np.ndarray
     rank: np.ndarray
 
-    def __repr__(self) -> str:
-        return tables.outline(self)
+    __repr__ = tables.outline
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a* and the areas, a row each, with means over images."""
@@ -91,9 +90,7 @@ def chance_of(one: np.ndarray, other: np.ndarray, entries: int) -> np.ndarray:
         >>> chance_of(np.array([1, 4]), np.array([1, 4]), 4).tolist()
         [0.25, 1.0]
     """
-    one, other = np.broadcast_arrays(one, other)
-    found = [_chance(int(mine), int(theirs), entries) for mine, theirs in zip(one.flat, other.flat, strict=True)]
-    return np.array(found, float).reshape(one.shape)
+    return np.asarray(np.vectorize(_chance, otypes=[float])(one, other, entries))
 
 
 _chance = functools.lru_cache(maxsize=4096)(expected_jaccard)
@@ -107,8 +104,8 @@ def above_chance(found: np.ndarray, chance: np.ndarray) -> np.ndarray:
 
 
 def mean_known(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> np.ndarray:
-    """The mean of what is not NaN along some axes; NaN where all is."""
-    known = ~np.isnan(values)
+    """The mean of what is finite along some axes; NaN where nothing is."""
+    known = np.isfinite(values)
     count = known.sum(axis)
     return np.where(count > 0, np.where(known, values, 0.0).sum(axis) / np.maximum(count, 1), np.nan)
 
@@ -127,8 +124,12 @@ def spearman(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
     NaN where all values of a row are equal, for then there is no order.
     """
-    first, second = (average_ranks(values) for values in (one, other))
-    first, second = (ranks - ranks.mean(1, keepdims=True) for ranks in (first, second))
+    return correlation(average_ranks(one), average_ranks(other))
+
+
+def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of each row of two arrays [N, D], f8 [N]; NaN where either is constant."""
+    first, second = (values - values.mean(1, keepdims=True) for values in (one, other))
     scale = np.sqrt((first**2).sum(1) * (second**2).sum(1))
     return np.where(scale > 0, (first * second).sum(1) / np.where(scale > 0, scale, 1), np.nan)
 

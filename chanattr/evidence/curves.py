@@ -17,6 +17,7 @@ from chanattr.attribution.inputs import check_finite, check_images, check_keys, 
 from chanattr.attribution.question import Asked, default_batch_size, family_of
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.errors import InputError
+from chanattr.evidence.compare import correlation
 from chanattr.network.batches import anchor_of, in_batches
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
@@ -230,13 +231,6 @@ def _fidelity(ready: _Ready, dropped: np.ndarray, worth: np.ndarray | None) -> n
     rows = torch.arange(images, device=device).repeat_interleave(len(masks))
     scores = to_f4(ready.figures(~masks.repeat(images, 1), rows)[0].view(images, -1)).astype(float)
     return correlation(worth @ dropped.T.astype(float), scores[:, :1] - scores[:, 1:]).astype(np.float32)
-
-
-def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of each row of two arrays [N, D], f8 [N]; NaN where either is constant."""
-    first, second = (values - values.mean(1, keepdims=True) for values in (one, other))
-    scale = np.sqrt((first**2).sum(1) * (second**2).sum(1))
-    return np.where(scale > 0, (first * second).sum(1) / np.where(scale > 0, scale, 1), np.nan)
 
 
 def _small_sets(channels: int, draws: int, seed: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from chanattr import tables
 from chanattr.errors import InputError
+from chanattr.evidence.compare import mean_known
 from chanattr.records import NOT_RUN, ImageAttribution, SpatialAttribution
 
 
@@ -45,21 +46,21 @@ class JointView:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row a layer, means over images."""
-        rows = [(layer, *(float(np.nanmean(values[place])) if np.isfinite(values[place]).any() else np.nan
-                          for values in (self.overlap, self.correlation, self.inside, self.share)))
-                for place, layer in enumerate(self.layers)]
         facts = (tables.count(len(self.keys), "image"), f"mean area {self.areas.mean():.1%}")
-        return tables.table("JointView", facts, ("layer", "overlap", "correlation", "points in", "energy in"), rows)
+        heads = ("overlap", "correlation", "points in", "energy in")
+        return tables.columns(self, facts, {"layer": self.layers, **dict(zip(heads, self._means(), strict=True))})
 
     def table(self) -> str:
         """Means over images, a line a layer."""
         lines = [f"{'layer':<20} {'overlap':>8} {'corr.':>7} {'points in':>10} {'energy in':>10}   ({len(self.keys)} images, mean area "
                  f"{self.areas.mean():.1%})"]
-        for place, layer in enumerate(self.layers):
-            figures = [np.nanmean(values[place]) if np.isfinite(values[place]).any() else np.nan
-                       for values in (self.overlap, self.correlation, self.inside, self.share)]
-            lines.append(f"{layer:<20} {figures[0]:>8.2f} {figures[1]:>7.2f} {figures[2]:>10.2f} {figures[3]:>10.2f}")
+        for layer, overlap, correlation, inside, share in zip(self.layers, *self._means(), strict=True):
+            lines.append(f"{layer:<20} {overlap:>8.2f} {correlation:>7.2f} {inside:>10.2f} {share:>10.2f}")
         return "\n".join(lines)
+
+    def _means(self) -> list[np.ndarray]:
+        """Over images: overlap, correlation, inside and share of every layer."""
+        return [mean_known(values, 1) for values in (self.overlap, self.correlation, self.inside, self.share)]
 
 
 def joint_view(codes: SpatialAttribution, found: Sequence[ImageAttribution], *, area: float | None = None) -> JointView:

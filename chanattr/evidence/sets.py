@@ -49,8 +49,7 @@ class Overlap(NamedTuple):
     expected: np.ndarray
     channels: int
 
-    def __repr__(self) -> str:
-        return tables.outline(self)
+    __repr__ = tables.outline
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row a set, with the other that is most like it."""
