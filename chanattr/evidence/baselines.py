@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from chanattr.attribution.asking import Asking
 from chanattr.attribution.score import NetworkScore, channels_last
-from chanattr.network.exactly import float32_exactly
-from chanattr.network.hooks import change, frozen
+from chanattr.evidence.whole import at_layer
 from chanattr.network.inputs import tensors_of, with_tensors
-from chanattr.network.outputs import Inputs, call, logits_of
+from chanattr.network.outputs import Inputs
 from chanattr.search.exact import FORWARDS
 
 INTEGRATED_STEPS, CONDUCTANCE_STEPS = 16, 16  # gradients along the path
@@ -208,20 +207,10 @@ def by_entry(subject: Subject, values: Float[Tensor, "N L"]) -> Float[Tensor, "N
     return values.new_zeros(len(values), family.size).index_add_(1, group, values)
 
 
-@torch.inference_mode(False)
 def _at_layer(subject: Subject, images: Inputs) -> tuple[Float[Tensor, "N P L"], Float[Tensor, "N P L"]]:
     """The layer's activation and the reward's gradient there, by the whole network, over all images at once."""
-    score, kept = subject.score, []
-
-    def leaf(activation: Tensor) -> Tensor:
-        kept.append(activation.detach().clone().requires_grad_())
-        return kept[-1].clone()  # the module after it may work in place
-
-    targets = score.targets.clone()  # which may have been made in inference mode
-    with frozen(subject.model), change(subject.model, score.tail.layer.name, leaf), torch.enable_grad(), float32_exactly():
-        logits = logits_of(call(subject.model, images), subject.output_score).float()
-        slopes = torch.autograd.grad(score.reward(logits, targets).sum(), kept)[0]
-    return channels_last(kept[0].detach(), score.tail.layer).float(), channels_last(slopes, score.tail.layer).float()
+    score = subject.score
+    return at_layer(subject.model, images, score.tail.layer, targets=score.targets, reward=score.reward, score=subject.output_score)
 
 
 def _scaled(images: Inputs, share: float) -> Inputs:

@@ -36,7 +36,8 @@ class Comparison(NamedTuple):
     smallest_chance: np.ndarray
     rank: np.ndarray
 
-    __repr__ = tables.outline
+    def __repr__(self) -> str:
+        return tables.outline(self)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a* and the areas, a row each, with means over images."""

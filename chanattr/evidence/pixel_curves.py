@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +19,9 @@ from chanattr.attribution.inputs import check_finite, check_keys, checked_reward
 from chanattr.attribution.question import default_batch_size
 from chanattr.errors import InputError
 from chanattr.evidence.curves import area_under
-from chanattr.evidence.saliency import targets_of
+from chanattr.evidence.saliency import Subject, check_pictures
+from chanattr.evidence.whole import exact_logits, targets_of
 from chanattr.network.batches import in_batches
-from chanattr.network.exactly import float32_exactly
-from chanattr.network.hooks import frozen
-from chanattr.network.outputs import call, logits_of
 from chanattr.search.objective import Reward, log_probability, reward_function
 from chanattr.settings import STEPS, Range, check_number
 
@@ -115,15 +113,16 @@ def pixel_curves(model: nn.Module, images: Tensor, heat: np.ndarray | Tensor, *,
     """
     check_number(f"step={step!r}", step, Range(0, 1, without="low"))
     size = int(check_number(f"batch_size={batch_size!r}", batch_size or default_batch_size(model), STEPS))
+    check_pictures(images)
     goal = targets_of(model, images, targets, score, size)
     names = check_keys(keys, len(images))
     order = _order(heat, images)
     counts = np.unique(np.rint(np.append(np.arange(0, 1, step), 1) * order.shape[1])).astype(np.int64)
-    judge = _Judge(model, images, goal, checked_reward(reward_function(reward), str(reward)), score, size)
+    subject = Subject(model, images, goal, checked_reward(reward_function(reward), str(reward)), score, size)
     found: dict[str, Any] = {}
     for kind, asked in (("insertion", insertion_base), ("deletion", deletion_base)):
         base = _base(asked, images, f"{kind}_base")
-        found[kind], found[f"{kind}_score"] = _curve(judge, base, order, counts, inserted=kind == "insertion")
+        found[kind], found[f"{kind}_score"] = _curve(subject, base, order, counts, inserted=kind == "insertion")
         check_finite(torch.from_numpy(found[f"{kind}_score"]), names, f"{kind} scores")
         found[f"{kind}_base"] = asked if isinstance(asked, str) else "images"
         for curve in (kind, f"{kind}_score"):
@@ -152,38 +151,21 @@ def _reflected_gaussian() -> np.ndarray:
     return taps
 
 
-class _Judge(NamedTuple):
-    """How masked images are judged, whichever they are."""
-
-    model: nn.Module
-    images: Tensor
-    targets: Int[Tensor, "N"]
-    reward: Reward
-    output_score: Callable[..., Tensor] | None
-    batch_size: int
-
-    @torch.no_grad()
-    def figures(self, images: Tensor, rows: Int[Tensor, "M"]) -> Float[Tensor, "2 M"]:
-        """The target's probability, and the reward."""
-        with frozen(self.model), float32_exactly():
-            logits = logits_of(call(self.model, images), self.output_score).float()
-        goal = self.targets[rows]
-        return torch.stack([log_probability(logits, goal).exp(), self.reward(logits, goal).float()])
-
-
-def _curve(judge: _Judge, base: Tensor, order: Int[Tensor, "N HW"], counts: np.ndarray, inserted: bool) -> tuple[np.ndarray, np.ndarray]:
+def _curve(subject: Subject, base: Tensor, order: Int[Tensor, "N HW"], counts: np.ndarray, inserted: bool) -> tuple[np.ndarray, np.ndarray]:
     """Probability and reward along one curve, f4 [N, P] each."""
     place = order.argsort(1)  # of every pixel among the hottest
     steps = torch.as_tensor(counts, device=place.device)
-    images, points = len(judge.images), len(steps)
+    images, points = len(subject.images), len(steps)
 
     def run(part: slice) -> Tensor:
         number = torch.arange(part.start, part.stop, device=place.device)
         rows, step = number // points, steps[number % points]
-        hottest = (place[rows] < step[:, None]).view(-1, 1, *judge.images.shape[2:])
-        return judge.figures(torch.where(hottest == inserted, judge.images[rows], base[rows]), rows)
+        hottest = (place[rows] < step[:, None]).view(-1, 1, *subject.images.shape[2:])
+        shown = torch.where(hottest == inserted, subject.images[rows], base[rows])
+        logits, goal = exact_logits(subject.model, shown, subject.output_score), subject.targets[rows]
+        return torch.stack([log_probability(logits, goal).exp(), subject.reward(logits, goal).float()])
 
-    found = torch.cat([got for _, got in in_batches(judge.model, images * points, judge.batch_size, False, run)], 1)
+    found = torch.cat([got for _, got in in_batches(subject.model, images * points, subject.batch_size, False, run)], 1)
     return to_f4(found[0].view(images, points)), to_f4(found[1].view(images, points))
 
 

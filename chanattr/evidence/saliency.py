@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,16 +12,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chanattr.attribution.inputs import check_finite, check_model, check_targets, checked_reward
+from chanattr.attribution.inputs import check_finite, checked_reward
 from chanattr.attribution.perturbation import blurred, pyramid_of
 from chanattr.attribution.question import default_batch_size
-from chanattr.attribution.score import channels_last
 from chanattr.errors import InputError, LayerError
+from chanattr.evidence.whole import at_layer, exact_logits, last_calls, targets_of
 from chanattr.network.batches import in_batches
 from chanattr.network.exactly import float32_exactly
-from chanattr.network.hooks import change, frozen, watch
+from chanattr.network.hooks import frozen
 from chanattr.network.layers import Layer, describe, layers
-from chanattr.network.names import named
 from chanattr.network.outputs import call, logits_of
 from chanattr.progress import Progress, advance
 from chanattr.search.exact import FORWARDS
@@ -60,10 +60,10 @@ class Subject(NamedTuple):
         targets: class of each.
         reward: of logits and targets.
         output_score: turns the model's output into logits, or None.
+        batch_size: images run at once, at most.
         layer: of Grad-CAM.
         pyramid: blurs images, [N, C, H, W] to [L, N, C, H, W], the image itself last.
         seed: of what is drawn.
-        batch_size: images run at once, at most.
     """
 
     model: nn.Module
@@ -71,10 +71,10 @@ class Subject(NamedTuple):
     targets: Int[Tensor, "N"]
     reward: Reward
     output_score: Callable[..., Tensor] | None
-    layer: Layer | None
-    pyramid: Pyramid
-    seed: int
     batch_size: int
+    layer: Layer | None = None
+    pyramid: Pyramid = pyramid_of
+    seed: int = 0
 
 
 Method = Callable[[Subject], Heat]
@@ -115,9 +115,10 @@ def saliency(model: nn.Module, images: Tensor, method: str, *, targets: Sequence
     """
     if method not in SALIENCY:
         raise InputError(f"method={method!r}; expected one of {', '.join(SALIENCY)}")
-    check_number(f"smooth={smooth!r}", SMOOTHED.get(method, 0.0) if smooth is None else smooth, SHARE)
+    share = check_number(f"smooth={smooth!r}", SMOOTHED.get(method, 0.0) if smooth is None else smooth, SHARE)
     check_number(f"seed={seed!r}", seed, COUNT)
     size = int(check_number(f"batch_size={batch_size!r}", batch_size or default_batch_size(model), STEPS))
+    check_pictures(images)
     goal = targets_of(model, images, targets, score, size)
     subject = Subject(model=model, images=images, targets=goal, reward=checked_reward(reward_function(reward), str(reward)),
                       output_score=score, layer=grid_layer(model, images[:2], layer) if method == "grad_cam" else None,
@@ -129,7 +130,6 @@ def saliency(model: nn.Module, images: Tensor, method: str, *, targets: Sequence
             tell(len(part))
     values = torch.cat([one.values for one in found]).float()
     check_finite(values, [str(row) for row in range(len(images))], f"{method} maps")
-    share = SMOOTHED.get(method, 0.0) if smooth is None else smooth
     height, width = values.shape[1:]
     return Heat(blurred(values[:, None], share * height, share * width)[:, 0], found[0].evaluations)
 
@@ -165,7 +165,10 @@ def grad_cam(subject: Subject) -> Heat:
     """
     if subject.layer is None:
         raise InputError("Grad-CAM without a layer; expected a Subject with one; ask by saliency(..., 'grad_cam')")
-    activation, slopes = _at_layer(subject, subject.layer)
+    asked = functools.partial(at_layer, subject.model, layer=subject.layer, reward=subject.reward, score=subject.output_score)
+    parts = in_batches(subject.model, len(subject.images), subject.batch_size, True,
+                       lambda part: asked(subject.images[part].clone(), targets=subject.targets[part]))
+    activation, slopes = (torch.cat(same) for same in zip(*(found for _, found in parts), strict=True))
     heat = (activation * slopes.mean(1, keepdim=True)).sum(2).relu()
     height, width = subject.layer.grid
     scaled = functional.interpolate(heat.view(-1, 1, height, width), subject.images.shape[2:], mode="bilinear", align_corners=False)
@@ -262,34 +265,16 @@ def rise_masks(count: int, size: tuple[int, int], *, cells: int = RISE_CELLS, sh
                            for one, (down, right) in zip(whole, shift.tolist(), strict=True)])
 
 
-def targets_of(model: nn.Module, images: Tensor, targets: Sequence[int] | Tensor | None, score: Callable[..., Tensor] | None,
-               batch_size: int) -> Int[Tensor, "N"]:
-    """The classes that are asked about, on the images' device; None is what the model predicts of each.
+def check_pictures(images: object) -> None:
+    """Refuses what is no batch of pictures.
 
     Raises:
-        InputError: images are no floating tensor [N, C, H, W]; targets are not one class of the model's an image.
-        ModelError: the model fails on these images, or gives another number of rows.
+        InputError: images are no floating tensor [N, C, H, W].
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not images.numel():
         what = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"images are {what}; expected a floating tensor [N, C, H, W] as the model takes it, N at least 1; "
                          "ca.image_loader reads picture files")
-    check_model(model, images[:2], score)
-    goal = None if targets is None else check_targets(targets, len(images)).to(images.device)
-
-    @torch.no_grad()
-    def run(part: slice) -> Tensor:
-        with frozen(model), float32_exactly():
-            logits = logits_of(call(model, images[part]), score)
-        if goal is not None and not ((goal >= 0) & (goal < logits.shape[1])).all():
-            raise InputError(f"targets from {int(goal.min())} to {int(goal.max())} for a model with {logits.shape[1]} classes; expected 0 "
-                             f"to {logits.shape[1] - 1}; leave targets out for the predicted classes")
-        return logits.argmax(1)
-
-    if goal is not None:
-        run(slice(0, 1))
-        return goal
-    return torch.cat([got for _, got in in_batches(model, len(images), batch_size, False, run)])
 
 
 def grid_layer(model: nn.Module, example: Tensor, name: str | None) -> Layer:
@@ -304,10 +289,7 @@ def grid_layer(model: nn.Module, example: Tensor, name: str | None) -> Layer:
             raise LayerError(f"layer {name!r} gives {list(found.shape)}, which has no grid of two sides; expected [N, K, h, w] or "
                              "[N, h, w, K]; choose a layer with both, as 'chanattr layers MODEL' lists them")
         return found
-    calls: list[str] = []
-    with frozen(model), watch(named(model), lambda called, _inputs, _output: calls.append(called)), torch.no_grad():
-        call(model, example)
-    last = {called: place for place, called in enumerate(calls)}
+    last = last_calls(model, example)
     given = sorted((one for one in layers(model, example) if one.name and one.calls and len(one.shape) > 2 and one.channel_axis > 0),
                    key=lambda one: last[one.name])
     gridded = [one for one in given if min(one.grid) > 1 and one.shape[0] == len(example)]
@@ -336,38 +318,11 @@ def _slopes(subject: Subject, images: Tensor) -> Float[Tensor, "N C H W"]:
     return torch.cat([got for _, got in in_batches(subject.model, len(images), subject.batch_size, True, run)])
 
 
-@torch.inference_mode(False)
-def _at_layer(subject: Subject, layer: Layer) -> tuple[Float[Tensor, "N P K"], Float[Tensor, "N P K"]]:
-    """The layer's activation and the reward's slope there."""
-
-    def run(part: slice) -> tuple[Tensor, Tensor]:
-        kept: list[Tensor] = []
-
-        def leaf(activation: Tensor) -> Tensor:
-            kept.append(activation.detach().clone().requires_grad_())
-            return kept[-1].clone()  # which a module that works in place may follow
-
-        images = subject.images[part].clone()
-        with frozen(subject.model), change(subject.model, layer.name, leaf), torch.enable_grad(), float32_exactly():
-            logits = logits_of(call(subject.model, images), subject.output_score).float()
-            rewards = subject.reward(logits, subject.targets[part].clone())
-            slopes = torch.autograd.grad(rewards.sum(), kept, allow_unused=True)[0] if rewards.requires_grad else None
-        if slopes is None:
-            raise LayerError(f"layer {layer.name!r} does not reach the logits, so it has no slopes; expected a layer on the way to them; "
-                             "choose another")
-        return channels_last(kept[0].detach(), layer).float(), channels_last(slopes, layer).float()
-
-    found = [got for _, got in in_batches(subject.model, len(subject.images), subject.batch_size, True, run)]
-    return torch.cat([activation for activation, _ in found]), torch.cat([slopes for _, slopes in found])
-
-
-@torch.no_grad()
 def _forwards(subject: Subject, images: Tensor, row: int, reward: Reward) -> Float[Tensor, "M"]:
     """The reward of variants of one image."""
 
     def run(part: slice) -> Tensor:
-        with frozen(subject.model), float32_exactly():
-            logits = logits_of(call(subject.model, images[part]), subject.output_score).float()
+        logits = exact_logits(subject.model, images[part], subject.output_score)
         return reward(logits, subject.targets[row].expand(len(logits))).float()
 
     return torch.cat([got for _, got in in_batches(subject.model, len(images), subject.batch_size, False, run)])

@@ -12,17 +12,16 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from chanattr.attribution.image import per_image
-from chanattr.attribution.inputs import check_images, check_model, check_targets
 from chanattr.attribution.spatial import INPUT, spatial
 from chanattr.codes import level_sets
 from chanattr.errors import InputError, ModelError
 from chanattr.evidence.compare import above_chance, chance_of, entered, jaccard, mean_known, spearman
 from chanattr.evidence.randomised import Sanity
-from chanattr.network.batches import in_batches
-from chanattr.network.hooks import capture, frozen, watch
+from chanattr.evidence.whole import exact_logits, last_calls, targets_of
+from chanattr.network.hooks import capture, frozen
 from chanattr.network.inputs import take_rows
 from chanattr.network.names import kind, named, unwrapped
-from chanattr.network.outputs import Inputs, call, logits_of
+from chanattr.network.outputs import Inputs, call
 from chanattr.progress import Progress, advance
 from chanattr.settings import COUNT, PICTURE_AREAS, SHARE, STEPS, Search, check_number
 
@@ -66,7 +65,7 @@ def randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: At
     Source: Adebayo et al. 2018, cascading randomisation; Fong, Patrick and Vedaldi 2019, figure 7. Modules are drawn again by their
     ``reset_parameters``; of those without it the weights are permuted.
     """
-    goal = _goal(model, images, targets, score)
+    goal = targets_of(model, images, targets, score, BATCH).cpu()
     check_number(f"limit={limit!r}", limit, SHARE)
     check_number(f"seed={seed!r}", seed, COUNT)
     ask = attribute or _usual(layer, areas, search, score)
@@ -101,10 +100,10 @@ def label_randomisation(model: nn.Module, images: Inputs, layer: str, *, attribu
     Raises:
         InputError, LayerError, ModelError: as `randomisation`; or the model has a single class.
     """
-    goal = _goal(model, images, targets, score)
+    goal = targets_of(model, images, targets, score, BATCH).cpu()
     check_number(f"limit={limit!r}", limit, SHARE)
     ask = attribute or _usual(layer, areas, search, score)
-    others = _other_labels(goal, _logits(model, take_rows(images, slice(0, 2)), score).shape[1], seed)
+    others = _other_labels(goal, exact_logits(model, take_rows(images, slice(0, 2)), score).shape[1], seed)
     first, again, other = (_masks_of(ask(model, images, layer, of), len(goal)) for of in (goal, goal, others))
     return _judged(layer, first, {0: again, 1: other}, ["", "targets"], [True, True], limit, _of_labels)
 
@@ -119,10 +118,7 @@ def cascade_order(model: nn.Module, example: Inputs) -> tuple[str, ...]:
         ModelError: there is none.
     """
     modules = named(model)
-    calls: list[str] = []
-    with frozen(model), watch(modules, lambda name, _inputs, _output: calls.append(name)), torch.no_grad():
-        call(model, example)
-    last = {name: place for place, name in enumerate(calls)}
+    last = last_calls(model, example)
 
     def place(name: str) -> float:
         inner = [last[other] for other in last if other != name and (not name or other.startswith(f"{name}."))]
@@ -197,25 +193,6 @@ def _usual(layer: str, areas: Sequence[float] | None, search: Search | None, sco
         return level_sets(found.masks()).reshape(*found.codes.shape[:2], -1)
 
     return pixels if layer == INPUT else channels
-
-
-def _goal(model: nn.Module, images: Inputs, targets: Sequence[int] | Tensor | None,
-          score: Callable[..., Tensor] | None) -> Int[Tensor, "N"]:
-    """The targets asked for, or the classes that the trained network predicts."""
-    count = check_images(images)
-    check_model(model, take_rows(images, slice(0, 2)), score)
-    if targets is not None:
-        return check_targets(targets, count)
-
-    def predict(part: slice) -> Tensor:
-        return _logits(model, take_rows(images, part), score).argmax(1)
-
-    return torch.cat([got for _, got in in_batches(model, count, BATCH, False, predict)]).cpu()
-
-
-def _logits(model: nn.Module, images: Inputs, score: Callable[..., Tensor] | None) -> Tensor:
-    with frozen(model), torch.no_grad():
-        return logits_of(call(model, images), score)
 
 
 def _other_labels(goal: Int[Tensor, "N"], classes: int, seed: int) -> Int[Tensor, "N"]:

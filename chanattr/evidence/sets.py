@@ -49,7 +49,8 @@ class Overlap(NamedTuple):
     expected: np.ndarray
     channels: int
 
-    __repr__ = tables.outline
+    def __repr__(self) -> str:
+        return tables.outline(self)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row a set, with the other that is most like it."""

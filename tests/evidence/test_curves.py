@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import chanattr as ca
-from chanattr.evidence.curves import Curves, area_under, correlation, curves
+from chanattr.evidence.compare import correlation
+from chanattr.evidence.curves import Curves, area_under, curves
 from chanattr.network.weights import model_sha256
 from tests import planted
 from tests.models import Plain, images, seeded
