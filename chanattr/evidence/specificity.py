@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chanattr.attribution.image import shard_size_of
@@ -31,13 +30,6 @@ from chanattr.settings import COUNT, STEPS, check_number
 
 LOG = logging.getLogger(__name__)
 GAMES = ("preserve", "delete")
-
-
-class _Sums(NamedTuple):
-    """Rightly named images and target logits, summed by mask and by the images' class; the last row is the whole network's."""
-
-    right: Float[Tensor, "M C"]
-    logits: Float[Tensor, "M C"]
 
 
 def specificity(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[int] | Tensor, classes: ClassAttribution,
@@ -79,8 +71,8 @@ def specificity(model: nn.Module, images: Inputs, layer: str, *, targets: Sequen
     columns = _columns(goal, classes)
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     _check_classes(classes, model, tail)
-    masks = _masks(sets, classes.groups, random_seed, game).to(goal.device)
-    sums = _Sums(*torch.zeros(2, len(masks) + 1, len(classes), dtype=torch.float64))
+    masks = _masks(sets, classes.groups, random_seed, game)
+    sums = torch.zeros(2, len(masks) + 1, len(classes), dtype=torch.float64)  # of `_figures`, by mask and class; last the whole network's
     step = shard_size_of(model)
     with advance(progress, number, f"specificity at {layer}") as tell:
         for first in range(0, number, step):
@@ -134,55 +126,40 @@ def _masks(sets: ChannelSets, groups: np.ndarray, random_seed: int | None, game:
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def _add(sums: _Sums, tail: Tail, stem: Stem, masks: Bool[Tensor, "M L"] | Float[Tensor, "M L"], goal: Int[Tensor, "S"],
+def _add(sums: Float[Tensor, "2 R C"], tail: Tail, stem: Stem, masks: Float[Tensor, "M L"], goal: Int[Tensor, "S"],
          columns: Int[Tensor, "S"], fill: Tensor, batch_size: int) -> None:
     """Adds some images under every mask, and under none."""
     count = len(goal)
 
-    def run(part: slice) -> tuple[Tensor, Tensor]:
+    def run(part: slice) -> Tensor:
         pair = torch.arange(part.start, part.stop, device=goal.device)
         row = pair % count
-        logits = tail.logits(stem, masks.to(goal.device)[pair // count], row, fill).float()
-        return _figures(logits, goal[row])
+        return _figures(tail.logits(stem, masks.to(goal.device)[pair // count], row, fill).float(), goal[row])
 
-    for part, (right, logit) in in_batches(anchor_of(tail), len(masks) * count, batch_size, False, run):
-        pair = torch.arange(part.start, part.stop)
-        place = (pair // count, columns[pair % count])
-        sums.right.index_put_(place, right.double().cpu(), accumulate=True)
-        sums.logits.index_put_(place, logit.double().cpu(), accumulate=True)
-    right, logit = _figures(stem.logits.float(), goal)
-    whole = (torch.full((count,), len(masks)), columns)
-    sums.right.index_put_(whole, right.double().cpu(), accumulate=True)
-    sums.logits.index_put_(whole, logit.double().cpu(), accumulate=True)
+    parts = [figures for _, figures in in_batches(anchor_of(tail), len(masks) * count, batch_size, False, run)]
+    figures = torch.cat([*parts, _figures(stem.logits.float(), goal)], 1)
+    row = torch.arange(sums.shape[1]).repeat_interleave(count)
+    sums.flatten(1).index_add_(1, row * sums.shape[2] + columns.repeat(sums.shape[1]), figures.double().cpu())
 
 
-def _figures(logits: Float[Tensor, "B T"], goal: Int[Tensor, "B"]) -> tuple[Tensor, Tensor]:
+def _figures(logits: Float[Tensor, "B T"], goal: Int[Tensor, "B"]) -> Float[Tensor, "2 B"]:
     """Whether each target is the top class, and its logit."""
-    return logits.argmax(1) == goal, logits.gather(1, goal[:, None])[:, 0]
+    return torch.stack([(logits.argmax(1) == goal).float(), logits.gather(1, goal[:, None])[:, 0]])
 
 
-def _record(classes: ClassAttribution, sets: ChannelSets, sums: _Sums, columns: Int[Tensor, "N"], *, game: str, count: int, source: str,
-            seed: int) -> Specificity:
+def _record(classes: ClassAttribution, sets: ChannelSets, sums: Float[Tensor, "2 R C"], columns: Int[Tensor, "N"], *, game: str,
+            count: int, source: str, seed: int) -> Specificity:
     number = len(classes)
     images = torch.bincount(columns, minlength=number)
     if empty := [sets.names[row] for row in torch.nonzero(images == 0)[:, 0].tolist()]:
         LOG.warning("no images of %d of %d classes (first %r): their columns are NaN", len(empty), number, empty[0])
     if missing := [name for name, there in zip(sets.names, sets.defined, strict=True) if not there]:
         LOG.warning("no such set of %d of %d classes (first %r): their rows are NaN", len(missing), number, missing[0])
-
-    def means(totals: Tensor, first: int) -> np.ndarray:
-        part = (totals / images)[first:first + number].float().numpy()
-        return np.where(sets.defined[:, None], part, np.nan).astype(np.float32)
-
-    def whole(totals: Tensor) -> np.ndarray:
-        values: np.ndarray = (totals[-1] / images).float().numpy()
-        return values
-
-    nothing = np.full((number, number), np.nan, np.float32)
+    means, defined = (sums / images).float().numpy(), sets.defined[:, None]
+    own, whole = np.where(defined, means[:, :number], np.nan).astype(np.float32), means[:, -1]
+    random = np.where(defined, means[:, number:-1], np.nan).astype(np.float32) if seed >= 0 else np.full_like(own, np.nan)
     return Specificity(
         layer=classes.layer, settings=classes.settings, game=game, count=count, source=source, random_seed=seed, names=sets.names,
         targets=classes.targets, sizes=np.where(sets.defined, sets.masks.sum(1), -1).astype(np.int32), images=images.int().numpy(),
-        accuracy=means(sums.right, 0), logits=means(sums.logits, 0),
-        original_accuracy=whole(sums.right), original_logits=whole(sums.logits),
-        random_accuracy=means(sums.right, number) if seed >= 0 else nothing,
-        random_logits=means(sums.logits, number) if seed >= 0 else nothing)
+        accuracy=own[0], logits=own[1], original_accuracy=whole[0], original_logits=whole[1], random_accuracy=random[0],
+        random_logits=random[1])
