@@ -82,7 +82,10 @@ def randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: At
                 found[depth] = _masks_of(ask(network, images, layer, goal), len(goal))
                 tell(1)
     after = [depth <= border for depth in found]
-    return _judged(layer, first, found, ["", *(names[depth - 1] for depth in wanted)], after, limit, _of_weights)
+    faults = [(-1, "ignores the network; with every module random")]
+    if border:
+        faults.append((sum(after) - 1, "ignores what follows the layer; with all of that random"))
+    return _judged(layer, first, found, ["", *(names[depth - 1] for depth in wanted)], after, limit, "of the same network", faults)
 
 
 def label_randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: Attribute | None = None,
@@ -105,7 +108,8 @@ def label_randomisation(model: nn.Module, images: Inputs, layer: str, *, attribu
     ask = attribute or _usual(layer, areas, search, score)
     others = _other_labels(goal, exact_logits(model, take_rows(images, slice(0, 2)), score).shape[1], seed)
     first, again, other = (_masks_of(ask(model, images, layer, of), len(goal)) for of in (goal, goal, others))
-    return _judged(layer, first, {0: again, 1: other}, ["", "targets"], [True, True], limit, _of_labels)
+    return _judged(layer, first, {0: again, 1: other}, ["", "targets"], [True, True], limit, "about the same classes",
+                   [(1, "ignores the class; asked about other classes")])
 
 
 def cascade_order(model: nn.Module, example: Inputs) -> tuple[str, ...]:
@@ -226,36 +230,25 @@ def _masks_of(given: Any, images: int) -> np.ndarray:
 
 
 def _judged(layer: str, first: np.ndarray, found: dict[int, np.ndarray], random: Sequence[str], after: Sequence[bool], limit: float,
-            verdict: Callable[[np.ndarray, np.ndarray, float], str]) -> Sanity:
-    """The record of what was found at each depth, against the sets of the trained network."""
+            twice: str, faults: Sequence[tuple[int, str]]) -> Sanity:
+    """The record of what was found at each depth, against the sets of the trained network; `twice` and `faults` as for `_verdict`."""
     for masks in found.values():
         if masks.shape != first.shape:
             raise InputError(f"the attribution gave masks of shape {masks.shape} after {first.shape}; expected the same number of sets and "
                              "channels each time; let it use the same areas for every network")
-    overlap = np.stack([jaccard(first, masks) for masks in found.values()])
-    chance = np.stack([chance_of(first.sum(2), masks.sum(2), first.shape[2]) for masks in found.values()])
+    every = np.stack(list(found.values()))
+    overlap, chance = jaccard(first, every), chance_of(first.sum(2), every.sum(3), first.shape[2])
     similarity = mean_known(above_chance(overlap, chance), (1, 2))
-    kept = np.array(after, bool)
-    return Sanity(layer=layer, random=tuple(random), depth=np.array(list(found), np.int32), after=kept, jaccard=overlap, chance=chance,
-                  rank=np.stack([spearman(entered(first), entered(masks)) for masks in found.values()]), similarity=similarity,
-                  limit=limit, verdict=verdict(similarity, kept, limit))
+    return Sanity(layer=layer, random=tuple(random), depth=np.array(list(found), np.int32), after=np.array(after), jaccard=overlap,
+                  chance=chance, rank=np.stack([spearman(entered(first), entered(masks)) for masks in every]), similarity=similarity,
+                  limit=limit, verdict=_verdict(similarity, limit, twice, faults))
 
 
-def _of_weights(similarity: np.ndarray, after: np.ndarray, limit: float) -> str:
-    """What is wrong, if anything: an attribution that does not repeat itself, or does not follow the network."""
-    border = int(np.flatnonzero(after)[-1])
+def _verdict(similarity: np.ndarray, limit: float, twice: str, faults: Sequence[tuple[int, str]]) -> str:
+    """What is wrong, if anything: sets that differ, asked `twice` the same, or that stay at the depth of one of the `faults`, in words."""
     if not similarity[0] > limit:
-        return f"broken: asked twice of the same network, its sets have a similarity of {similarity[0]:.2f}, so nothing can be told"
-    if similarity[-1] > limit:
-        return f"broken: ignores the network; with every module random its sets have a similarity of {similarity[-1]:.2f}"
-    if border and similarity[border] > limit:
-        return (f"broken: ignores what follows the layer; with all of that random its sets have a similarity of {similarity[border]:.2f}")
-    return "passes"
-
-
-def _of_labels(similarity: np.ndarray, _after: np.ndarray, limit: float) -> str:
-    if not similarity[0] > limit:
-        return f"broken: asked twice about the same classes, its sets have a similarity of {similarity[0]:.2f}, so nothing can be told"
-    if similarity[1] > limit:
-        return f"broken: ignores the class; asked about other classes its sets have a similarity of {similarity[1]:.2f}"
+        return f"broken: asked twice {twice}, its sets have a similarity of {similarity[0]:.2f}, so nothing can be told"
+    for place, words in faults:
+        if similarity[place] > limit:
+            return f"broken: {words} its sets have a similarity of {similarity[place]:.2f}"
     return "passes"
