@@ -15,7 +15,7 @@ from chanattr import tables
 from chanattr.attribution.image import mean_fill, shard_size_of, to_f4
 from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_targets, checked_reward, goal_of, tail_at
 from chanattr.attribution.question import Asked, default_batch_size, family_of
-from chanattr.attribution.score import Fill, fill_of
+from chanattr.attribution.score import fill_of
 from chanattr.errors import InputError
 from chanattr.evidence.compare import correlation
 from chanattr.network.batches import anchor_of, in_batches
@@ -123,7 +123,7 @@ def curves(model: nn.Module, images: Inputs, layer: str, rankings: ImageAttribut
     goal = None if targets is None else check_targets(torch.from_numpy(targets) if isinstance(targets, np.ndarray) else targets, count)
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     family = family_of(asked.group, model, tail.layer)
-    judge = _Judge(tail, checked_reward(reward_function(reward), str(reward)), family.spread, batch_size or default_batch_size(model))
+    checked, at_once = checked_reward(reward_function(reward), str(reward)), batch_size or default_batch_size(model)
     orders = _check_rankings(_rankings_of(found, tail.layer.name) if found is not None else rankings, count, family.size)
     steps = _check_counts(counts, family.size)
     values = None if worth is None else _check_worth(worth, count, family.size)
@@ -136,9 +136,12 @@ def curves(model: nn.Module, images: Inputs, layer: str, rankings: ImageAttribut
         for shard in shards:
             stem = tail.stem(take_rows(images, shard))
             filled = means or fill_of(fill, stem.activation, tail.layer)
-            ready = _ready(judge, stem, filled, None if goal is None else goal[shard], names[shard])
-            drawn = _drawn(ready, orders[shard], steps, names[shard])
-            drawn["fidelity"] = _fidelity(ready, dropped, None if values is None else values[shard])
+            check_finite(stem.logits, names[shard], "scores")
+            check_finite(stem.activation, names[shard], f"activations at layer {tail.layer.name!r}")
+            wanted = goal_of(None if goal is None else goal[shard], stem)
+            judge = _Judge(stem, wanted, filled.taken(stem.logits.device), tail, checked, family.spread, at_once)
+            drawn = _drawn(judge, orders[shard], steps, names[shard])
+            drawn["fidelity"] = _fidelity(judge, dropped, None if values is None else values[shard])
             parts.append(drawn)
             tell(len(names[shard]))
     whole: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -159,43 +162,28 @@ def area_under(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 class _Judge(NamedTuple):
-    """How masked images are judged, whichever they are."""
+    """How masked images are judged: some images' activations and targets, the fill, and what is the same for all images."""
 
+    stem: Stem
+    targets: Tensor
+    fill: Tensor
     tail: Tail
     reward: Reward
     spread: Callable[[Tensor], Tensor]
     batch_size: int
 
-
-class _Ready(NamedTuple):
-    """The judge, with some images: their activations, targets, and the whole network's first class."""
-
-    judge: _Judge
-    stem: Stem
-    fill: Tensor
-    targets: Tensor
-    first: Tensor
-
     @torch.inference_mode(False)
     @torch.no_grad()
     def figures(self, masks: Tensor, rows: Int[Tensor, "M"]) -> Float[Tensor, "4 M"]:
         """Reward, the target's probability, and whether the whole network's first class is the first, and among five, of binary masks."""
-        tail, reward, spread, size = self.judge
-
         def run(part: slice) -> Tensor:
             image = rows[part]
-            logits = tail.logits(self.stem, spread(masks[part].float()), image, self.fill).float()
+            logits = self.tail.logits(self.stem, self.spread(masks[part].float()), image, self.fill).float()
             goal = self.targets[image]
-            ahead = _ahead(logits, self.first[image])
-            return torch.stack([reward(logits, goal), log_probability(logits, goal).exp(), (ahead == 0).float(), (ahead < 5).float()])
+            ahead = _ahead(logits, self.stem.logits[image].argmax(1))
+            return torch.stack([self.reward(logits, goal), log_probability(logits, goal).exp(), (ahead == 0).float(), (ahead < 5).float()])
 
-        return torch.cat([got for _, got in in_batches(anchor_of(tail), len(rows), size, False, run)], 1)
-
-
-def _ready(judge: _Judge, stem: Stem, fill: Fill, goal: Tensor | None, names: Sequence[str]) -> _Ready:
-    check_finite(stem.logits, names, "scores")
-    check_finite(stem.activation, names, f"activations at layer {judge.tail.layer.name!r}")
-    return _Ready(judge, stem, fill.taken(stem.logits.device), goal_of(goal, stem), stem.logits.argmax(1))
+        return torch.cat([got for _, got in in_batches(anchor_of(self.tail), len(rows), self.batch_size, False, run)], 1)
 
 
 def _ahead(logits: Float[Tensor, "B C"], classes: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
@@ -205,31 +193,31 @@ def _ahead(logits: Float[Tensor, "B C"], classes: Int[Tensor, "B"]) -> Int[Tenso
     return ((logits > own) | ((logits == own) & before)).sum(1)
 
 
-def _drawn(ready: _Ready, orders: np.ndarray, counts: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _drawn(judge: _Judge, orders: np.ndarray, counts: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Both curves of some images, by the name of their field."""
     images, channels = orders.shape
-    device = ready.stem.logits.device
+    device = judge.stem.logits.device
     place = torch.as_tensor(np.argsort(orders, 1), device=device)
     kept = (place[:, None] < torch.as_tensor(counts, device=device)[None, :, None]).reshape(-1, channels)
     rows = torch.arange(images, device=device).repeat_interleave(len(counts))
     found = {}
     for kind, masks in (("insertion", kept), ("deletion", ~kept)):
-        figures = ready.figures(masks, rows).view(len(FIGURES), images, len(counts))
+        figures = judge.figures(masks, rows).view(len(FIGURES), images, len(counts))
         check_finite(figures[0], names, "masked scores")
         for name, values in zip(FIGURES, figures, strict=True):
             found[kind + name] = to_f4(values) > 0.5 if name.startswith("_top") else to_f4(values)
     return found
 
 
-def _fidelity(ready: _Ready, dropped: np.ndarray, worth: np.ndarray | None) -> np.ndarray:
+def _fidelity(judge: _Judge, dropped: np.ndarray, worth: np.ndarray | None) -> np.ndarray:
     """Correlation of summed worth with score lost over the same sets for every image; NaN without worth."""
-    images = len(ready.targets)
+    images = len(judge.targets)
     if worth is None:
         return np.full(images, np.nan, np.float32)
-    device = ready.stem.logits.device
+    device = judge.stem.logits.device
     masks = torch.as_tensor(np.concatenate([np.zeros_like(dropped[:1]), dropped]), device=device)
     rows = torch.arange(images, device=device).repeat_interleave(len(masks))
-    scores = to_f4(ready.figures(~masks.repeat(images, 1), rows)[0].view(images, -1)).astype(float)
+    scores = to_f4(judge.figures(~masks.repeat(images, 1), rows)[0].view(images, -1)).astype(float)
     return correlation(worth @ dropped.T.astype(float), scores[:, :1] - scores[:, 1:]).astype(np.float32)
 
 
