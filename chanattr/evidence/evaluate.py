@@ -114,12 +114,12 @@ class Here(NamedTuple):
 
 
 class Sets(NamedTuple):
-    """What a method gives: figures at the areas, a* and the deletion area, and what they cost an image."""
+    """What a method gives, as `Evaluation` has it of all: figures at the areas, a* and the deletion area, what they cost an image."""
 
     scores: np.ndarray
     top1: np.ndarray
-    smallest: np.ndarray
-    deletion: np.ndarray
+    smallest_area: np.ndarray
+    deletion_area: np.ndarray
     evaluations: np.ndarray
     seconds: np.ndarray
 
@@ -136,14 +136,10 @@ def evaluate_rows(here: Here, found: ImageAttribution, baselines: Mapping[str, B
     subject = Subject(in_float32(asking), here.model, here.images, here.output_score, found.keys, seed)
     gone = deletion_of(asking)
     sets = [_searched(asking, gone, found)] + [_ranked(subject, gone, found, baseline) for baseline in baselines.values()]
-
-    def stack(name: str) -> np.ndarray:
-        return np.stack([getattr(one, name) for one in sets])
-
+    stacked = {name: np.stack(values) for name, values in zip(Sets._fields, zip(*sets, strict=True), strict=True)}
     return Evaluation(layer=found.layer, settings=found.settings, methods=(found.settings.search.name, *baselines), keys=found.keys,
-                      areas=found.areas, scores=stack("scores"), top1=stack("top1"), smallest_area=stack("smallest"),
-                      deletion_area=stack("deletion"), evaluations=stack("evaluations"), seconds=stack("seconds"),
-                      original=to_f4(asking.original), empty=to_f4(asking.empty), entries=asking.question.family.size)
+                      areas=found.areas, original=to_f4(asking.original), empty=to_f4(asking.empty), entries=asking.question.family.size,
+                      **stacked)
 
 
 def deletion_of(asking: Asking) -> Asking:
@@ -203,8 +199,6 @@ def _ranked(subject: Subject, gone: Asking, found: ImageAttribution, baseline: B
 def _figures(asking: Asking, masks: Bool[Tensor, "N A K"], keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Scores and top-1 of masks, [N, A] each."""
     count, areas = masks.shape[:2]
-    if not areas:
-        return np.zeros((count, 0), np.float32), np.zeros((count, 0), bool)
     row = torch.arange(count, device=masks.device).repeat_interleave(areas)
     final = judge(asking, masks.flatten(0, 1), row)
     check_finite(final.score.view(count, areas), keys, "masked scores")

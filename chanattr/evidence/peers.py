@@ -117,7 +117,8 @@ def _captum(subject: Subject, name: str, evaluations: float, **options: Any) -> 
     for row in range(len(subject.keys)):  # one by one: what is drawn, and memory, hang on no other image
         inputs = tuple(tensor[row:row + 1].detach().clone() for tensor in tensors_of(subject.images))
         inputs = tuple(tensor.requires_grad_() if tensor.is_floating_point() else tensor for tensor in inputs)
-        with _left_as_found(subject.model), _failures(name, layer.name), _drawn_from(subject.generator(row)):
+        with _left_as_found(subject.model), _failures(name, layer.name), torch.random.fork_rng():
+            torch.manual_seed(subject.generator(row).initial_seed())
             given = method(network, module).attribute(inputs, additional_forward_args=(subject.score.targets[row:row + 1].clone(),),
                                                       **where, **options)
         found = given[0] if isinstance(given, tuple) else given
@@ -152,14 +153,6 @@ def _failures(name: str, layer: str) -> Iterator[None]:
     except Exception as error:
         raise InputError(f"{name} failed at {layer!r} ({first_line(error)}); expected a model that it takes; leave this "
                          "method out") from error
-
-
-@contextmanager
-def _drawn_from(generator: torch.Generator) -> Iterator[None]:
-    """Inside, torch's own random numbers come from a seed of the generator; afterwards they go on as before, on every device."""
-    with torch.random.fork_rng():
-        torch.manual_seed(generator.initial_seed())
-        yield
 
 
 def _imported(module: str, package: str) -> Any:
