@@ -197,7 +197,8 @@ def test_rows_without_a_set_have_no_certificate() -> None:
     masks[:3] = False
     areas = masks.sum(1)
     areas[1:3] = torch.tensor([-1, -2])
-    judge.levels = [-100.0, 1e9, 1e9, 1e9, *judge.levels[4:]]  # the empty set reaches; no a*; not run; what was found does not reach here
+    # the empty set reaches; no a*, though by now the empty set would do; not run; what was found does not reach here
+    judge.levels = [-100.0, -100.0, 1e9, 1e9, *judge.levels[4:]]
     found = certify(areas, masks, FAMILY, judge)
     assert found.area[:4].tolist() == [0, -1, -2, int(areas[3])]
     assert torch.equal(found.mask[3], torch.zeros(SIZE, dtype=torch.bool)) is False

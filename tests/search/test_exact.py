@@ -157,6 +157,17 @@ def test_exchanges_are_a_share_of_the_room_that_falls_to_one() -> None:
         assert moved[step].tolist() == [max(1, round(share * room)) for room in (7, 3, 2)]
 
 
+def test_a_start_enters_the_schedule_where_its_steps_are_left() -> None:
+    score, steps = Fickle(), 6
+    settings = ExactSearch(relaxed_steps=2, binary_steps=9, exchange=0.8, memory=0.0, exploration=0.0, border=0)
+    find(score, [7, 3, 12], [0, 1, 2], settings, start=torch.ones(3, CHANNELS), steps=steps)
+    masks = torch.stack([masks for masks, _, _ in score.calls[1:]])
+    moved = (masks.diff(dim=0) > 0).sum(2)
+    for step in range(steps - 2):
+        share = 0.8 * 5 / 9 * (1 - (step + 1) / 5)
+        assert moved[step].tolist() == [max(1, round(share * room)) for room in (7, 3, 2)]
+
+
 def test_a_border_falls_from_in_to_out_and_keeps_the_area() -> None:
     masks = torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0]], dtype=torch.bool)
     worth = torch.tensor([[4.0, 1.0, 3.0, 2.0, 0.0, 9.0, 8.0, 0.0]])
@@ -318,12 +329,13 @@ def test_counted_and_searched_pairs_come_back_in_their_places() -> None:
     assert found.evaluations.tolist() == pytest.approx([14, 14 / 3, 14, 1 / 3])
 
 
+@pytest.mark.parametrize("binary", [6, 7])
 @pytest.mark.parametrize("border", [0, 1.7, 20])
-def test_it_steps_as_written(border: float) -> None:
+def test_it_steps_as_written(border: float, binary: int) -> None:
     """The whole path again in plain numpy, one pair."""
     score = Rows()
     area, row = 4, 1
-    settings = ExactSearch(relaxed_steps=5, binary_steps=6, anneal=0.6, relaxed_rate=0.3, momentum=0.7, memory=0.8, exchange=0.5,
+    settings = ExactSearch(relaxed_steps=5, binary_steps=binary, anneal=0.6, relaxed_rate=0.3, momentum=0.7, memory=0.8, exchange=0.5,
                            exploration=0.4, border=border)
     found = find(score, [area], [row], settings, seed=3)
     calls = list(score.calls)
@@ -345,17 +357,17 @@ def test_it_steps_as_written(border: float) -> None:
             values = reference.project_capped_simplex(values + 0.3 * (1 - step / 5) * speed, now)
         elif between:
             between, values = False, plain_exchange(members, plain_standardised(worth) + noise, count)
-        elif step < 10:
+        elif step < 4 + binary:
             rewards.append(float(score.value(masks, rows)))
-            members, share = values, 1 - (step - 4) / 6
+            members, share = values, 1 - (step - 4) / binary
             noise = 0.4 * share * torch.randn(CHANNELS, generator=generator).double().numpy()
             count = max(1, round(0.5 * share * area))
-            between = border > 0 and step < 8
+            between = border > 0 and step < 2 + binary
             worth = plain_standardised(worth) + noise
             values = plain_softened(members, worth, min(border * count, area)) if between else plain_exchange(members, worth, count)
-    assert len(calls) == 11
+    assert len(calls) == 5 + binary
     rewards.append(float(score.value(*calls[-1][:2])))
-    assert len(rewards) == (4 if border else 6)
+    assert len(rewards) == (binary - 2 if border else binary)
     assert found.rewards[0].item() == pytest.approx(max(rewards))
 
 
@@ -565,6 +577,7 @@ def test_a_pair_that_has_enough_is_not_searched_on(near: float | None) -> None:
     assert torch.equal(found.masks[1:], whole.masks[1:])  # the others go on as if nothing had happened
     gradients = [(len(rows), rows.tolist()) for _, rows, _ in score.calls]
     assert found.evaluations[0] < whole.evaluations[0]
+    assert found.evaluations[1] >= whole.evaluations[1]  # with the looks
     assert sum(0 in rows for _, rows in gradients) == int(found.evaluations[0])
     looks = sum(map(len, looked))
     assert found.evaluations.sum().item() == pytest.approx(sum(count for count, _ in gradients) + looks / 3, rel=1e-5)

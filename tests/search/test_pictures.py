@@ -45,6 +45,16 @@ def test_finished_codes_have_their_area_also_after_rounding(size: tuple[int, int
     assert (family.masks(finished).mean(1) - area).abs().max() <= 0.002
 
 
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (2, 3), (-2, 3), (2, -3), (-31, -1), (0, 31), (32, 0), (0, -40)])
+def test_a_shift_moves_codes_over_the_grid_and_loses_what_leaves_it(down: int, right: int, codes: Tensor) -> None:
+    moved = Pictures(64, 64).shift(codes, down, right).view(3, GRID, GRID)
+    expected = torch.zeros(3, GRID, GRID)
+    for row, column in np.ndindex(GRID, GRID):
+        if 0 <= row - down < GRID and 0 <= column - right < GRID:
+            expected[:, row, column] = codes.view(3, GRID, GRID)[:, row - down, column - right]
+    assert torch.equal(moved, expected)
+
+
 def test_a_projection_moves_all_cells_alike_within_the_range(codes: Tensor) -> None:
     family, areas = Pictures(96, 96), torch.tensor([0.05, 0.2, 0.5])
     projected = family.project(codes, areas, 40)
