@@ -145,7 +145,7 @@ def curves(model: nn.Module, images: Inputs, layer: str, rankings: ImageAttribut
             parts.append(drawn)
             tell(len(names[shard]))
     whole: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    for name in [name for name in whole if name in ("insertion", "deletion") or name.endswith("_probability")]:
+    for name in ("insertion", "deletion", "insertion_probability", "deletion_probability"):
         whole[f"{name}_area"] = area_under(whole[name], steps).astype(np.float32)
     return Curves(layer=tail.layer.name, keys=names, counts=steps.astype(np.int32), **whole)
 

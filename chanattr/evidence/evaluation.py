@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -92,9 +93,7 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types; null where there is no figure."""
-        whole = dataclasses.asdict(self)
-        lines = [{name: _plain(value) for name, value in line._asdict().items()} for line in self.lines]
-        return whole | {"areas": list(self.areas), "lines": lines}
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_dict(cls, whole: Any) -> Summary:
@@ -161,9 +160,7 @@ class Evaluation:
         Args:
             seed: of the resamples, which are the same for every figure.
         """
-        def drawn() -> Iterator[np.ndarray]:
-            return resamples(len(self), seed)
-
+        drawn = functools.partial(resamples, len(self), seed)
         worse = self.original if self.settings.game == "delete" else self.empty  # with nothing selected
         gains = (-1 if self.settings.game == "delete" else 1) * (self.scores - worse[:, None])
         return tuple(self._line(number, gains, drawn) for number in range(len(self.methods)))
@@ -249,10 +246,10 @@ def _ratio(own: np.ndarray, whole: np.ndarray, drawn: Resamples) -> Interval:
     return Interval(float(own.sum() / whole.sum()), float(low), float(high))
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Interval):
-        return {name: _plain(number) for name, number in value._asdict().items()}
+    if isinstance(value, (Interval, Line)):
+        return {name: _plain(part) for name, part in value._asdict().items()}
     if isinstance(value, tuple):
-        return list(value)
+        return [_plain(part) for part in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 

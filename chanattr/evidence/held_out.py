@@ -15,19 +15,20 @@ from torch import Tensor, nn
 
 from chanattr import tables
 from chanattr.attribution.asking import Asking, check_ends, judge, make_asking, one_a_row, search_grid
-from chanattr.attribution.image import answer, groups_of_channels, mean_fill, shard_size_of
+from chanattr.attribution.image import answer, groups_of_channels, mean_fill, shard_size_of, to_i4, to_numpy
 from chanattr.attribution.inputs import check_images, check_targets, tail_at
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.axes import concatenate
 from chanattr.errors import InputError
-from chanattr.evidence.baselines import in_float32
+from chanattr.evidence.baselines import Subject, gradient_x_activation, in_float32
 from chanattr.evidence.class_records import HeldOut
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
 from chanattr.network.stem import Stem, join_stems, take_stem
 from chanattr.network.tail import Tail
 from chanattr.progress import Progress, advance
+from chanattr.records import ImageAttribution
 from chanattr.search.family import largest, nested_masks
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward, log_probability, logit
@@ -129,7 +130,7 @@ def held_out(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[
         raise InputError(f"counts={counts!r}; expected counts of channels, for sets of one size are compared; leave it out for a grid")
     with advance(progress, len(goal) * (len(questions) + 1), f"held-out sets at {layer}") as tell:
         found = [_search(plan, question, tell) for question in questions]
-        return _record(plan, questions, found, _judge(plan, questions, found, tell))
+        return _record(plan, questions, found, *_judge(plan, questions, found, tell))
 
 
 def _check_methods(methods: Sequence[str]) -> tuple[str, ...]:
@@ -151,13 +152,9 @@ def _fill(fill: str | float | Sequence[float] | np.ndarray | Tensor, model: nn.M
     """The fill of all images; None where it hangs on each of them."""
     if not isinstance(fill, str) or fill not in ("mean", "spatial_mean"):
         return fill_of(fill, stem.activation, tail.layer)
-    return mean_fill(tail, _batches(images, model)) if fill == "mean" else None
-
-
-def _batches(images: Inputs, model: nn.Module) -> Iterator[Inputs]:
     size = shard_size_of(model)
-    for first in range(0, check_images(images), size):
-        yield take_rows(images, slice(first, first + size))
+    batches = (take_rows(images, slice(first, first + size)) for first in range(0, check_images(images), size))
+    return mean_fill(tail, batches) if fill == "mean" else None
 
 
 def _plan(model: nn.Module, tail: Tail, images: Inputs, goal: Int[Tensor, "N"], folds: int, names: Sequence[str],
@@ -243,7 +240,8 @@ def _search_part(plan: _Plan, question: Question, part: _Part, grid: Int[Tensor,
     to = tuple(torch.tensor(pairs, device=grid.device).T)
     sizes = torch.tensor([len(m) for m in members], dtype=torch.float32)
     asking = make_asking(question, plan.tail, part.stem, part.goal, part.fill, members)
-    check_ends(asking, [plan.names[row] for row, _ in pairs], "class")
+    names = [plan.names[row] for row, _ in pairs]
+    check_ends(asking, names, "class")
 
     def put(method: str, masks: Bool[Tensor, "R A K"], spent: float) -> None:
         if method in plan.methods:
@@ -256,12 +254,16 @@ def _search_part(plan: _Plan, question: Question, part: _Part, grid: Int[Tensor,
         joint[to] = found
         put("joint", found, float((spent.cpu() * sizes).sum()))
     if "gradient_x_activation" in plan.methods:
-        put("gradient_x_activation", nested_masks(_slopes(asking), grid), float(sizes.sum()))
+        worth = gradient_x_activation(Subject(in_float32(asking), plan.model, plan.images, None, names))
+        put("gradient_x_activation", nested_masks(worth.values, grid), float(sizes.sum()))
     if "mean" in plan.methods or "mean_of_area" in plan.methods:
         own = _own(plan, question, part)
-        put("mean", _means(own.smallest.expand(-1, len(grid), -1), own.reached, members, grid), own.refining + own.searching)
-        put("mean_of_area", _means(own.masks, torch.ones_like(own.reached), members, grid), own.searching)
-        sets.reaching[to] = torch.stack([own.reached[m].sum() for m in members])
+        searching = float(own.evaluations.sum())
+        masks, smallest, areas = (torch.from_numpy(one).to(grid.device) for one in (own.masks, own.smallest_mask, own.smallest_area))
+        reached = areas >= 0
+        put("mean", _means(smallest[:, None].expand_as(masks), reached, members, grid), searching + float(own.refine_evaluations.sum()))
+        put("mean_of_area", _means(masks, torch.ones_like(reached), members, grid), searching)
+        sets.reaching[to] = torch.stack([reached[m].sum() for m in members])
 
 
 def _folded(plan: _Plan) -> Bool[Tensor, "C"]:
@@ -269,26 +271,14 @@ def _folded(plan: _Plan) -> Bool[Tensor, "C"]:
     return torch.zeros(len(plan.classes), dtype=torch.bool, device=plan.goal.device).index_fill(0, plan.place[plan.fold >= 0], True)
 
 
-class _Own(NamedTuple):
-    """The images' own sets: of every area, and their a*; and the evaluations of each."""
-
-    masks: Bool[Tensor, "S A K"]
-    smallest: Bool[Tensor, "S 1 K"]
-    reached: Bool[Tensor, "S"]
-    searching: float
-    refining: float
-
-
-def _own(plan: _Plan, question: Question, part: _Part) -> _Own:
+def _own(plan: _Plan, question: Question, part: _Part) -> ImageAttribution:
+    """The images' own sets of every area, and their a*."""
     records = []
     for rows in torch.arange(len(part.rows), device=part.goal.device).split(shard_size_of(plan.model)):
         keys = [f"{plan.names[int(plan.place[part.rows[row]])]} image {int(part.rows[row])}" for row in rows]
         records.append(answer(question, plan.tail, take_stem(part.stem, rows), keys=keys, targets=part.goal[rows], fill=part.fill.of(rows),
                               keep_energy=False))
-    own = concatenate(records)
-    device = part.goal.device
-    return _Own(torch.from_numpy(own.masks).to(device), torch.from_numpy(own.smallest_mask).to(device)[:, None],
-                torch.from_numpy(own.smallest_area >= 0).to(device), float(own.evaluations.sum()), float(own.refine_evaluations.sum()))
+    return concatenate(records)
 
 
 def _means(masks: Bool[Tensor, "S A K"], valid: Bool[Tensor, "S"], members: Sequence[Tensor],
@@ -298,12 +288,6 @@ def _means(masks: Bool[Tensor, "S A K"], valid: Bool[Tensor, "S"], members: Sequ
     there = torch.stack([valid[m].any() for m in members])
     found = torch.stack([largest(rates[:, column], grid[column].expand(len(rates))) for column in range(len(grid))], 1)
     return found & there[:, None, None]
-
-
-def _slopes(asking: Asking) -> Float[Tensor, "R K"]:
-    """Gradient times activation of each row's mean reward: its slope along the mask, at everything."""
-    ones = torch.ones(len(asking.original), asking.question.family.size, device=asking.original.device)
-    return in_float32(asking).score(ones, torch.arange(len(ones), device=ones.device), True).gradient
 
 
 def _others(plan: _Plan, joint: Bool[Tensor, "C F A K"], into: Bool[Tensor, "C F A K"]) -> None:
@@ -318,29 +302,25 @@ def _others(plan: _Plan, joint: Bool[Tensor, "C F A K"], into: Bool[Tensor, "C F
             into[row, fold] = joint[known[(number + step) % len(known)], fold]
 
 
-class _Judged(NamedTuple):
+def _judge(plan: _Plan, questions: Sequence[Question], found: Sequence[_Sets],
+           tell: Callable[[int], None]) -> tuple[Float[np.ndarray, "4 W M N A"], Float[np.ndarray, "3 N"]]:
     """Figures of every image under each reward's and method's set of its class and fold, and of the whole network."""
-
-    figures: Float[np.ndarray, "4 W M N A"]
-    original: Float[np.ndarray, "3 N"]
-
-
-def _judge(plan: _Plan, questions: Sequence[Question], found: Sequence[_Sets], tell: Callable[[int], None]) -> _Judged:
     count, areas = len(plan.goal), len(questions[0].settings.areas)
-    judged = _Judged(np.full((4, len(questions), len(plan.methods), count, areas), np.nan, np.float32), np.zeros((3, count), np.float32))
+    figures = np.full((4, len(questions), len(plan.methods), count, areas), np.nan, np.float32)
+    original = np.zeros((3, count), np.float32)
     for part in _parts(plan):
         rows = part.rows.cpu().numpy()
         logits = part.stem.logits.float()
         whole = (logits.argmax(1) == part.goal).float(), log_probability(logits, part.goal), logit(logits, part.goal)
-        judged.original[:, rows] = torch.stack(whole).cpu().numpy()
+        original[:, rows] = torch.stack(whole).cpu().numpy()
         asking = make_asking(questions[0], plan.tail, part.stem, part.goal, part.fill, one_a_row(part.goal))
         for number, (question, sets) in enumerate(zip(questions, found, strict=True)):
             mine = asking._replace(question=question, score=dataclasses.replace(asking.score, reward=question.reward))
             for method, masks in enumerate(sets.masks):
                 at = masks[plan.place[part.rows], plan.fold[part.rows].clamp(min=0)]
-                judged.figures[:, number, method, rows] = _figures(mine, at)
+                figures[:, number, method, rows] = _figures(mine, at)
         tell(len(rows))
-    return judged
+    return figures, original
 
 
 def _figures(asking: Asking, masks: Bool[Tensor, "S A K"]) -> Float[np.ndarray, "4 S A"]:
@@ -358,13 +338,12 @@ def _figures(asking: Asking, masks: Bool[Tensor, "S A K"]) -> Float[np.ndarray, 
     return figures.cpu().numpy()
 
 
-def _record(plan: _Plan, questions: Sequence[Question], found: Sequence[_Sets], judged: _Judged) -> HeldOut:
-    scores, top1, log_probabilities, logits = judged.figures
+def _record(plan: _Plan, questions: Sequence[Question], found: Sequence[_Sets], figures: Float[np.ndarray, "4 W M N A"],
+            original: Float[np.ndarray, "3 N"]) -> HeldOut:
+    masks, reaching, evaluations = (torch.stack(same) for same in zip(*found, strict=True))
     return HeldOut(
         layer=plan.tail.layer.name, settings=tuple(question.settings for question in questions), methods=plan.methods, names=plan.names,
-        targets=plan.classes.cpu().numpy().astype(np.int32), counts=np.array(questions[0].settings.areas, np.int32), folds=plan.folds,
-        classes=plan.place.cpu().numpy().astype(np.int32), fold=plan.fold.cpu().numpy().astype(np.int32),
-        masks=torch.stack([sets.masks for sets in found]).cpu().numpy(), scores=scores, top1=top1, log_probability=log_probabilities,
-        logits=logits, original_top1=judged.original[0], original_log_probability=judged.original[1], original_logits=judged.original[2],
-        reaching=torch.stack([sets.reaching for sets in found]).cpu().numpy().astype(np.int32),
-        evaluations=torch.stack([sets.evaluations for sets in found]).numpy(), groups=groups_of_channels(questions[0]))
+        targets=to_i4(plan.classes), counts=np.array(questions[0].settings.areas, np.int32), folds=plan.folds, classes=to_i4(plan.place),
+        fold=to_i4(plan.fold), masks=to_numpy(masks), scores=figures[0], top1=figures[1], log_probability=figures[2], logits=figures[3],
+        original_top1=original[0], original_log_probability=original[1], original_logits=original[2], reaching=to_i4(reaching),
+        evaluations=to_numpy(evaluations), groups=groups_of_channels(questions[0]))

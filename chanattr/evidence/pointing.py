@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from chanattr import tables
 from chanattr.errors import InputError
 from chanattr.evidence.evaluation import Interval, mean_of, resamples
 from chanattr.evidence.heat import distance, inside, maximum, smoothed
+from chanattr.settings import RATE, Range, check_number
 
 TOLERANCE, SMOOTH = 15.0, 0.09  # TorchRay's: pixels of the file, and a share of the heat map's short side
 SMALL = 0.25  # of the picture: objects under it may be difficult
@@ -120,10 +122,7 @@ class Pointing:
         if subset not in SUBSETS:
             raise InputError(f"subset={subset!r}; expected one of {', '.join(SUBSETS)}; leave it out for '{SUBSETS[0]}'")
         rows = np.flatnonzero((self.hit >= 0) & (self.difficult if subset == "difficult" else True))
-
-        def drawn() -> Iterator[np.ndarray]:
-            return resamples(len(rows), seed)
-
+        drawn = functools.partial(resamples, len(rows), seed)
         hits, inside = (self.hit[rows] == HIT), self.inside[rows]
         return Line(images=len(rows), overall=wilson(int(hits.sum()), len(rows)), by_class=_by_class(hits, self.targets[rows], drawn()),
                     inside=wilson(int(inside.sum()), len(rows)), energy=mean_of(self.energy[rows], drawn),
@@ -332,9 +331,8 @@ def _check_rows(maps: np.ndarray, keys: tuple[str, ...], targets: np.ndarray, an
     if len(keys) != len(maps) or targets.shape != (len(maps),) or targets.dtype.kind not in "iu":
         raise InputError(f"{len(maps)} heat maps with {len(keys)} keys and targets of shape {targets.shape} and type {targets.dtype}; "
                          "expected one key and one class number a map; give them in the order of the maps")
-    for name, value, least in (("tolerance", tolerance, "above 0"), ("smooth", smooth, "0 or more")):
-        if not (math.isfinite(value) and (value > 0 or (value == 0 and name == "smooth"))):
-            raise InputError(f"{name}={value!r}; expected a number {least}; leave it out for TorchRay's")
+    check_number(f"tolerance={tolerance!r}", tolerance, RATE, "leave it out for TorchRay's")
+    check_number(f"smooth={smooth!r}", smooth, Range(0), "leave it out for TorchRay's")
     if padding not in PADDINGS:
         raise InputError(f"padding={padding!r}; expected one of {', '.join(PADDINGS)}; leave it out for '{PADDINGS[0]}'")
     if not any(key in annotations for key in keys):

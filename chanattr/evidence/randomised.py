@@ -41,11 +41,9 @@ class Sanity:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row a depth."""
-        rows = [(int(depth), name or "the trained network", after, similarity, float(jaccard.mean()), float(chance.mean()))
-                for depth, name, after, similarity, jaccard, chance in zip(self.depth, self.random, self.after, self.similarity,
-                                                                           self.jaccard, self.chance, strict=True)]
-        heads = ("random", "the last", "only after the layer", "similarity", "overlap", "by chance")
-        return tables.table("Sanity", (self.verdict, f"layer {self.layer}"), heads, rows)
+        return tables.columns(self, (self.verdict, f"layer {self.layer}"), {
+            "random": self.depth, "the last": [name or "the trained network" for name in self.random], "only after the layer": self.after,
+            "similarity": self.similarity, "overlap": self.jaccard.mean((1, 2)), "by chance": self.chance.mean((1, 2))})
 
     @property
     def passes(self) -> bool:

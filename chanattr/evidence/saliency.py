@@ -206,8 +206,8 @@ def rise(subject: Subject) -> Heat:
     total = torch.zeros_like(subject.images[:, 0], dtype=torch.float32)
     for masks in rise_masks(RISE_MASKS, (height, width), seed=subject.seed, at_once=subject.batch_size):
         masks = masks.to(total)
-        for row, image in enumerate(subject.images):
-            chance = _forwards(subject, masks.to(image.dtype)[:, None] * image, row, _probability)
+        for row in range(len(total)):
+            chance = _forwards(subject, masks, row, _probability)
             total[row] += torch.einsum("m,mhw->hw", chance, masks)
     return Heat(total / (RISE_MASKS * RISE_SHARE), RISE_MASKS / FORWARDS)
 
@@ -221,16 +221,12 @@ def occlusion(subject: Subject) -> Heat:
     """
     height, width = subject.images.shape[2:]
     down, right = _strips(height), _strips(width)
-    squares = (down[:, None, :, None] * right[None, :, None, :]).flatten(0, 1)
+    squares = (down[:, None, :, None] * right[None, :, None, :]).flatten(0, 1).to(subject.images.device)
     found = []
-    for row, image in enumerate(subject.images):
-        lost = []
-        whole = _forwards(subject, image[None], row, subject.reward)
-        for part in squares.split(subject.batch_size):
-            kept = 1 - part.to(image)
-            lost.append(whole - _forwards(subject, kept[:, None] * image, row, subject.reward))
-        over = squares.to(image.device)
-        found.append(torch.einsum("m,mhw->hw", torch.cat(lost), over) / over.sum(0))
+    for row in range(len(subject.images)):
+        whole = _forwards(subject, torch.ones_like(squares[:1]), row, subject.reward)
+        lost = whole - _forwards(subject, 1 - squares, row, subject.reward)
+        found.append(torch.einsum("m,mhw->hw", lost, squares) / squares.sum(0))
     return Heat(torch.stack(found), (1 + len(squares)) / FORWARDS)
 
 
@@ -318,14 +314,15 @@ def _slopes(subject: Subject, images: Tensor) -> Float[Tensor, "N C H W"]:
     return torch.cat([got for _, got in in_batches(subject.model, len(images), subject.batch_size, True, run)])
 
 
-def _forwards(subject: Subject, images: Tensor, row: int, reward: Reward) -> Float[Tensor, "M"]:
-    """The reward of variants of one image."""
+def _forwards(subject: Subject, masks: Float[Tensor, "M H W"], row: int, reward: Reward) -> Float[Tensor, "M"]:
+    """The reward of one image times each of some masks."""
+    image = subject.images[row]
 
     def run(part: slice) -> Tensor:
-        logits = exact_logits(subject.model, images[part], subject.output_score)
+        logits = exact_logits(subject.model, masks[part, None].to(image.dtype) * image, subject.output_score)
         return reward(logits, subject.targets[row].expand(len(logits))).float()
 
-    return torch.cat([got for _, got in in_batches(subject.model, len(images), subject.batch_size, False, run)])
+    return torch.cat([got for _, got in in_batches(subject.model, len(masks), subject.batch_size, False, run)])
 
 
 def _probability(logits: Tensor, targets: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -134,15 +133,10 @@ def overlap(record: ClassAttribution | ImageAttribution, count: int | None = Non
 def expected_jaccard(one: int, other: int, channels: int) -> float:
     """The mean Jaccard index of two random sets of `one` and of `other` among `channels`, exactly (a hypergeometric sum).
 
-    Raises:
-        InputError: a size that is no whole number from 0 to `channels`.
-
     Examples:
         >>> expected_jaccard(1, 1, 4)
         0.25
     """
-    for name, size in (("one", one), ("other", other)):
-        check_number(f"{name}={size!r}", size, Range(0, channels, whole=True), "give the sizes of sets among these channels")
     return float(_expected(np.array([one, other]), channels)[0, 1])
 
 
@@ -209,16 +203,10 @@ def cluster(likeness: Overlap) -> Clusters:
 
 def _leaves(merges: np.ndarray, count: int) -> np.ndarray:
     """The classes from left to right: of every merge first all of its left cluster, then all of its right."""
-    order: list[int] = []
-    open_ = [count + len(merges) - 1] if count else []
-    while open_:
-        top = open_.pop()
-        if top < count:
-            order.append(top)
-        else:
-            left, right = merges[top - count, :2].astype(int)
-            open_ += [right, left]
-    return np.array(order, dtype=np.int64)
+    held = [[row] for row in range(count)]
+    for left, right in merges[:, :2].astype(int):
+        held.append(held[left] + held[right])
+    return np.array(held[-1] if held else [], dtype=np.int64)
 
 
 def _expected(sizes: np.ndarray, channels: int) -> np.ndarray:
@@ -249,8 +237,7 @@ def _by_mean(record: ClassAttribution | ImageAttribution, count: int | None) -> 
     if not isinstance(record, ClassAttribution):
         raise InputError("source='mean' of a record of images; expected one of classes, whose means it holds; leave source out")
     channels = entries_of(record)
-    number = math.nan if count is None else count
-    check_number(f"count={count!r} with source='mean'", number, Range(1, channels, whole=True), "ask for so many")
+    check_number(f"count={count!r} with source='mean'", count, Range(1, channels, whole=True), "ask for so many")
     order = np.argsort(-record.mean_mask, axis=1, kind="stable")[:, :count]
     masks = np.zeros(record.mean_mask.shape, bool)
     np.put_along_axis(masks, order, True, axis=1)

@@ -227,7 +227,7 @@ def test_a_table_holds_methods_against_one_another() -> None:
     ({"targets": np.array([0.5])}, "expected one key and one class number a map"),
     ({"keys": ["q"]}, r"none of 1 keys \(first 'q'\) is annotated; expected keys such as 'a'; use for_keys"),
     ({"tolerance": 0}, "tolerance=0; expected a number above 0"),
-    ({"smooth": -1.0}, "smooth=-1.0; expected a number 0 or more"),
+    ({"smooth": -1.0}, "smooth=-1.0; expected a number from 0"),
     ({"padding": "wrap"}, "padding='wrap'; expected one of zero, edge"),
     ({"regions": np.zeros((1, 3))}, r"regions have shape \(1, 3\); expected \[1, 4\]"),
     ({"regions": np.full((1, 4), np.nan)}, "the region of 'a' is .*; expected left below right"),
