@@ -58,13 +58,12 @@ class _Plan:
 
 
 class _Part(NamedTuple):
-    """Whole classes whose activations are at hand: image numbers, their stem, targets and fill; and which classes."""
+    """Whole classes whose activations are at hand: image numbers, their stem, targets and fill."""
 
     rows: Int[Tensor, "S"]
     stem: Stem
     goal: Int[Tensor, "S"]
     fill: Fill
-    classes: tuple[int, ...]
 
 
 class _Sets(NamedTuple):
@@ -184,21 +183,16 @@ def _plan(model: nn.Module, tail: Tail, images: Inputs, goal: Int[Tensor, "N"], 
 
 def _parts(plan: _Plan) -> Iterator[_Part]:
     """The images of all classes, some whole classes at a time."""
-    waiting: list[int] = []
+    groups: list[list[int]] = [[]]
     sizes = torch.bincount(plan.place).tolist()
     for row, size in enumerate(sizes):
-        if waiting and sum(sizes[other] for other in waiting) + size > GROUP:
-            yield _part(plan, tuple(waiting))
-            waiting = []
-        waiting.append(row)
-    yield _part(plan, tuple(waiting))
-
-
-def _part(plan: _Plan, classes: tuple[int, ...]) -> _Part:
-    rows = torch.nonzero(torch.isin(plan.place, torch.tensor(classes, device=plan.place.device)))[:, 0]
-    stem = join_stems([plan.tail.stem(take_rows(plan.images, part)) for part in rows.split(shard_size_of(plan.model))])
-    fill = plan.fill or fill_of("spatial_mean", stem.activation, plan.tail.layer)
-    return _Part(rows, stem, plan.goal[rows], fill, classes)
+        if groups[-1] and sum(sizes[other] for other in groups[-1]) + size > GROUP:
+            groups.append([])
+        groups[-1].append(row)
+    for classes in groups:
+        rows = torch.nonzero(torch.isin(plan.place, torch.tensor(classes, device=plan.place.device)))[:, 0]
+        stem = join_stems([plan.tail.stem(take_rows(plan.images, part)) for part in rows.split(shard_size_of(plan.model))])
+        yield _Part(rows, stem, plan.goal[rows], plan.fill or fill_of("spatial_mean", stem.activation, plan.tail.layer))
 
 
 def _search(plan: _Plan, question: Question, tell: Callable[[int], None]) -> _Sets:
@@ -233,7 +227,7 @@ def _tell_lacking(plan: _Plan, masks: Bool[Tensor, "M C F A K"], reward: str) ->
 def _search_part(plan: _Plan, question: Question, part: _Part, grid: Int[Tensor, "A"], sets: _Sets, joint: Bool[Tensor, "C F A K"]) -> None:
     """What is found on the activations of some classes."""
     place, fold = plan.place[part.rows], plan.fold[part.rows]
-    pairs = [(row, number) for row in part.classes if bool((fold[place == row] >= 0).all()) for number in range(plan.folds)]
+    pairs = [(row, number) for row in place.unique().tolist() if bool((fold[place == row] >= 0).all()) for number in range(plan.folds)]
     if not pairs:
         return
     members = tuple(torch.nonzero((place == row) & (fold != number))[:, 0] for row, number in pairs)

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from chanattr.errors import InputError
 from chanattr.evidence.evaluation import Interval, mean_of, resamples
 from chanattr.evidence.heat import distance, inside, maximum, smoothed
 from chanattr.settings import RATE, Range, check_number
+
+if TYPE_CHECKING:
+    from chanattr.images.boxes import ImageBoxes
 
 TOLERANCE, SMOOTH = 15.0, 0.09  # TorchRay's: pixels of the file, and a share of the heat map's short side
 SMALL = 0.25  # of the picture: objects under it may be difficult
@@ -25,19 +28,6 @@ SUBSETS = ("all", "difficult")
 FIGURES = ("overall", "by class", "inside", "energy", "chance")
 PADDINGS = ("zero", "edge")
 GRID = 256  # cells a side, to measure a share of a picture's area
-
-
-class Boxed(Protocol):
-    """The boxes of a picture, as `ImageBoxes` has them."""
-
-    @property
-    def boxes(self) -> np.ndarray: ...
-    @property
-    def classes(self) -> np.ndarray: ...
-    @property
-    def difficult(self) -> np.ndarray: ...
-    @property
-    def size(self) -> tuple[int, int]: ...
 
 
 class Line(NamedTuple):
@@ -137,7 +127,7 @@ class Pointing:
         return pointing_table({name: self}, seed)
 
 
-def pointing_game(heat: np.ndarray, keys: Sequence[str], targets: Sequence[int] | np.ndarray, annotations: Mapping[str, Boxed], *,
+def pointing_game(heat: np.ndarray, keys: Sequence[str], targets: Sequence[int] | np.ndarray, annotations: Mapping[str, ImageBoxes], *,
                   regions: np.ndarray | None = None, tolerance: float = TOLERANCE, smooth: float = SMOOTH,
                   padding: str = "zero") -> Pointing:
     """The pointing game: a map hits where its maximum lies on an object of its class, or nearer than the tolerance.
@@ -247,7 +237,7 @@ class _Row(NamedTuple):
     share: float = math.nan
 
 
-def _row(heat: np.ndarray, target: int, told: Boxed | None, region: np.ndarray, smooth: tuple[float, str]) -> _Row:
+def _row(heat: np.ndarray, target: int, told: ImageBoxes | None, region: np.ndarray, smooth: tuple[float, str]) -> _Row:
     if told is None:
         return _Row(NO_BOXES)
     own = told.classes == target
@@ -270,7 +260,7 @@ def _row(heat: np.ndarray, target: int, told: Boxed | None, region: np.ndarray, 
                 energy=energy, share=float(cover.mean()))
 
 
-def _difficult(told: Boxed, own: np.ndarray, region: np.ndarray) -> bool:
+def _difficult(told: ImageBoxes, own: np.ndarray, region: np.ndarray) -> bool:
     """Zhang's rule."""
     sides = np.array(told.size if told.size != (0, 0) else np.maximum(region[2:], told.boxes[:, 2:].max(0)), float)
     return bool(not own.all() and inside(told.boxes[own] / np.tile(sides, 2) * GRID, GRID, GRID).mean() < SMALL)
@@ -326,7 +316,7 @@ def _check_maps(heat: Any) -> np.ndarray:
     return values
 
 
-def _check_rows(maps: np.ndarray, keys: tuple[str, ...], targets: np.ndarray, annotations: Mapping[str, Boxed], tolerance: float,
+def _check_rows(maps: np.ndarray, keys: tuple[str, ...], targets: np.ndarray, annotations: Mapping[str, ImageBoxes], tolerance: float,
                 smooth: float, padding: str) -> None:
     if len(keys) != len(maps) or targets.shape != (len(maps),) or targets.dtype.kind not in "iu":
         raise InputError(f"{len(maps)} heat maps with {len(keys)} keys and targets of shape {targets.shape} and type {targets.dtype}; "
@@ -341,7 +331,7 @@ def _check_rows(maps: np.ndarray, keys: tuple[str, ...], targets: np.ndarray, an
                          "for_keys(annotations, keys), which also finds them by their file's name")
 
 
-def _check_regions(regions: Any, keys: tuple[str, ...], annotations: Mapping[str, Boxed]) -> np.ndarray:
+def _check_regions(regions: Any, keys: tuple[str, ...], annotations: Mapping[str, ImageBoxes]) -> np.ndarray:
     """Regions [N, 4] of all rows that are annotated.
 
     Raises:

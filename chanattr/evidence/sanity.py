@@ -71,7 +71,9 @@ def randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: At
     ask = attribute or _usual(layer, areas, search, score)
     example = take_rows(images, slice(0, 2))
     names = cascade_order(model, example)
-    kept = [_is_kept(network, example, layer, model) for network in _cascade(model, names, seed)]
+    trained = _activation(model, example, layer)
+    kept = [bool((trained - _activation(network, example, layer)).abs().amax() <= SAME * trained.abs().amax())
+            for network in _cascade(model, names, seed)]
     border = max((depth for depth, same in enumerate(kept, 1) if same and all(kept[:depth])), default=0)
     wanted = _depths(len(names), steps, border)
     first = _masks_of(ask(model, images, layer, goal), len(goal))
@@ -165,15 +167,10 @@ def _cascade(model: nn.Module, names: Sequence[str], seed: int) -> Iterator[nn.M
         yield network
 
 
-def _is_kept(network: nn.Module, example: Inputs, layer: str, model: nn.Module) -> bool:
-    """Whether the activation at the layer is what it was in the trained network."""
-    found = []
-    for one in (model, network):
-        with frozen(one), capture(one, [layer]) as seen, torch.no_grad():
-            call(one, example)
-        found.append(seen[layer].float())
-    mine, other = found
-    return bool((mine - other).abs().amax() <= SAME * mine.abs().amax())
+def _activation(model: nn.Module, example: Inputs, layer: str) -> Tensor:
+    with frozen(model), capture(model, [layer]) as seen, torch.no_grad():
+        call(model, example)
+    return seen[layer].float()
 
 
 def _depths(modules: int, steps: int | None, border: int) -> tuple[int, ...]:
