@@ -14,16 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chanattr import tables
-from chanattr.attribution.image import to_f4
-from chanattr.attribution.inputs import check_finite, check_keys, checked_reward
-from chanattr.attribution.question import default_batch_size
+from chanattr.attribution.image import to_f4, to_i4
+from chanattr.attribution.inputs import check_finite, check_keys
 from chanattr.errors import InputError
 from chanattr.evidence.curves import area_under
-from chanattr.evidence.saliency import Subject, check_pictures
-from chanattr.evidence.whole import exact_logits, targets_of
+from chanattr.evidence.saliency import Subject, subject_of
+from chanattr.evidence.whole import exact_logits
 from chanattr.network.batches import in_batches
-from chanattr.search.objective import Reward, log_probability, reward_function
-from chanattr.settings import STEPS, Range, check_number
+from chanattr.search.objective import Reward, log_probability
+from chanattr.settings import Range, check_number
 
 STEP = 1 / 50  # of the pixels; Petsiuk's is 1 / 224
 KERNEL, SIGMA, CUT = 11, 5.0, 4.0  # of Petsiuk's blur: its width and its sigma in pixels, and where scipy ends a Gaussian, in sigmas
@@ -112,13 +111,10 @@ def pixel_curves(model: nn.Module, images: Tensor, heat: np.ndarray | Tensor, *,
         ([0, 16, 32, 48, 64], True)
     """
     check_number(f"step={step!r}", step, Range(0, 1, without="low"))
-    size = int(check_number(f"batch_size={batch_size!r}", batch_size or default_batch_size(model), STEPS))
-    check_pictures(images)
-    goal = targets_of(model, images, targets, score, size)
+    subject = subject_of(model, images, targets, reward, score, batch_size)
     names = check_keys(keys, len(images))
     order = _order(heat, images)
     counts = np.unique(np.rint(np.append(np.arange(0, 1, step), 1) * order.shape[1])).astype(np.int64)
-    subject = Subject(model, images, goal, checked_reward(reward_function(reward), str(reward)), score, size)
     found: dict[str, Any] = {}
     for kind, asked in (("insertion", insertion_base), ("deletion", deletion_base)):
         base = _base(asked, images, f"{kind}_base")
@@ -127,7 +123,7 @@ def pixel_curves(model: nn.Module, images: Tensor, heat: np.ndarray | Tensor, *,
         found[f"{kind}_base"] = asked if isinstance(asked, str) else "images"
         for curve in (kind, f"{kind}_score"):
             found[f"{curve}_area"] = area_under(found[curve], counts).astype(np.float32)
-    return PixelCurves(keys=names, targets=goal.cpu().numpy().astype(np.int32), counts=counts.astype(np.int32),
+    return PixelCurves(keys=names, targets=to_i4(subject.targets), counts=counts.astype(np.int32),
                        shares=counts / counts[-1], **found)
 
 

@@ -117,16 +117,13 @@ def saliency(model: nn.Module, images: Tensor, method: str, *, targets: Sequence
         raise InputError(f"method={method!r}; expected one of {', '.join(SALIENCY)}")
     share = check_number(f"smooth={smooth!r}", SMOOTHED.get(method, 0.0) if smooth is None else smooth, SHARE)
     check_number(f"seed={seed!r}", seed, COUNT)
-    size = int(check_number(f"batch_size={batch_size!r}", batch_size or default_batch_size(model), STEPS))
-    check_pictures(images)
-    goal = targets_of(model, images, targets, score, size)
-    subject = Subject(model=model, images=images, targets=goal, reward=checked_reward(reward_function(reward), str(reward)),
-                      output_score=score, layer=grid_layer(model, images[:2], layer) if method == "grad_cam" else None,
-                      pyramid=pyramid or pyramid_of, seed=seed, batch_size=size)
+    subject = subject_of(model, images, targets, reward, score, batch_size)._replace(pyramid=pyramid or pyramid_of, seed=seed)
+    if method == "grad_cam":
+        subject = subject._replace(layer=grid_layer(model, images[:2], layer))
     found = []
     with advance(progress, len(images), method) as tell:
-        for part, asked in zip(images.split(size), goal.split(size), strict=True):
-            found.append(SALIENCY[method](subject._replace(images=part, targets=asked)))
+        for part, goal in zip(images.split(subject.batch_size), subject.targets.split(subject.batch_size), strict=True):
+            found.append(SALIENCY[method](subject._replace(images=part, targets=goal)))
             tell(len(part))
     values = torch.cat([one.values for one in found]).float()
     check_finite(values, [str(row) for row in range(len(images))], f"{method} maps")
@@ -261,16 +258,21 @@ def rise_masks(count: int, size: tuple[int, int], *, cells: int = RISE_CELLS, sh
                            for one, (down, right) in zip(whole, shift.tolist(), strict=True)])
 
 
-def check_pictures(images: object) -> None:
-    """Refuses what is no batch of pictures.
+def subject_of(model: nn.Module, images: Tensor, targets: Sequence[int] | Tensor | None, reward: str | Reward,
+               score: Callable[..., Tensor] | None, batch_size: int | None) -> Subject:
+    """What a caller asks of pictures, checked.
 
     Raises:
-        InputError: images are no floating tensor [N, C, H, W].
+        InputError: images are no floating tensor [N, C, H, W], or another argument cannot be used.
+        ModelError: the model fails on these images.
     """
+    size = int(check_number(f"batch_size={batch_size!r}", batch_size or default_batch_size(model), STEPS))
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not images.numel():
         what = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"images are {what}; expected a floating tensor [N, C, H, W] as the model takes it, N at least 1; "
                          "ca.image_loader reads picture files")
+    goal = targets_of(model, images, targets, score, size)
+    return Subject(model, images, goal, checked_reward(reward_function(reward), str(reward)), score, size)
 
 
 def grid_layer(model: nn.Module, example: Tensor, name: str | None) -> Layer:
