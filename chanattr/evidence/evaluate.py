@@ -159,9 +159,7 @@ def deletion_of(asking: Asking) -> Asking:
 
 def _searched(asking: Asking, gone: Asking, found: ImageAttribution) -> Sets:
     """The answers as they are stored, scored again here, and a deletion search."""
-    device = asking.original.device
-    masks = torch.from_numpy(found.masks).to(device)
-    scores, top1 = _figures(asking, masks, found.keys)
+    scores, top1 = _figures(asking, torch.from_numpy(found.masks).to(asking.original.device), found.keys)
     cost = found.evaluations if len(found.areas) else found.refine_evaluations
     return Sets(scores, top1, found.smallest_area, _lost(gone), cost, np.full(len(found), np.nan, np.float32))
 
@@ -209,8 +207,7 @@ def _first_that_reaches(asking: Asking, values: Float[Tensor, "N K"], areas: Seq
     """a* along an order: on the grid, then bisected to the exact count where the question is so."""
     grid = torch.tensor(areas, dtype=torch.long, device=values.device)
     masks = nested_masks(values, grid)
-    rows = torch.arange(len(values), device=values.device)
-    empty = reaches_level(asking, torch.zeros_like(masks[:, 0]), rows)
+    empty = _reached(asking, torch.zeros_like(masks[:, :1]))[:, 0]
     found = on_grid(grid, masks, _reached(asking, masks), empty)
     if asking.question.settings.refine:
         found = nested(found, grid, values, lambda masks, rows: reaches_level(asking, masks, rows))

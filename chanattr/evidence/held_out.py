@@ -111,7 +111,9 @@ def held_out(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[
 
     Source: the mean is that of Fong, Patrick and Vedaldi 2019, section 5.
     """
-    chosen = _check_methods(methods)
+    if isinstance(methods, str) or not len(methods) or any(name not in METHODS for name in methods):
+        raise InputError(f"methods={methods!r}; expected a list of {', '.join(METHODS)}; leave it out for all of them")
+    chosen = tuple(dict.fromkeys(methods))
     check_number(f"folds={folds!r}", folds, Range(2, whole=True), "ask for 2, so that each half is scored with the other's sets")
     if isinstance(rewards, str) or callable(rewards) or not len(rewards):
         raise InputError(f"rewards={rewards!r}; expected a list of one or more; for one reward give a list of one")
@@ -121,7 +123,10 @@ def held_out(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[
     goal = check_targets(targets, check_images(images))
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     stem = tail.stem(take_rows(images, slice(0, 2)))
-    _check_range(goal, stem.logits.shape[1])
+    classes = stem.logits.shape[1]
+    if len(bad := goal[(goal < 0) | (goal >= classes)]):
+        raise InputError(f"target {int(bad[0])} for a model with {classes} classes; expected 0 to {classes - 1}; check that the labels are "
+                         "numbered as the model's classes")
     plan = _plan(model, tail, images, goal.to(stem.logits.device), folds, names, chosen, _fill(fill, model, tail, images, stem), seed)
     first = plan.fill or fill_of("spatial_mean", stem.activation, tail.layer)
     questions = [make_question(one, model, tail.layer, first, images=len(goal)) for one in asked]
@@ -130,20 +135,6 @@ def held_out(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[
     with advance(progress, len(goal) * (len(questions) + 1), f"held-out sets at {layer}") as tell:
         found = [_search(plan, question, tell) for question in questions]
         return _record(plan, questions, found, *_judge(plan, questions, found, tell))
-
-
-def _check_methods(methods: Sequence[str]) -> tuple[str, ...]:
-    wrong = [name for name in methods if name not in METHODS]
-    if wrong or isinstance(methods, str) or not len(methods):
-        raise InputError(f"methods={methods!r}; expected a list of {', '.join(METHODS)}; leave it out for all of them")
-    return tuple(dict.fromkeys(methods))
-
-
-def _check_range(goal: Int[Tensor, "N"], classes: int) -> None:
-    bad = goal[(goal < 0) | (goal >= classes)]
-    if len(bad):
-        raise InputError(f"target {int(bad[0])} for a model with {classes} classes; expected 0 to {classes - 1}; check that the labels are "
-                         "numbered as the model's classes")
 
 
 def _fill(fill: str | float | Sequence[float] | np.ndarray | Tensor, model: nn.Module, tail: Tail, images: Inputs,

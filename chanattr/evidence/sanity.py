@@ -185,7 +185,7 @@ def _usual(layer: str, areas: Sequence[float] | None, search: Search | None, sco
     """The attribution of this package, without its refinement of a*: of channels, or at the input of pixels."""
 
     def channels(model: nn.Module, images: Any, layer: str, targets: Tensor) -> np.ndarray:
-        counts = None if areas is None else cast("Sequence[int]", areas)
+        counts = cast("Sequence[int] | None", areas)
         return per_image(model, images, layer, targets=targets, areas=counts, search=search, score=score, refine=False).masks
 
     def pixels(model: nn.Module, images: Any, _layer: str, targets: Tensor) -> np.ndarray:

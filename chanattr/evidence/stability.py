@@ -258,13 +258,13 @@ def _robust_shard(question: Question, tail: Tail, stem: Stem, fill: Fill, wanted
     asking = make_asking(question, tail, stem, goal.repeat(places.shape[1]), fill, together)
     check_ends(asking, names)
     grid = torch.tensor(question.settings.areas, device=goal.device, dtype=torch.long)
-    masks, plain = search_grid(asking, grid)[0], search_grid(_over(asking, alone), grid)[0]
+    own, others = _over(asking, alone), _over(asking, unseen)
+    masks, plain = search_grid(asking, grid)[0], search_grid(own, grid)[0]
     ends = torch.stack([torch.ones_like(masks[:, 0]), torch.zeros_like(masks[:, 0])], 1)
-    whole = _scores(_over(asking, alone), ends)
+    whole = _scores(own, ends)
     return {"targets": to_i4(goal), "masks": to_numpy(masks), "plain_masks": to_numpy(plain),
-            "scores": _scores(_over(asking, alone), masks), "plain_scores": _scores(_over(asking, alone), plain),
-            "unseen_scores": _scores(_over(asking, unseen), masks), "plain_unseen_scores": _scores(_over(asking, unseen), plain),
-            "original": whole[:, 0], "empty": whole[:, 1]}
+            "scores": _scores(own, masks), "plain_scores": _scores(own, plain), "unseen_scores": _scores(others, masks),
+            "plain_unseen_scores": _scores(others, plain), "original": whole[:, 0], "empty": whole[:, 1]}
 
 
 def _over(asking: Asking, members: tuple[Tensor, ...]) -> Asking:
