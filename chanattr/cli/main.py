@@ -12,7 +12,8 @@ from chanattr import __version__
 from chanattr.cli.command import EXIT_SOME_BAD, Group
 from chanattr.errors import InputError
 
-COUNT, AT_LEAST_ONE = click.IntRange(min=0), click.IntRange(min=1)
+SHOWN = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
+COUNT, AT_LEAST_ONE, PLACE = click.IntRange(min=0), click.IntRange(min=1), click.Path(path_type=Path)
 INVERT_EXAMPLES = """\b
 Examples:
   chanattr invert run.h5 photos --layer features.10 --count 4
@@ -23,31 +24,55 @@ Examples:
   chanattr visualise run.h5 --layer features.12 --channel 3 --channel 17 --count 3 --diversity 0.5
   chanattr visualise run.h5 photos --layer features.12 --class dalmatian --against flamingo"""
 
+# What several commands take, each declared once.
+MODEL = click.argument("model")
+IMAGES = click.argument("images", nargs=-1, required=True)
+SOME_IMAGES = click.argument("images", nargs=-1)
+RUN = click.argument("run", type=PLACE)
+RUN_OUT = click.option("-o", "--output", required=True, type=PLACE, help="The run file (HDF5); an existing one is added to.")
+FOLDER = click.option("-o", "--output", default="chanattr-pictures", type=PLACE, help="A folder.")
+RUN_MODEL = click.option("--model", help="As for 'layers'. [default: the run's, unless it is code]")
+WEIGHTS = click.option("--weights", help="'random', or a file of weights.")
+DEVICE = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
+JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+TARGETS = click.option("--targets", default="predicted", help="'predicted', 'label' (class folders), or a class number.")
+REWARD = click.option("--reward", default="logit", help="logit, contrastive, log_probability, or file.py:function.")
+GAME = click.option("--game", default="preserve", help="preserve, delete or dual.")
+LEVEL = click.option("--level", help="What a* must reach: original, top1, or a fraction. [default: original; delete: top1]")
+SEED = click.option("--seed", default=0, help="Of every random choice.")
+LABEL = click.option("--label", default="exact", help="Under which these answers lie in the file.")
+PRECISION = click.option("--precision", default="auto", help="Of the search: auto, float32, bfloat16. Scores are float32 always.")
+READERS = click.option("--readers", type=COUNT, help="Processes that read pictures. [default: none on a CPU, else up to 8]")
+RESUME = click.option("--resume/--no-resume", default=True, show_default=False,
+                      help="Go on where the file stops, or refuse a file that has answers.")
+RUN_LAYERS = click.option("--layer", "--layers", "layers", multiple=True, help="Of the run; may be repeated. [default: all]")
+RUN_LABEL = click.option("--label", default="exact", help="Under which the answers lie.")
+RUN_AXIS = click.option("--channel-axis", "axis", type=int, help="As given to attribute.")
+RUN_REWARD = click.option("--reward", "rewards", multiple=True, metavar="FILE.py:FUNCTION",
+                          help="The run's own reward function, where it has one; a run file alone never makes it run.")
 
-def reward_option(command: Any) -> Any:
-    """What every command takes that asks the question of a run again."""
-    return click.option("--reward", "rewards", multiple=True, metavar="FILE.py:FUNCTION",
-                        help="The run's own reward function, where it has one; a run file alone never makes it run.")(command)
+
+def shared(*given: Any) -> Any:
+    """Several of these as one decorator; the help lists them in this order."""
+    def decorate(command: Any) -> Any:
+        for one in reversed(given):
+            command = one(command)
+        return command
+
+    return decorate
 
 
-def picture_options(command: Any) -> Any:
-    """What every command that makes pictures takes."""
-    for option in reversed((
-            click.option("--model", help="As for 'layers'. [default: the run's, unless it is code]"),
-            click.option("--weights", help="'random', or a file of weights."),
-            click.option("--label", default="exact", show_default=True, help="Under which the answers lie."),
-            click.option("--steps", type=AT_LEAST_ONE, help="Of each picture. [default: 192 to invert, 128 to visualise]"),
-            click.option("--parametrisation", help="fourier, pixel, or magnitude (MaCo). [default: fourier]"),
-            click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every random choice."),
-            click.option("--channel-axis", "axis", type=int, help="As given to attribute."),
-            click.option("--store/--no-store", default=True, show_default=True, help="Keep what is made in RUN; what is there is read."),
-            click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
-            click.option("--json", "as_json", is_flag=True, help="For programs."))):
-        command = option(command)
-    return command
+PICTURES = shared(
+    RUN_MODEL, WEIGHTS, RUN_LABEL,
+    click.option("--steps", type=AT_LEAST_ONE, help="Of each picture. [default: 192 to invert, 128 to visualise]"),
+    click.option("--parametrisation", help="fourier, pixel, or magnitude (MaCo). [default: fourier]"),
+    click.option("--seed", default=0, type=COUNT, help="Of every random choice."),
+    RUN_AXIS,
+    click.option("--store/--no-store", default=True, help="Keep what is made in RUN; what is there is read."),
+    DEVICE, JSON)
 
 
-@click.group(cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Group, invoke_without_command=True, context_settings=SHOWN)
 @click.version_option(__version__, prog_name="chanattr")
 @click.pass_context
 def main(ctx: click.Context) -> None:
@@ -64,9 +89,9 @@ def main(ctx: click.Context) -> None:
 
 
 @main.command(short_help="Attribute the shipped pictures on the shipped network.")
-@click.option("--out", default="chanattr-demo", show_default=True, type=click.Path(path_type=Path), help="Folder of the results.")
+@click.option("--out", default="chanattr-demo", type=PLACE, help="Folder of the results.")
 @click.option("--full", is_flag=True, help="All 120 images, all areas, and the layer features.7 too (hours); into demo-full.h5.")
-@click.option("--workers", default=0, show_default=True, type=COUNT, help="Processes; 0 works in this one.")
+@click.option("--workers", default=0, type=COUNT, help="Processes; 0 works in this one.")
 def demo(out: Path, full: bool, workers: int) -> None:
     """Attribute the shipped images on the shipped network: a run file, a page, and a table of classes."""
     from chanattr.cli.demo import run_demo
@@ -75,10 +100,10 @@ def demo(out: Path, full: bool, workers: int) -> None:
 
 
 @main.command(short_help="List the layers of a model, or explain one.")
-@click.argument("model")
+@MODEL
 @click.option("--explain", metavar="LAYER", help="A dry run: what a mask there means and does not cut, the way, cost and time.")
-@click.option("--images", default=1000, show_default=True, type=AT_LEAST_ONE, help="With --explain: that the estimate is for.")
-@click.option("--device", default="auto", show_default=True, help="With --explain: auto, cpu, cuda, cuda:1, mps.")
+@click.option("--images", default=1000, type=AT_LEAST_ONE, help="With --explain: that the estimate is for.")
+@click.option("--device", default="auto", help="With --explain: auto, cpu, cuda, cuda:1, mps.")
 @click.option("--weights", help="'random', or a file of weights (.safetensors, or .pth read with weights only).")
 def layers(**options: Any) -> None:
     """List the layers of MODEL: name, type, calls, shape, channel axis and K; or explain one LAYER.
@@ -91,39 +116,34 @@ def layers(**options: Any) -> None:
 
 
 @main.command(short_help="Find the channels that images and classes need.")
-@click.argument("model")
-@click.argument("images", nargs=-1, required=True)
+@shared(MODEL, IMAGES)
 @click.option("--layer", "layers_", multiple=True, required=True,
               help="Dotted name; repeat for several. NAME:input is its input, NAME@2 its second call.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The run file (HDF5); an existing one is added to.")
+@RUN_OUT
 @click.option("--channel-axis", type=int, help="Of the layers' output, where it is not found rightly; -1 is the last.")
-@click.option("--group", default="",
+@click.option("--group", default="", show_default=False,
               help="What a mask selects whole: heads (at NAME:input of their projection), channels a group, or file.py:function of K.")
-@click.option("--areas", default="grid", show_default=True, help="'grid', 'paper', 'smallest' (a* only), or counts: 1,5,20.")
-@click.option("--targets", default="predicted", show_default=True, help="'predicted', 'label' (class folders), or a class number.")
-@click.option("--reward", default="logit", show_default=True, help="logit, contrastive, log_probability, or file.py:function.")
-@click.option("--game", default="preserve", show_default=True, help="preserve, delete or dual.")
-@click.option("--fill", default="zero", show_default=True, help="For a dropped channel: zero, mean, spatial_mean, a number, FILE.npy.")
-@click.option("--level", help="What a* must reach: original, top1, or a fraction. [default: original; delete: top1]")
-@click.option("--search", "search_", default="exact", show_default=True,
+@click.option("--areas", default="grid", help="'grid', 'paper', 'smallest' (a* only), or counts: 1,5,20.")
+@shared(TARGETS, REWARD, GAME)
+@click.option("--fill", default="zero", help="For a dropped channel: zero, mean, spatial_mean, a number, FILE.npy.")
+@LEVEL
+@click.option("--search", "search_", default="exact",
               help="exact, penalty (the paper's), or as runs of older versions: borderless, apart (areas by themselves).")
-@click.option("--seed", default=0, show_default=True, help="Of every random choice.")
-@click.option("--label", default="exact", show_default=True, help="Under which these answers lie in the file.")
-@click.option("--classes/--no-classes", default=True, help="Search one joint set a class too, where class folders are given.")
+@shared(SEED, LABEL)
+@click.option("--classes/--no-classes", default=True, show_default=False,
+              help="Search one joint set a class too, where class folders are given.")
 @click.option("--refine/--no-refine", default=None, help="Bisect a* to the exact count. [default: yes for exact, no for penalty]")
 @click.option("--certify", is_flag=True, help="Prove a* sets irreducible, pruned where they are not; try exchanges, count out few.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--weights", help="'random', or a file of weights.")
+@shared(DEVICE, WEIGHTS)
 @click.option("--batch-size", type=AT_LEAST_ONE, help="Masked images run at once. [default: fits the device]")
-@click.option("--precision", default="auto", show_default=True, help="Of the search: auto, float32, bfloat16. Scores are float32 always.")
+@PRECISION
 @click.option("--memory", "memory_budget", help="That masked images may need together: 500MB, 2GB. [default: what the device holds]")
-@click.option("--workers", default="0", show_default=True, metavar="N|ray[:N|:ADDRESS[/N]]",
+@click.option("--workers", default="0", metavar="N|ray[:N|:ADDRESS[/N]]",
               help="Processes; 0 works in this one. On Ray: 'ray', 'ray:4' (here), 'ray:auto', 'ray:HOST:PORT/8'.")
 @click.option("--shard", metavar="I/N", help="Only every N-th shard, counted from 1, for N jobs with a file each; then 'chanattr merge'.")
-@click.option("--readers", type=COUNT, help="Processes that read pictures. [default: none on a CPU, else up to 8]")
-@click.option("--resume/--no-resume", default=True, help="Go on where the file stops, or refuse a file that has answers.")
-@click.option("--log-format", default="text", show_default=True, type=click.Choice(["text", "json"]), help="Words, or JSON lines.")
-@click.option("--summary", type=click.Path(path_type=Path), help="A JSON file of what was done. [default: none]")
+@shared(READERS, RESUME)
+@click.option("--log-format", default="text", type=click.Choice(["text", "json"]), help="Words, or JSON lines.")
+@click.option("--summary", type=PLACE, help="A JSON file of what was done. [default: none]")
 def attribute(**options: Any) -> None:
     """Find the channels that each of IMAGES, and each class, needs at some layers of MODEL.
 
@@ -137,28 +157,18 @@ def attribute(**options: Any) -> None:
 
 
 @main.command(short_help="Find where in the picture each image must be seen.")
-@click.argument("model")
-@click.argument("images", nargs=-1, required=True)
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The run file (HDF5); an existing one is added to.")
+@shared(MODEL, IMAGES, RUN_OUT)
 @click.option("--areas", help="Shares of the picture: 0.05,0.1 or 5%,10%. [default: 0.025,0.05,0.1,0.2]")
-@click.option("--layer", default=":input", show_default=True, help="Where masks lie: the picture, or a layer's grid.")
-@click.option("--search", "search_", default="exact", show_default=True,
+@click.option("--layer", default=":input", help="Where masks lie: the picture, or a layer's grid.")
+@click.option("--search", "search_", default="exact",
               help="exact, penalty (TorchRay's), draft (half the work), two-starts, or unshifted (as runs of older versions).")
-@click.option("--perturbation", default="blur", show_default=True, help="What lies under masks: blur, fade, mean, noise or black.")
-@click.option("--game", default="preserve", show_default=True, help="preserve, delete or dual.")
-@click.option("--reward", default="logit", show_default=True, help="logit, contrastive, log_probability, or file.py:function.")
-@click.option("--level", help="What a* must reach: original, top1, or a fraction. [default: original; delete: top1]")
-@click.option("--targets", default="predicted", show_default=True, help="'predicted', 'label' (class folders), or a class number.")
-@click.option("--label", default="exact", show_default=True, help="Under which these answers lie in the file.")
+@click.option("--perturbation", default="blur", help="What lies under masks: blur, fade, mean, noise or black.")
+@shared(GAME, REWARD, LEVEL, TARGETS, LABEL)
 @click.option("--refine/--no-refine", default=None, help="Search a* between the areas too. [default: yes for exact, no for penalty]")
 @click.option("--channel-axis", type=int, help="Of the layer, where it is not found rightly.")
-@click.option("--seed", default=0, show_default=True, help="Of every random choice.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--weights", help="'random', or a file of weights.")
+@shared(SEED, DEVICE, WEIGHTS)
 @click.option("--batch-size", type=AT_LEAST_ONE, help="Masked pictures run at once. [default: fits the device]")
-@click.option("--precision", default="auto", show_default=True, help="Of the search: auto, float32, bfloat16. Scores are float32 always.")
-@click.option("--readers", type=COUNT, help="Processes that read pictures. [default: none on a CPU, else up to 8]")
-@click.option("--resume/--no-resume", default=True, help="Go on where the file stops, or refuse a file that has answers.")
+@shared(PRECISION, READERS, RESUME)
 def spatial(**options: Any) -> None:
     """Find the smooth mask of each area through which MODEL still sees what is on each of IMAGES, and the smallest that suffices.
 
@@ -171,16 +181,15 @@ def spatial(**options: Any) -> None:
 
 
 @main.command(short_help="Measure the plain way against ours.")
-@click.option("--model", default="embedded", show_default=True, help="As for 'layers'.")
+@click.option("--model", default="embedded", help="As for 'layers'.")
 @click.option("--layer", help="Dotted name. [default: features.12 of embedded]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--images", type=click.Path(path_type=Path), help="Folder of pictures. [default: the shipped ones]")
-@click.option("--count", default=4, show_default=True, type=AT_LEAST_ONE, help="Pictures, of different classes where there are.")
-@click.option("--plain-images", default=1, show_default=True, type=AT_LEAST_ONE, help="How many of them the plain way does; a round each.")
-@click.option("--plain-steps", default=300, show_default=True, type=click.IntRange(1, 300), help="Fewer: its time is reckoned from them.")
-@click.option("--areas", default="grid", show_default=True, help="'grid', 'paper', or counts: 1,5,20.")
-@click.option("--weights", help="'random', or a file of weights.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@DEVICE
+@click.option("--images", type=PLACE, help="Folder of pictures. [default: the shipped ones]")
+@click.option("--count", default=4, type=AT_LEAST_ONE, help="Pictures, of different classes where there are.")
+@click.option("--plain-images", default=1, type=AT_LEAST_ONE, help="How many of them the plain way does; a round each.")
+@click.option("--plain-steps", default=300, type=click.IntRange(1, 300), help="Fewer: its time is reckoned from them.")
+@click.option("--areas", default="grid", help="'grid', 'paper', or counts: 1,5,20.")
+@shared(WEIGHTS, JSON)
 def bench(**options: Any) -> None:
     """Measure, in one run and on the same images, the plain way (the paper's protocol literally) against ours.
 
@@ -192,22 +201,15 @@ def bench(**options: Any) -> None:
 
 
 @main.command(short_help="Hold the answers of a run against the baselines.")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1)
-@click.option("--model", help="As for 'layers'. [default: the run's, unless it is code]")
-@click.option("--weights", help="'random', or a file of weights.")
-@reward_option
-@click.option("--layer", "--layers", "layers", multiple=True, help="Of the run; may be repeated. [default: all]")
-@click.option("--label", default="exact", show_default=True, help="Under which the answers lie.")
+@shared(RUN, SOME_IMAGES, RUN_MODEL, WEIGHTS, RUN_REWARD, RUN_LAYERS, RUN_LABEL)
 @click.option("--method", "methods", multiple=True, help="A baseline; may be repeated. [default: all but shapley and banzhaf]")
-@click.option("--pointing", type=click.Path(path_type=Path), help="Boxes (JSON, COCO or VOC): the masks on the picture in the pointing "
+@click.option("--pointing", type=PLACE, help="Boxes (JSON, COCO or VOC): the masks on the picture in the pointing "
               "game; --method names centre, gradient, grad_cam, blur_ig, rise, occlusion beside them.")
 @click.option("--peers", is_flag=True, help="Other toolkits' attributions too (extra 'peers': Captum and zennit-crp).")
 @click.option("--count", "limit", type=AT_LEAST_ONE, help="Pictures, at most.")
-@click.option("--channel-axis", "axis", type=int, help="As given to attribute.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of what baselines draw.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@RUN_AXIS
+@click.option("--seed", default=0, type=COUNT, help="Of what baselines draw.")
+@shared(DEVICE, JSON)
 def evaluate(run: Path, pointing: Path | None, **options: Any) -> None:
     """Hold the answers of a run against the baselines, on the same IMAGES, masks, areas, reward and fill.
 
@@ -227,15 +229,12 @@ def evaluate(run: Path, pointing: Path | None, **options: Any) -> None:
 
 
 @main.command(short_help="Show what activations look like, whole and masked.", epilog=INVERT_EXAMPLES)
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True)
-@click.option("-o", "--output", default="chanattr-pictures", show_default=True, type=click.Path(path_type=Path), help="A folder.")
-@click.option("--layer", "--layers", "layers", multiple=True, help="Of the run; may be repeated. [default: all]")
+@shared(RUN, IMAGES, FOLDER, RUN_LAYERS)
 @click.option("--key", "keys", multiple=True, help="An image of the run; may be repeated. [default: some of each class]")
-@click.option("--count", "limit", default=6, show_default=True, type=AT_LEAST_ONE, help="Images, where no keys are given.")
+@click.option("--count", "limit", default=6, type=AT_LEAST_ONE, help="Images, where no keys are given.")
 @click.option("--area", "areas", multiple=True, type=AT_LEAST_ONE, help="Channels in the set; may be repeated. [default: each image's a*]")
-@click.option("--objective", default="dot", show_default=True, help="dot (equation 10), cosine, or match (Mahendran and Vedaldi).")
-@picture_options
+@click.option("--objective", default="dot", help="dot (equation 10), cosine, or match (Mahendran and Vedaldi).")
+@PICTURES
 def invert(run: Path, **options: Any) -> None:
     """For IMAGES of a RUN, make pictures whose activation is like the image's: like all of it, and like its masked one.
 
@@ -248,19 +247,15 @@ def invert(run: Path, **options: Any) -> None:
 
 
 @main.command(short_help="Show what channels look for.", epilog=VISUALISE_EXAMPLES)
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1)
-@click.option("-o", "--output", default="chanattr-pictures", show_default=True, type=click.Path(path_type=Path), help="A folder.")
-@click.option("--layer", "--layers", "layers", multiple=True, help="Of the run; may be repeated. [default: all]")
+@shared(RUN, SOME_IMAGES, FOLDER, RUN_LAYERS)
 @click.option("--channel", "channels", multiple=True, type=COUNT, help="A number; may be repeated. [default: those that most sets have]")
 @click.option("--class", "target", help="Number or name: its weighted set, and the channels that most of its images need.")
 @click.option("--against", help="Number or name of a class whose rates are taken off.")
-@click.option("--top", default=6, show_default=True, type=AT_LEAST_ONE, help="Channels, where none are given.")
-@click.option("--count", default=1, show_default=True, type=AT_LEAST_ONE, help="Pictures of each.")
+@click.option("--top", default=6, type=AT_LEAST_ONE, help="Channels, where none are given.")
+@click.option("--count", default=1, type=AT_LEAST_ONE, help="Pictures of each.")
 @click.option("--diversity", type=float, help="Weight by which pictures of one channel are kept apart. [default: 0]")
-@click.option("--examples", "shown", default=4, show_default=True, type=AT_LEAST_ONE, help="Of each kind, where IMAGES are given.")
-@reward_option
-@picture_options
+@click.option("--examples", "shown", default=4, type=AT_LEAST_ONE, help="Of each kind, where IMAGES are given.")
+@shared(RUN_REWARD, PICTURES)
 def visualise(run: Path, **options: Any) -> None:
     """Make pictures that drive channels of a RUN as far as they can; with IMAGES of the run, show those that drive and need them most.
 
@@ -272,8 +267,7 @@ def visualise(run: Path, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@shared(RUN, JSON)
 def show(run: Path, as_json: bool) -> None:
     """Print what is in a run file."""
     import json
@@ -293,8 +287,8 @@ def show(run: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The page. [default: beside the run file]")
+@RUN
+@click.option("-o", "--output", type=PLACE, help="The page. [default: beside the run file]")
 def report(run: Path, output: Path | None) -> None:
     """Write one self-contained page about a run file."""
     from chanattr.pictures.report import report as write_report
@@ -308,15 +302,12 @@ def report(run: Path, output: Path | None) -> None:
 
 
 @main.command(short_help="Find every fault of a run file.")
-@click.argument("run", type=click.Path(path_type=Path))
+@RUN
 @click.option("--model", help="Score a sample of the answers again with it; with --images. As for 'layers'.")
 @click.option("--images", multiple=True, help="The pictures of the run; may be repeated.")
-@reward_option
-@click.option("--count", "sample", default=16, show_default=True, type=AT_LEAST_ONE, help="Pictures in the sample.")
-@click.option("--weights", help="'random', or a file of weights.")
-@click.option("--channel-axis", "axis", type=int, help="As given to attribute.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@RUN_REWARD
+@click.option("--count", "sample", default=16, type=AT_LEAST_ONE, help="Pictures in the sample.")
+@shared(WEIGHTS, RUN_AXIS, DEVICE, JSON)
 def check(run: Path, **options: Any) -> None:
     """Read all of a run file: structure, checksums, digests, exact mask sizes; with --model and --images the scores of a sample too.
 
@@ -329,8 +320,8 @@ def check(run: Path, **options: Any) -> None:
 
 
 @main.command(short_help="Keep what is whole of a damaged run file.")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The new file. [default: RUN.repaired.h5 beside it]")
+@RUN
+@click.option("-o", "--output", type=PLACE, help="The new file. [default: RUN.repaired.h5 beside it]")
 def repair(run: Path, output: Path | None) -> None:
     """Write a new run file of every row that is whole; the damaged one stays as it is.
 
@@ -343,8 +334,8 @@ def repair(run: Path, output: Path | None) -> None:
 
 
 @main.command(short_help="Join run files of one question.")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The run file; an existing one is added to.")
+@click.argument("runs", nargs=-1, required=True, type=PLACE)
+@click.option("-o", "--output", required=True, type=PLACE, help="The run file; an existing one is added to.")
 def merge(runs: tuple[Path, ...], output: Path) -> None:
     """Join run files, such as those of 'chanattr attribute --shard I/N', into one.
 
@@ -358,9 +349,9 @@ def merge(runs: tuple[Path, ...], output: Path) -> None:
 
 
 @main.command(short_help="Write a run for other programs.")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--format", "form", default="netcdf", show_default=True, help="netcdf, zarr, csv or parquet (the latter two: tables).")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: beside the run file, named after the format]")
+@RUN
+@click.option("--format", "form", default="netcdf", help="netcdf, zarr, csv or parquet (the latter two: tables).")
+@click.option("-o", "--output", type=PLACE, help="[default: beside the run file, named after the format]")
 def export(run: Path, form: str, output: Path | None) -> None:
     """Write a run in another form: arrays with plain masks (netcdf, zarr), or flat tables with sets as channel numbers (csv, parquet)."""
     from chanattr.store import open_run
