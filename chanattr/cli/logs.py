@@ -40,19 +40,6 @@ class _Lines(logging.Formatter):
         return json.dumps(line)
 
 
-class _Stderr(logging.Handler):
-    """Writes to a stream, a line a record."""
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__()
-        self.stream = stream
-        self.setFormatter(_Lines())
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """One line."""
-        click.echo(self.format(record), file=self.stream)
-
-
 class _Heard(io.TextIOBase):
     """In the place of stderr: what anyone writes there, such as the user's own model, is logged line by line."""
 
@@ -92,7 +79,9 @@ def spoken(words: Sequence[str]) -> Iterator[None]:
     root, stream = logging.getLogger(), sys.stderr
     before, level = root.handlers[:], root.level
     hooks = sys.unraisablehook, threading.excepthook
-    root.handlers[:] = [_Stderr(stream)]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Lines())
+    root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     sys.unraisablehook = lambda lost: _tell_lost("an error in a finalizer", lost.exc_type, lost.exc_value, lost.exc_traceback)
