@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from chanattr.attribution.bench import PROTOCOL, Bench, Way, bench
-from chanattr.cli.attribute import device_of
-from chanattr.cli.text import TERMINAL, table
+from chanattr.cli.text import TERMINAL, paragraphs, table
+from chanattr.cli.words import load, loader_of
 from chanattr.errors import InputError
-from chanattr.images import demo_folder, image_loader
+from chanattr.images import demo_folder
 from chanattr.network.layers import describe
-from chanattr.network.zoo import LoadedModel, load_model
+from chanattr.network.outputs import device_of as device_of_model
+from chanattr.network.zoo import LoadedModel
 from chanattr.settings import paper_areas
 from chanattr.tables import count
 
@@ -29,9 +30,8 @@ def run_bench(options: dict[str, Any]) -> None:
     layer = options["layer"] or (DEFAULT_LAYER if options["model"] == DEFAULT_MODEL else "")
     if not layer:
         raise InputError(f"no --layer for {options['model']}; expected one of its layers; 'chanattr layers {options['model']}' lists them")
-    device = device_of(options["device"])
-    loaded = load_model(options["model"], weights=options["weights"], device=device)
-    images = pictures(loaded, options["images"], options["count"]).to(device)
+    loaded = load(options)
+    images = pictures(loaded, options["images"] or demo_folder(), options["count"]).to(device_of_model(loaded.module))
     areas = areas_of(options["areas"], loaded, images, layer)
     told = bench(loaded.module, images, layer, areas=areas, plain_images=min(options["plain_images"], len(images)),
                  plain_steps=options["plain_steps"], score=loaded.score, name=loaded.name, progress=not options["as_json"])
@@ -55,21 +55,16 @@ def areas_of(words: str, loaded: LoadedModel, images: torch.Tensor, layer: str) 
                          "too, and needs no areas; leave it out for the grid") from None
 
 
-def pictures(loaded: LoadedModel, folder: Path | None, wanted: int) -> torch.Tensor:
+def pictures(loaded: LoadedModel, folder: Path, wanted: int) -> torch.Tensor:
     """So many pictures of a folder, of as many of its classes as there are.
 
     Raises:
         ImageError: none can be read.
     """
-    def loader(limit: int | None) -> Any:
-        return image_loader([str(folder or demo_folder())], loaded.preprocess, class_names=loaded.class_names,
-                            wordnet_ids=loaded.wordnet_ids, limit_per_class=limit)
-
-    classes = len(np.unique(loader(None).labels))
-    chosen = loader(-(-wanted // classes))
+    classes = len(np.unique(loader_of(loaded, [str(folder)]).labels))
+    chosen = loader_of(loaded, [str(folder)], limit_per_class=-(-wanted // classes))
     chosen.example()  # an error, where none can be read
-    found = [image for batch in chosen for image in batch.images][:wanted]
-    return torch.stack(found)
+    return torch.stack([image for batch in chosen for image in batch.images][:wanted])
 
 
 def bench_text(told: Bench) -> str:
@@ -78,7 +73,7 @@ def bench_text(told: Bench) -> str:
     what = f"{told.model} {told.layer}, K = {told.channels}; {count(told.images, 'image')}{part}; {count(len(told.areas), 'area')}, "
     where = f"{told.areas[0]} to {told.areas[-1]}; {told.device}, {count(told.threads, 'thread')}, torch {told.torch}"
     head = textwrap.wrap(what + where, TERMINAL)
-    return "\n".join([*head, "", cost_table(told), "", quality_table(told), "", ladder_table(told), "", *notes(told)])
+    return "\n".join([*head, "", cost_table(told), "", quality_table(told), "", ladder_table(told), "", notes(told)])
 
 
 def cost_table(told: Bench) -> str:
@@ -109,7 +104,7 @@ def ladder_table(told: Bench) -> str:
     return table(("where it comes from", "times", "so far"), rows)
 
 
-def notes(told: Bench) -> list[str]:
+def notes(told: Bench) -> str:
     """What is to be known of the tables, wrapped."""
     plain = told.ways[0]
     short = "" if told.complete else (f" It ran {told.steps} of its {PROTOCOL} steps: its {plain.mean_seconds:.3g} s an image are of "
@@ -131,7 +126,7 @@ def notes(told: Bench) -> list[str]:
         f"search): {told.bare_rate:.3g} evaluations a second{_speed(told)}, of which refine=False keeps {told.bare_share:.0%}.",
         *([f"areas='smallest': a* is 0 for {zeros} of {len(told.ways[-1].smallest)}: the empty set reaches the level there and nothing is "
            "searched, so that its times say little."] if (zeros := sum(area == 0 for area in told.ways[-1].smallest)) else []))
-    return [line for note in words for line in textwrap.wrap(note, TERMINAL, subsequent_indent="  ")]
+    return paragraphs(words)
 
 
 def _speed(told: Bench) -> str:

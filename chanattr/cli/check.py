@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,13 +14,13 @@ from chanattr.store.salvage import Survey, repair, survey
 from chanattr.tables import count
 
 
-def run_check(file: Path, *, model: str | None, images: Sequence[str], rewards: Sequence[str], sample: int, weights: str | None,
-              axis: int | None, device: str, as_json: bool) -> bool:
+def run_check(file: Path, options: dict[str, Any]) -> bool:
     """Checks a run and prints its faults; gives whether it has some.
 
     Raises:
         InputError: a model without pictures, or pictures without a model; a reward that is a function and that the user did not name.
     """
+    model, images = options["model"], options["images"]
     if bool(images) != bool(model):
         raise InputError(f"{'--images' if images else '--model'} came alone; expected --model and --images together, to score a sample of "
                          "the answers again, or neither; add the other")
@@ -28,9 +28,9 @@ def run_check(file: Path, *, model: str | None, images: Sequence[str], rewards: 
     faults, scored = list(found.faults), 0
     if model and not faults:
         with open_run(file) as run:
-            wrong, scored = _rescored(run, model, images, rewards=rewards, sample=sample, weights=weights, axis=axis, device=device)
+            wrong, scored = _rescored(run, options)
             faults += wrong
-    if as_json:
+    if options["as_json"]:
         click.echo(json.dumps({"path": str(file), "faults": faults, "images": found.images, "kept": dict(found.kept), "rescored": scored,
                                "content_sha256": found.content_sha256}, indent=1))
         return bool(faults)
@@ -60,19 +60,16 @@ def _what(found: Survey) -> str:
     return f"{count(found.images, 'image')}, rows of answers: {rows or 'none'}"
 
 
-def _rescored(run: Run, model: str, images: Sequence[str], *, rewards: Sequence[str], sample: int, weights: str | None, axis: int | None,
-              device: str) -> tuple[list[str], int]:
+def _rescored(run: Run, options: dict[str, Any]) -> tuple[list[str], int]:
     """What a sample of the answers, evenly over the run's images, differs in from the model, and how many images it has."""
-    from chanattr.cli.attribute import device_of
     from chanattr.cli.trust import own_rewards
-    from chanattr.images import image_loader
-    from chanattr.network.zoo import load_model
+    from chanattr.cli.words import load, loader_of
     from chanattr.runs.rescore import rescore
 
     own = own_rewards((run.per_image(layer, label, rows=[]).settings.reward for layer in run.layers for label in run.labels(layer)
-                       if run.finished(layer, label)), rewards, run.path)
-    loaded = load_model(model, weights=weights, device=device_of(device))
-    loader = image_loader(list(images), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids)
+                       if run.finished(layer, label)), options["rewards"], run.path)
+    loaded, sample = load(options), options["sample"]
+    loader = loader_of(loaded, options["images"])
     known = set(run.keys)
     rows = [row for row, key in enumerate(loader.keys) if key in known]
     chosen = [rows[round((number + 0.5) * len(rows) / sample - 0.5)] for number in range(sample)] if len(rows) > sample else rows
@@ -80,5 +77,5 @@ def _rescored(run: Run, model: str, images: Sequence[str], *, rewards: Sequence[
         raise InputError(f"none of the {len(loader.keys)} pictures is in {run.path}; expected pictures of the run, under the same keys; "
                          "give the folder that the run was made from")
     part = loader.part(chosen)
-    wrong = list(rescore(run, loaded.module, part, reward=own, score=loaded.score, channel_axis=axis))
+    wrong = list(rescore(run, loaded.module, part, reward=own, score=loaded.score, channel_axis=options["axis"]))
     return [*wrong, *(f"{path}: {reason}" for path, reason in part.bad)], len(chosen)

@@ -25,22 +25,23 @@ DEADLINE = 4.5  # seconds after SIGTERM: whoever sends it to a service kills it 
 DEBUG = "chanattr.debug"  # in the context's meta, which a group shares with its commands
 
 
-class Leaf(click.Command):
-    """A command that takes ``--debug`` too, so that it may stand on either side of the command's name."""
+def _set_debug(ctx: click.Context, _option: click.Parameter, given: bool) -> None:
+    logging.basicConfig(format="%(name)s: %(message)s")
+    if given:
+        ctx.meta[DEBUG] = True
+    logging.getLogger().setLevel(logging.INFO if ctx.meta.get(DEBUG) or is_json() else logging.WARNING)
 
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
-        self.params.append(debug_option())
+
+debug_option = click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug,
+                            help="Show tracebacks and what the engine decides.")
 
 
 class Group(click.Group):
     """A group whose errors are one line on stderr, and whose interruption says how to go on."""
 
-    command_class = Leaf
-
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
-        self.params.append(debug_option())
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Takes a command, which then takes ``--debug`` too: it may stand on either side of the command's name."""
+        super().add_command(debug_option(cmd), name)
 
     def main(self, args: Any = None, *more: Any, **named: Any) -> Any:
         """Runs the words of a command line; from here on it speaks as they ask (``--log-format``)."""
@@ -77,19 +78,6 @@ def _interrupted(ctx: click.Context, heard: list[int]) -> NoReturn:
     saved = "; finished work is saved. The same command goes on where this one stopped." if ctx.invoked_subcommand in KEEPING else ""
     _say(f"\ninterrupted{saved}", "interrupted")
     ctx.exit(128 + heard[-1] if heard else EXIT_INTERRUPTED)
-
-
-def debug_option() -> click.Option:
-    """``--debug``: tracebacks, and what the engine decides."""
-    return click.Option(["--debug"], is_flag=True, expose_value=False, callback=_set_debug,
-                        help="Show tracebacks and what the engine decides.")
-
-
-def _set_debug(ctx: click.Context, _option: click.Parameter, given: bool) -> None:
-    logging.basicConfig(format="%(name)s: %(message)s")
-    if given:
-        ctx.meta[DEBUG] = True
-    logging.getLogger().setLevel(logging.INFO if ctx.meta.get(DEBUG) or is_json() else logging.WARNING)
 
 
 def _message(error: Exception) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import click
 import numpy as np
 
-from chanattr.cli.text import TERMINAL, table
+from chanattr.cli.text import figure, paragraphs, table
 from chanattr.errors import InputError
 from chanattr.evidence.evaluation import Interval, Summary
 from chanattr.store import Run
@@ -45,7 +44,7 @@ def evaluation_text(found: Sequence[Summary]) -> str:
 def layer_text(one: Summary) -> str:
     """The methods at one layer."""
     rows = [(line.method, _with_range(line.share, 3), _with_range(line.behind, 2) if number else "-", _with_range(line.smallest, 1),
-             _figure(line.deletion.value, 1), _figure(line.evaluations, 0), _figure(line.seconds, 2))
+             figure(line.deletion.value, 1), figure(line.evaluations, 0), figure(line.seconds, 2))
             for number, line in enumerate(one.lines)]
     areas = count(len(one.areas), "area") + (f", {one.areas[0]} to {one.areas[-1]}" if one.areas else "")
     head = f"{one.layer}: {count(one.images, 'image')}, {areas} {one.unit}; {one.question['reward']}, {one.question['game']}"
@@ -66,7 +65,7 @@ def depth_text(found: Sequence[Summary]) -> str:
     for one in found:
         line = one.lines[0]
         share = line.smallest.value / one.entries
-        rows.append((one.layer, one.entries, _with_range(line.smallest, 1), _figure(share, 3), _figure(line.deletion.value, 1)))
+        rows.append((one.layer, one.entries, _with_range(line.smallest, 1), figure(share, 3), figure(line.deletion.value, 1)))
     return f"{found[0].lines[0].method}, layer by layer\n" + table(("layer", "K", "a*", "a* / K", "lost at"), rows)
 
 
@@ -81,14 +80,9 @@ def legend(one: Summary) -> str:
         "the search are not in the file).",
         f"{first} is the search of the file; the others rank all {one.unit}, and their sets are the first of that order. "
         "shapley and banzhaf cost hundreds to thousands of evaluations: --method names them.")
-    return "\n".join(line for note in words for line in textwrap.wrap(note, TERMINAL, subsequent_indent="  "))
+    return paragraphs(words)
 
 
 def _with_range(interval: Interval, digits: int) -> str:
-    if not np.isfinite(interval.value):
-        return "-"
-    return f"{interval.value:.{digits}f} ±{(interval.high - interval.low) / 2:.{digits}f}"
-
-
-def _figure(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if np.isfinite(value) else "-"
+    half = f" ±{(interval.high - interval.low) / 2:.{digits}f}" if np.isfinite(interval.value) else ""
+    return figure(interval.value, digits) + half

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from chanattr import __version__
-from chanattr.cli.command import EXIT_SOME_BAD, Group
+from chanattr.cli.command import EXIT_SOME_BAD, Group, debug_option
 from chanattr.errors import InputError
 
 SHOWN = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
@@ -74,6 +74,7 @@ PICTURES = shared(
 
 @click.group(cls=Group, invoke_without_command=True, context_settings=SHOWN)
 @click.version_option(__version__, prog_name="chanattr")
+@debug_option
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Which channels of a layer does a PyTorch vision network need to see this?
@@ -105,14 +106,25 @@ def demo(out: Path, full: bool, workers: int) -> None:
 @click.option("--images", default=1000, type=AT_LEAST_ONE, help="With --explain: that the estimate is for.")
 @click.option("--device", default="auto", help="With --explain: auto, cpu, cuda, cuda:1, mps.")
 @click.option("--weights", help="'random', or a file of weights (.safetensors, or .pth read with weights only).")
-def layers(**options: Any) -> None:
+def layers(model: str, explain: str | None, images: int, device: str, weights: str | None) -> None:
     """List the layers of MODEL: name, type, calls, shape, channel axis and K; or explain one LAYER.
 
     MODEL is 'embedded', 'efficientnet_lite0', a torchvision name, 'timm:NAME', 'hf:NAME', or 'path/to/file.py:function'.
     """
-    from chanattr.cli.layers import run_layers
+    from chanattr.attribution.explain import explain as explained
+    from chanattr.cli.text import layer_table
+    from chanattr.cli.words import device_of
+    from chanattr.images import example_image
+    from chanattr.network.layers import layers as layers_of
+    from chanattr.network.zoo import load_model
 
-    run_layers(options)
+    place = device_of(device)  # a wrong word is refused also where the table does not need it
+    loaded = load_model(model, weights=weights, device=place if explain else "cpu")
+    example = example_image(loaded.preprocess)
+    if explain:
+        click.echo(explained(loaded.module, example.to(place), explain, images=images, score=loaded.score))
+    else:
+        click.echo(layer_table(layers_of(loaded.module, example)))
 
 
 @main.command(short_help="Find the channels that images and classes need.")
@@ -210,22 +222,17 @@ def bench(**options: Any) -> None:
 @RUN_AXIS
 @click.option("--seed", default=0, type=COUNT, help="Of what baselines draw.")
 @shared(DEVICE, JSON)
-def evaluate(run: Path, pointing: Path | None, **options: Any) -> None:
+def evaluate(run: Path, **options: Any) -> None:
     """Hold the answers of a run against the baselines, on the same IMAGES, masks, areas, reward and fill.
 
     With --pointing, hold masks on the picture (from 'chanattr spatial') against boxes; IMAGES are needed only for --method.
 
     Prints shares of the best score, a* and the fewest channels whose removal loses the class, with bootstrap intervals.
     """
-    if pointing is not None:
-        from chanattr.cli.pointing import run_pointing
+    from chanattr.cli.evaluate import run_evaluate, run_pointing
 
-        own = ("images", "model", "weights", "layers", "label", "methods", "seed", "device", "as_json")
-        run_pointing(file=run, annotations=pointing, **{name: options[name] for name in own})
-        return
-    from chanattr.cli.evaluate import run_evaluate
-
-    run_evaluate(file=run, **options)
+    command = run_evaluate if options["pointing"] is None else run_pointing
+    command(run, options)
 
 
 @main.command(short_help="Show what activations look like, whole and masked.", epilog=INVERT_EXAMPLES)
@@ -241,7 +248,7 @@ def invert(run: Path, **options: Any) -> None:
     Writes a PNG sheet a layer, with a row for each area; prints the cosine of each picture's activation to the one looked for, and the
     class that the network names.
     """
-    from chanattr.cli.invert import run_invert
+    from chanattr.cli.pictures import run_invert
 
     run_invert(run, options)
 
@@ -261,7 +268,7 @@ def visualise(run: Path, **options: Any) -> None:
 
     Writes a PNG sheet a layer; prints the activation that each picture reaches and the class that the network names it.
     """
-    from chanattr.cli.visualise import run_visualise
+    from chanattr.cli.pictures import run_visualise
 
     run_visualise(run, options)
 
@@ -315,7 +322,7 @@ def check(run: Path, **options: Any) -> None:
     """
     from chanattr.cli.check import run_check
 
-    if run_check(run, **options):
+    if run_check(run, options):
         sys.exit(EXIT_SOME_BAD)
 
 

@@ -9,12 +9,11 @@ import click
 import numpy as np
 
 from chanattr.attribution.perturbation import PERTURBATIONS
-from chanattr.cli.attribute import device_of, level_of, readers_of, reward_of, targets_of, tell_bad, tell_summary
+from chanattr.cli.attribute import tell_bad, tell_summary
 from chanattr.cli.spatial_text import spatial_text
+from chanattr.cli.words import load, loader_of, question_of, readers_of
 from chanattr.errors import InputError
-from chanattr.images import image_loader
-from chanattr.network.outputs import device_of as device_of_model
-from chanattr.network.zoo import LoadedModel, load_model
+from chanattr.network.zoo import LoadedModel
 from chanattr.pictures.pixels import pixels_of
 from chanattr.runs.spatial import spatial_run
 from chanattr.settings import PICTURE_AREAS, PICTURE_DRAFT, ExactSearch, PenaltySearch, Search, check_shares
@@ -27,10 +26,12 @@ BLACK = "black"  # a colour of pictures, which each model's preprocessing makes 
 
 def run_spatial(options: dict[str, Any]) -> int:
     """Runs the command; gives the number of images that could not be used."""
-    question = question_of(options)
-    loaded = load_model(options["model"], weights=options["weights"], device=device_of(options["device"]))
-    loader = image_loader(list(options["images"]), loaded.preprocess, class_names=loaded.class_names, wordnet_ids=loaded.wordnet_ids,
-                          readers=readers_of(options["readers"], device_of_model(loaded.module)))
+    question = question_of(options, SEARCHES, "layer", "channel_axis") | {"areas": areas_of(options["areas"])}
+    if options["perturbation"] not in (*PERTURBATIONS, BLACK):
+        raise InputError(f"--perturbation {options['perturbation']}; expected one of {', '.join((*PERTURBATIONS, BLACK))}; leave it out "
+                         "for blur")
+    loaded = load(options)
+    loader = loader_of(loaded, options["images"], readers=readers_of(options["readers"], loaded.module))
     output: Path = options["output"]
     with open_run(output, "a") as run:
         summary = spatial_run(run, loaded.module, loader, perturbation=perturbation_of(options["perturbation"], loaded), score=loaded.score,
@@ -39,23 +40,6 @@ def run_spatial(options: dict[str, Any]) -> int:
     click.echo(f"{text}\n")
     tell_summary(summary, output)
     return tell_bad(loader, summary)
-
-
-def question_of(options: dict[str, Any]) -> dict[str, Any]:
-    """What needs neither model nor images, as `spatial_run` takes it; wrong words are refused here, before anything is loaded.
-
-    Raises:
-        InputError: so; names the option.
-    """
-    if options["search_"] not in SEARCHES:
-        raise InputError(f"--search {options['search_']}; expected {', '.join(SEARCHES)}; leave it out for exact")
-    if options["perturbation"] not in (*PERTURBATIONS, BLACK):
-        raise InputError(f"--perturbation {options['perturbation']}; expected one of {', '.join((*PERTURBATIONS, BLACK))}; leave it out "
-                         "for blur")
-    same = ("layer", "game", "refine", "label", "seed", "channel_axis", "batch_size", "precision", "resume")
-    return {name: options[name] for name in same} | {
-        "areas": areas_of(options["areas"]), "search": SEARCHES[options["search_"]], "targets": targets_of(options["targets"]),
-        "reward": reward_of(options["reward"]), "level": level_of(options["level"])}
 
 
 def areas_of(words: str | None) -> tuple[float, ...]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from chanattr.cli.text import TERMINAL, table
+from chanattr.cli.text import TERMINAL, figure, named, table
 from chanattr.codes import SINGLE_DISC
 from chanattr.records import NOT_REACHED, NOT_RUN, SpatialAttribution
 from chanattr.settings import ExactSearch
@@ -69,23 +68,23 @@ def _rows(found: SpatialAttribution, names: Sequence[str]) -> Iterator[tuple[str
         if found.smallest_area[row] == NOT_RUN:
             continue
         lines = [*_by_area(found, row), _smallest(found, row),
-                 ("all", "100.00", number(found.original[row]), "-", _yes(found.predictions[row] == found.targets[row]))]
-        target = int(found.targets[row])
-        name = names[target] if 0 <= target < len(names) else f"class {target}"
-        for place, line in enumerate(lines):
-            yield (_end(key, NAME) if not place else "", textwrap.shorten(name, CLASS, placeholder="…") if not place else "", *line)
+                 ("all", "100.00", figure(found.original[row], 2), "-", _yes(found.predictions[row] == found.targets[row]))]
+        first = _end(key, NAME), textwrap.shorten(named(int(found.targets[row]), names), CLASS, placeholder="…")
+        for line in lines:
+            yield (*first, *line)
+            first = "", ""
 
 
 def _by_area(found: SpatialAttribution, row: int) -> list[tuple[str, ...]]:
-    return [(percent(float(area)), f"{100 * found.true_areas[row, place]:.2f}", number(found.scores[row, place]),
-             number(found.level_set_scores[row, place]), _yes(found.top1[row, place])) for place, area in enumerate(found.areas)]
+    return [(percent(float(area)), f"{100 * found.true_areas[row, place]:.2f}", figure(found.scores[row, place], 2),
+             figure(found.level_set_scores[row, place], 2), _yes(found.top1[row, place])) for place, area in enumerate(found.areas)]
 
 
 def _smallest(found: SpatialAttribution, row: int) -> tuple[str, ...]:
     area = float(found.smallest_area[row])
     if area == NOT_REACHED:
         return "a*", "-", "-", "-", "not reached"
-    return "a*", f"{100 * area:.2f}", number(found.smallest_score[row]), "-", _yes(found.smallest_top1[row])
+    return "a*", f"{100 * area:.2f}", figure(found.smallest_score[row], 2), "-", _yes(found.smallest_top1[row])
 
 
 def _notes(found: SpatialAttribution) -> list[str]:
@@ -102,11 +101,6 @@ def _notes(found: SpatialAttribution) -> list[str]:
         notes.append(textwrap.fill(f"{told}: less than one disc of these masks ({percent(SINGLE_DISC)}) away from the border; here "
                                    f"such masks reach {highest:.2f} of 1 at most, so that even inside the picture stays veiled.", TERMINAL))
     return notes
-
-
-def number(value: float | np.floating[Any]) -> str:
-    """A score with two digits; "-" for none."""
-    return f"{value:.2f}" if np.isfinite(value) else "-"
 
 
 def _yes(kept: bool | np.bool_) -> str:

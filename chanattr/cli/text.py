@@ -37,6 +37,21 @@ def layer_table(layers: Sequence[Any]) -> str:
                                                                           "--explain LAYER says what a mask means there")
 
 
+def named(number: int, names: Sequence[str]) -> str:
+    """A class in words."""
+    return names[number] if 0 <= number < len(names) else f"class {number}"
+
+
+def figure(value: float | np.floating[Any], digits: int) -> str:
+    """A number with so many digits; "-" for none."""
+    return f"{value:.{digits}f}" if np.isfinite(value) else "-"
+
+
+def paragraphs(words: Iterable[str]) -> str:
+    """Each in the width of a terminal, its lines but the first indented."""
+    return "\n".join(textwrap.fill(one, TERMINAL, subsequent_indent="  ") for one in words)
+
+
 def legend() -> str:
     """What the columns of `class_table` are."""
     words = ("a*: the fewest channels found that keep what the level asks, in the middle (median) of the class's images that reach it. "

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from chanattr.attribution.question import callable_name
+from chanattr.cli.words import load
 from chanattr.errors import InputError
-from chanattr.network.zoo import load_function
+from chanattr.network.zoo import LoadedModel, load_function
+from chanattr.store import Run
 
 _KNOWN = re.compile(r"(timm:)?[A-Za-z0-9_.-]+")  # a vendor's own list: weights, and no code but the vendor's
 
@@ -31,6 +33,11 @@ def model_name(stored: object, given: str | None, file: Path) -> str:
         raise InputError(f"{file} is of the model {stored!r}, which is code of others to run; expected a model that needs none, or "
                          "that you name it yourself; if you trust it, pass --model with that name")
     return stored
+
+
+def model_of(run: Run, options: Mapping[str, Any]) -> LoadedModel:
+    """The model of a run, by `model_name`, with the weights and on the device that were asked for."""
+    return load({**options, "model": model_name(run.attributes.get("model"), options["model"], run.path)})
 
 
 def own_rewards(stored: Iterable[str], given: Sequence[str], file: Path) -> dict[str, Callable[..., Any]]:

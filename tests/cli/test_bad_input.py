@@ -224,7 +224,7 @@ def test_debug_is_in_the_help_of_every_command() -> None:
 
 
 def test_an_unexpected_error_is_one_line_that_says_so(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chanattr.cli.layers.load_model", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("chanattr.network.zoo.load_model", lambda *_, **__: 1 / 0)
     result = call("layers", studio.model)
     assert result.exit_code == 2
     assert result.stderr == ("error: unexpected ZeroDivisionError: division by zero; expected none of this kind: this is a defect of "
@@ -241,7 +241,7 @@ def test_errors_of_the_machine_say_what_to_do(studio: Studio, monkeypatch: pytes
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("chanattr.cli.layers.load_model", fail)
+    monkeypatch.setattr("chanattr.network.zoo.load_model", fail)
     result = call("layers", studio.model)
     assert result.exit_code == 2
     assert re.match(f"error: {message}", result.stderr)

@@ -195,7 +195,7 @@ def test_no_channels_are_made_up_where_no_set_holds_any() -> None:
 def test_demo_and_demo_full_lie_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a short search over few images, for the whole takes minutes, and hours."""
     room = importlib.import_module("chanattr.cli.demo")
-    real, loader = room.attribute, room.image_loader
+    real, loader = room.attribute, room.loader_of
 
     def short(*given: object, **named: object) -> object:
         assert named.pop("areas") in (None, room.AREAS)
@@ -205,7 +205,7 @@ def test_demo_and_demo_full_lie_side_by_side(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(room, "LAYERS", ("features.12",))
     monkeypatch.setattr(room, "FULL_LAYERS", ("features.12",))
     monkeypatch.setattr(room, "CLASS_AREAS", (24,))
-    monkeypatch.setattr(room, "image_loader", lambda *given, **named: loader(*given, **named | {"limit_per_class": 1}))
+    monkeypatch.setattr(room, "loader_of", lambda *given, **named: loader(*given, **named | {"limit_per_class": 1}))
     assert "demo.h5 " in ran("demo", "--out", tmp_path)
     assert "demo-full.h5 " in ran("demo", "--full", "--out", tmp_path)
     assert "demo.h5 " in ran("demo", "--out", tmp_path)

@@ -15,7 +15,7 @@ from PIL import Image
 
 import chanattr as ca
 from chanattr.cli import main
-from chanattr.cli.made import file_of
+from chanattr.cli.pictures import file_of
 from chanattr.network.zoo import load_model
 from chanattr.pictures.sheet import MARGIN, WORDS
 from tests.cli.studio import Studio, make_studio
@@ -151,7 +151,7 @@ def test_visualise_a_class_against_another(file: Path, studio: Studio, tmp_path:
 @pytest.mark.parametrize("below", ["", "deep/down"])
 def test_a_place_that_cannot_be_written_is_found_first(file: Path, studio: Studio, tmp_path: Path, command: str, below: str,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"chanattr.cli.{command}.ready", None)  # whatever calls it fails
+    monkeypatch.setattr("chanattr.cli.pictures.model_of", None)  # whatever calls it fails
     (tmp_path / "taken").write_text("a file")
     said = call(command, str(file), str(studio.images), "-o", str(tmp_path / "taken" / below), *QUICK, "--model", studio.model, code=2)
     assert "taken is no folder); expected a folder, there or not, with permission to write" in said
@@ -159,7 +159,7 @@ def test_a_place_that_cannot_be_written_is_found_first(file: Path, studio: Studi
     def shut(dir: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("chanattr.cli.made.TemporaryFile", shut)
+    monkeypatch.setattr("chanattr.cli.pictures.TemporaryFile", shut)
     said = call(command, str(file), str(studio.images), "-o", str(tmp_path / "new" / below), *QUICK, "--model", studio.model, code=2)
     assert f"{tmp_path} Permission denied); expected a folder" in said
     assert not (tmp_path / "new").exists()

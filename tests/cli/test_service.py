@@ -151,7 +151,7 @@ def test_every_line_is_json_from_the_first_word_on(studio: Studio, tmp_path: Pat
     def torn(*_: object, **__: object) -> None:
         raise ZeroDivisionError("torn")
 
-    monkeypatch.setattr("chanattr.cli.attribute.load_model", torn)
+    monkeypatch.setattr("chanattr.cli.words.load_model", torn)
     done = CliRunner().invoke(main, [*words, "--debug"])
     *_, error = lines(done.stderr)
     assert done.exit_code == 2
@@ -164,7 +164,7 @@ def test_every_line_is_json_from_the_first_word_on(studio: Studio, tmp_path: Pat
 
     before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr("chanattr.cli.attribute.load_model", interrupted)
+    monkeypatch.setattr("chanattr.cli.words.load_model", interrupted)
     try:
         done = CliRunner().invoke(main, words)
     finally:

@@ -79,7 +79,7 @@ def test_an_error_that_an_interruption_turned_into_is_an_interruption(tmp_path: 
         except KeyboardInterrupt:
             raise OSError("can't write data") from None
 
-    monkeypatch.setattr("chanattr.cli.layers.load_model", torn)
+    monkeypatch.setattr("chanattr.network.zoo.load_model", torn)
     before = signal.getsignal(signal.SIGTERM)
     result = CliRunner().invoke(main, ["layers", "embedded"])
     assert result.exit_code == 143
@@ -101,7 +101,7 @@ def test_an_interruption_inside_a_finalizer_is_not_lost(monkeypatch: pytest.Monk
         time.sleep(20)
         raise RuntimeError("nobody interrupted")
 
-    monkeypatch.setattr("chanattr.cli.layers.load_model", finalizing)
+    monkeypatch.setattr("chanattr.network.zoo.load_model", finalizing)
     before = sys.unraisablehook
     result = CliRunner().invoke(main, ["layers", "embedded"])
     assert result.exit_code == 143, result.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import chanattr as ca
-from chanattr.cli.invert import sheet_rows
+from chanattr.cli.pictures import inversion_rows
 from chanattr.pictures.sheet import SheetRow, contact_sheet
 from chanattr.runs.pictures import Inverted
 
@@ -34,4 +34,4 @@ def test_the_sheet_of_inversions_says_which_of_its_words_are_keys() -> None:
     made = ca.Inversion(layer="mix", settings=ca.PictureSettings(), keys=(BEFORE,), masks=np.ones((1, 4), np.float32), pictures=GREY[None],
                         originals=GREY[None], value=ones, cosine=ones, kept_cosine=ones, targets=np.zeros(1, np.int32),
                         predictions=np.zeros(1, np.int32), probability=ones)
-    assert [row.keys for row in sheet_rows(Inverted(made, made), ())] == [True, False, False]
+    assert [row.keys for row in inversion_rows(Inverted(made, made), ())] == [True, False, False]
