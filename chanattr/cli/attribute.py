@@ -29,8 +29,8 @@ SEARCHES: dict[str, Search] = {"exact": ExactSearch(), "penalty": PenaltySearch(
                                 "apart": ExactSearch(sweeps=0, border=0)}
 
 
-def run_attribute(options: dict[str, Any]) -> int:
-    """Runs the command; gives the number of images that could not be used."""
+def run_attribute(options: dict[str, Any]) -> bool:
+    """Runs the command; gives whether some images could not be used."""
     output: Path = options["output"]
     if options["summary"]:
         check_summary(options["summary"], output)
@@ -57,7 +57,8 @@ def run_attribute(options: dict[str, Any]) -> int:
             click.echo(json.dumps({"event": "summary", **about}))
         else:
             tell_summary(summary, output)
-    tell_workers(summary)
+    for number, one in enumerate(summary.workers):
+        say(f"worker {number}: {one}", "worker", logging.INFO, worker=number, **one.as_dict())
     return tell_bad(loader, summary)
 
 
@@ -78,20 +79,14 @@ def tell_summary(summary: RunSummary, output: Path) -> None:
     click.echo(f"to see it: chanattr report {shlex.quote(str(output))}")
 
 
-def tell_workers(summary: RunSummary) -> None:
-    """A line for each worker: what it did, and how fast."""
-    for number, one in enumerate(summary.workers):
-        say(f"worker {number}: {one}", "worker", logging.INFO, worker=number, **one.as_dict())
-
-
-def tell_bad(loader: ImageLoader, summary: RunSummary) -> int:
-    """Names the images that could not be read, or have no finite scores; gives their number."""
+def tell_bad(loader: ImageLoader, summary: RunSummary) -> bool:
+    """Names the images that could not be read, or have no finite scores; gives whether there are some."""
     for name, reason in [*loader.bad, *summary.bad]:
         say(f"skipped {name}: {reason}", "skipped", image=name, reason=reason)
     for bad, what in ((loader.bad, "be read"), (summary.bad, "be searched")):
         if bad:
             say(f"{count(len(bad), 'image')} could not {what}: not in the file", "bad", count=len(bad))
-    return len(loader.bad) + len(summary.bad)
+    return bool(loader.bad or summary.bad)
 
 
 def layer_areas(words: str, loaded: LoadedModel, loader: ImageLoader, layer: str, axis: int | None,

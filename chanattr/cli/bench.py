@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from chanattr.attribution.bench import PROTOCOL, Bench, Way, bench
-from chanattr.cli.text import TERMINAL, paragraphs, table
+from chanattr.cli.text import TERMINAL, figure, paragraphs, table
 from chanattr.cli.words import load, loader_of
 from chanattr.errors import InputError
 from chanattr.images import demo_folder
@@ -91,8 +91,8 @@ def quality_table(told: Bench) -> str:
 def _quality(way: Way) -> tuple[str, ...]:
     reached = [area for area in way.smallest if area >= 0]
     figures = (f"{np.median(reached):g}", f"{np.mean(reached):.1f}") if reached else ("-", "-")
-    return (way.name, "-" if way.score is None else f"{way.score:.3f}", "-" if way.share is None else f"{way.share:.3f}", *figures,
-            f"{len(way.smallest) - len(reached)} of {len(way.smallest)}" if way.smallest else "-")
+    without = f"{len(way.smallest) - len(reached)} of {len(way.smallest)}" if way.smallest else "-"
+    return way.name, figure(way.score, 3), figure(way.share, 3), *figures, without
 
 
 def ladder_table(told: Bench) -> str:

@@ -21,6 +21,7 @@ from chanattr.errors import ChanattrError, first_line
 
 EXIT_SOME_BAD, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130  # and 128 + its number for another signal
 KEEPING = ("attribute", "demo", "spatial")  # commands whose finished work is kept
+INTERRUPTED, SAVED = "\ninterrupted", "; finished work is saved. The same command goes on where this one stopped."
 DEADLINE = 4.5  # seconds after SIGTERM: whoever sends it to a service kills it soon after, and all that was finished is durable by then
 DEBUG = "chanattr.debug"  # in the context's meta, which a group shares with its commands
 
@@ -56,12 +57,13 @@ class Group(click.Group):
             _say(f"error: {_usage(error)}", "error")
             raise click.exceptions.Exit(EXIT_ERROR) from None
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; with ``--debug`` errors come with their traceback."""
+    def invoke(self, ctx: click.Context) -> None:
+        """Runs the command, which tells whether something was bad; with ``--debug`` errors come with their traceback."""
         heard: list[int] = []
         try:
             with _listening(heard):
-                return super().invoke(ctx)
+                if super().invoke(ctx):
+                    ctx.exit(EXIT_SOME_BAD)
         except KeyboardInterrupt:
             _interrupted(ctx, heard)
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):  # click's own ways to end; a reader that has had enough
@@ -75,8 +77,7 @@ class Group(click.Group):
 
 
 def _interrupted(ctx: click.Context, heard: list[int]) -> NoReturn:
-    saved = "; finished work is saved. The same command goes on where this one stopped." if ctx.invoked_subcommand in KEEPING else ""
-    _say(f"\ninterrupted{saved}", "interrupted")
+    _say(INTERRUPTED + (SAVED if ctx.invoked_subcommand in KEEPING else ""), "interrupted")
     ctx.exit(128 + heard[-1] if heard else EXIT_INTERRUPTED)
 
 
@@ -157,8 +158,7 @@ def _deadline() -> Callable[[], None]:
     def watch() -> None:
         while sent := hears.recv(1):
             if sent[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN and not over.wait(DEADLINE):
-                words = "\ninterrupted; finished work is saved. The same command goes on where this one stopped."
-                os.write(2, f"{line_of(words, 'interrupted')}\n".encode())
+                os.write(2, f"{line_of(INTERRUPTED + SAVED, 'interrupted')}\n".encode())
                 os._exit(128 + signal.SIGTERM)
 
     thread = threading.Thread(target=watch, name="chanattr-deadline", daemon=True)

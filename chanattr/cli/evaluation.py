@@ -29,10 +29,10 @@ def kept(run: Run) -> list[Summary]:
     for layer, labels in held.items() if isinstance(held, dict) else ():
         for label, one in labels.items() if isinstance(labels, dict) else ():
             try:
-                found.append((run.layers.index(layer) if layer in run.layers else len(run.layers), Summary.from_dict(one)))
+                found.append(Summary.from_dict(one))
             except InputError as error:
                 click.echo(f"{layer} ({label}): {error}", err=True)
-    return [one for _, one in sorted(found, key=lambda pair: pair[0])]
+    return sorted(found, key=lambda one: run.layers.index(one.layer) if one.layer in run.layers else len(run.layers))
 
 
 def evaluation_text(found: Sequence[Summary]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import logging
@@ -102,15 +103,9 @@ def spoken(words: Sequence[str]) -> Iterator[None]:
 
 def _asks(words: Sequence[str]) -> bool:
     """Whether the words of a command have ``--log-format json``, the last of several."""
-    asked = False
-    for place, word in enumerate(words):
-        if word == "--":
-            break
-        if word == OPTION:
-            asked = list(words[place + 1:place + 2]) == ["json"]
-        elif word.startswith(f"{OPTION}="):
-            asked = word == f"{OPTION}=json"
-    return asked
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(OPTION, nargs="?", dest="form")
+    return parser.parse_known_args(words)[0].form == "json"
 
 
 def _tell_lost(what: str, kind: Any, error: Any, trace: Any) -> None:
@@ -169,14 +164,13 @@ def check_summary(path: Path, run: Path) -> None:
     place = Path(os.path.realpath(path))
     if is_of_run(place, run):
         raise InputError(f"--summary {path} is the run file or lies in what belongs to it; expected a file of its own; name another")
-    if place.is_dir() or place.is_symlink() or (place.exists() and not place.is_file()):
+    if os.path.lexists(place) and not place.is_file():
         raise InputError(f"--summary {path} is no plain file; expected a place for one; add a file name such as summary.json")
     if place.exists() and not _is_summary(place):
         raise InputError(f"--summary {path} is there already and is no summary; expected a new file, or a summary to replace; name "
                          "another, or move that one away")
     with _writing(place, path, "name another") as temporary:
-        temporary.write_bytes(b"")
-        temporary.unlink()
+        temporary.touch()
 
 
 def write_summary(path: Path, about: Mapping[str, Any]) -> None:

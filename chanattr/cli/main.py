@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from chanattr import __version__
-from chanattr.cli.command import EXIT_SOME_BAD, Group, debug_option
+from chanattr.cli.command import Group, debug_option
 from chanattr.errors import InputError
 
 SHOWN = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
@@ -156,7 +155,7 @@ def layers(model: str, explain: str | None, images: int, device: str, weights: s
 @shared(READERS, RESUME)
 @click.option("--log-format", default="text", type=click.Choice(["text", "json"]), help="Words, or JSON lines.")
 @click.option("--summary", type=PLACE, help="A JSON file of what was done. [default: none]")
-def attribute(**options: Any) -> None:
+def attribute(**options: Any) -> bool:
     """Find the channels that each of IMAGES, and each class, needs at some layers of MODEL.
 
     IMAGES are files, folders or globs; a folder of class folders (NNN_name, a class name, or a WordNet id) gives classes.
@@ -164,8 +163,7 @@ def attribute(**options: Any) -> None:
     """
     from chanattr.cli.attribute import run_attribute
 
-    if run_attribute(options):
-        sys.exit(EXIT_SOME_BAD)
+    return run_attribute(options)
 
 
 @main.command(short_help="Find where in the picture each image must be seen.")
@@ -181,15 +179,14 @@ def attribute(**options: Any) -> None:
 @shared(SEED, DEVICE, WEIGHTS)
 @click.option("--batch-size", type=AT_LEAST_ONE, help="Masked pictures run at once. [default: fits the device]")
 @shared(PRECISION, READERS, RESUME)
-def spatial(**options: Any) -> None:
+def spatial(**options: Any) -> bool:
     """Find the smooth mask of each area through which MODEL still sees what is on each of IMAGES, and the smallest that suffices.
 
     IMAGES are files, folders or globs. The masks, as codes of 32 x 32, go into the run file, beside sets of channels where there are some.
     """
     from chanattr.cli.spatial import run_spatial
 
-    if run_spatial(options):
-        sys.exit(EXIT_SOME_BAD)
+    return run_spatial(options)
 
 
 @main.command(short_help="Measure the plain way against ours.")
@@ -285,11 +282,14 @@ def show(run: Path, as_json: bool) -> None:
     from chanattr.store import open_run
 
     with open_run(run) as opened:
-        click.echo(json.dumps(opened.summary(), indent=2) if as_json else run_text(opened))
-        for layer in () if as_json else opened.spatial_layers:
+        if as_json:
+            click.echo(json.dumps(opened.summary(), indent=2))
+            return
+        click.echo(run_text(opened))
+        for layer in opened.spatial_layers:
             for label in opened.labels(layer, spatial=True):
                 click.echo(f"\n{spatial_text(opened, layer, label)}")
-        if not as_json and (tables := kept(opened)):
+        if tables := kept(opened):
             click.echo(f"\n{evaluation_text(tables)}")
 
 
@@ -315,29 +315,27 @@ def report(run: Path, output: Path | None) -> None:
 @RUN_REWARD
 @click.option("--count", "sample", default=16, type=AT_LEAST_ONE, help="Pictures in the sample.")
 @shared(WEIGHTS, RUN_AXIS, DEVICE, JSON)
-def check(run: Path, **options: Any) -> None:
+def check(run: Path, **options: Any) -> bool:
     """Read all of a run file: structure, checksums, digests, exact mask sizes; with --model and --images the scores of a sample too.
 
     Prints a line for each fault, and ends with exit code 1 where there are some.
     """
     from chanattr.cli.check import run_check
 
-    if run_check(run, options):
-        sys.exit(EXIT_SOME_BAD)
+    return run_check(run, options)
 
 
 @main.command(short_help="Keep what is whole of a damaged run file.")
 @RUN
 @click.option("-o", "--output", type=PLACE, help="The new file. [default: RUN.repaired.h5 beside it]")
-def repair(run: Path, output: Path | None) -> None:
+def repair(run: Path, output: Path | None) -> bool:
     """Write a new run file of every row that is whole; the damaged one stays as it is.
 
     Prints a line for each fault, and ends with exit code 1 where something was lost.
     """
     from chanattr.cli.check import run_repair
 
-    if run_repair(run, output):
-        sys.exit(EXIT_SOME_BAD)
+    return run_repair(run, output)
 
 
 @main.command(short_help="Join run files of one question.")

@@ -130,20 +130,18 @@ def inversion_rows(both: Inverted, names: Sequence[str]) -> list[SheetRow]:
 def inversion_table(both: Inverted, names: Sequence[str]) -> str:
     """A line an image, kind and area."""
     rows = [(key, kind, int(made.areas[row]), f"{made.cosine[row]:.3f}", f"{made.kept_cosine[row]:.3f}",
-             named(int(made.predictions[row]), names),
-             "yes" if made.named[row] else "no", f"{made.probability[row]:.3f}")
-            for first, key in enumerate(both.whole.keys) for kind, made in zip(("whole", "masked"), both, strict=True)
+             named(int(made.predictions[row]), names), "yes" if made.named[row] else "no", f"{made.probability[row]:.3f}")
+            for first, key in enumerate(both.whole.keys) for kind, made in both._asdict().items()
             for row in range(first, len(made), len(both.whole))]
     return table(("image", "activation", "K", "cosine", "in set", "named", "right", "probability"), rows)
 
 
 def inversions_told(both: Inverted) -> dict[str, Any]:
     """The same for programs."""
+    figures = ("areas", "cosine", "kept_cosine", "targets", "predictions", "probability")
     return {"keys": list(both.whole.keys), "settings": json.loads(both.whole.settings.to_json())} | {
-        kind: {"keys": list(made.keys), "areas": made.areas.tolist(), "cosine": made.cosine.tolist(),
-               "kept_cosine": made.kept_cosine.tolist(), "targets": made.targets.tolist(),
-               "predictions": made.predictions.tolist(), "probability": made.probability.tolist()}
-        for kind, made in zip(("whole", "masked"), both, strict=True)}
+        kind: {"keys": list(made.keys), **{name: getattr(made, name).tolist() for name in figures}}
+        for kind, made in both._asdict().items()}
 
 
 def class_of(words: str, names: Sequence[str]) -> int:
@@ -185,14 +183,10 @@ def channel_table(made: Channels, names: Sequence[str]) -> str:
     for images, examples in parts_of(made):
         for row in range(len(images)):
             best = int(images.value[row].argmax())
-            seen = [_first(one, row) for one in examples] or [""] * len(made.examples)
+            firsts = [(one, one.rows[row, 0]) for one in examples]
+            seen = [one.keys[first] if first != NONE else "-" for one, first in firsts] or [""] * len(made.examples)
             rows.append((images.names[row], f"{images.value[row, best]:.4g}", named(int(images.predictions[row, best]), names), *seen))
     return table(head, rows)
-
-
-def _first(one: Examples, row: int) -> str:
-    """The key of the first example, or nothing."""
-    return one.keys[one.rows[row, 0]] if one.rows[row, 0] != NONE else "-"
 
 
 def channels_told(made: Channels) -> dict[str, Any]:

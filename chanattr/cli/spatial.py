@@ -24,8 +24,8 @@ SEARCHES: dict[str, Search] = {"exact": ExactSearch(), "penalty": PenaltySearch(
 BLACK = "black"  # a colour of pictures, which each model's preprocessing makes its own number of
 
 
-def run_spatial(options: dict[str, Any]) -> int:
-    """Runs the command; gives the number of images that could not be used."""
+def run_spatial(options: dict[str, Any]) -> bool:
+    """Runs the command; gives whether some images could not be used."""
     question = question_of(options, SEARCHES, "layer", "channel_axis") | {"areas": areas_of(options["areas"])}
     if options["perturbation"] not in (*PERTURBATIONS, BLACK):
         raise InputError(f"--perturbation {options['perturbation']}; expected one of {', '.join((*PERTURBATIONS, BLACK))}; leave it out "

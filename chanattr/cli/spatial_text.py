@@ -67,24 +67,23 @@ def _rows(found: SpatialAttribution, names: Sequence[str]) -> Iterator[tuple[str
     for row, key in enumerate(found.keys):
         if found.smallest_area[row] == NOT_RUN:
             continue
-        lines = [*_by_area(found, row), _smallest(found, row),
-                 ("all", "100.00", figure(found.original[row], 2), "-", _yes(found.predictions[row] == found.targets[row]))]
         first = _end(key, NAME), textwrap.shorten(named(int(found.targets[row]), names), CLASS, placeholder="…")
-        for line in lines:
+        for line in _lines(found, row):
             yield (*first, *line)
             first = "", ""
 
 
-def _by_area(found: SpatialAttribution, row: int) -> list[tuple[str, ...]]:
-    return [(percent(float(area)), f"{100 * found.true_areas[row, place]:.2f}", figure(found.scores[row, place], 2),
-             figure(found.level_set_scores[row, place], 2), _yes(found.top1[row, place])) for place, area in enumerate(found.areas)]
-
-
-def _smallest(found: SpatialAttribution, row: int) -> tuple[str, ...]:
-    area = float(found.smallest_area[row])
-    if area == NOT_REACHED:
-        return "a*", "-", "-", "-", "not reached"
-    return "a*", f"{100 * area:.2f}", figure(found.smallest_score[row], 2), "-", _yes(found.smallest_top1[row])
+def _lines(found: SpatialAttribution, row: int) -> Iterator[tuple[str, ...]]:
+    """Of one image: area, its measure, score, the score of the hard mask, and whether the class is kept."""
+    for place, area in enumerate(found.areas):
+        yield (percent(float(area)), f"{100 * found.true_areas[row, place]:.2f}", figure(found.scores[row, place], 2),
+               figure(found.level_set_scores[row, place], 2), _yes(found.top1[row, place]))
+    smallest = float(found.smallest_area[row])
+    if smallest == NOT_REACHED:
+        yield "a*", "-", "-", "-", "not reached"
+    else:
+        yield "a*", f"{100 * smallest:.2f}", figure(found.smallest_score[row], 2), "-", _yes(found.smallest_top1[row])
+    yield "all", "100.00", figure(found.original[row], 2), "-", _yes(found.predictions[row] == found.targets[row])
 
 
 def _notes(found: SpatialAttribution) -> list[str]:

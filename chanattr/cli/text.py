@@ -42,9 +42,9 @@ def named(number: int, names: Sequence[str]) -> str:
     return names[number] if 0 <= number < len(names) else f"class {number}"
 
 
-def figure(value: float | np.floating[Any], digits: int) -> str:
+def figure(value: float | np.floating[Any] | None, digits: int) -> str:
     """A number with so many digits; "-" for none."""
-    return f"{value:.{digits}f}" if np.isfinite(value) else "-"
+    return "-" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
 
 
 def paragraphs(words: Iterable[str]) -> str:
@@ -85,9 +85,8 @@ def run_text(run: Any) -> str:
     summary = run.summary()
     about = run.attributes
     state = "" if summary["complete"] else "; not complete: the command that wrote it goes on when started again"
-    size = f"{count(len(run.keys), 'image')}, {count(len(run.layers), 'layer')}"
-    size = f"{count(len(run.keys), 'image')}, masks on the picture" if run.spatial_layers and not run.layers else size
-    lines = [f"{summary.get('path', 'run')}: {about.get('model', '?')}, {size}{state}"]
+    what = "masks on the picture" if run.spatial_layers and not run.layers else count(len(run.layers), "layer")
+    lines = [f"{summary.get('path', 'run')}: {about.get('model', '?')}, {count(len(run.keys), 'image')}, {what}{state}"]
     tables = False
     labels = run.images().label
     for layer in run.layers:
