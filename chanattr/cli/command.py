@@ -71,7 +71,7 @@ class Group(click.Group):
         except Exception as error:
             if heard:  # a library may make an error of its own of an interruption
                 _interrupted(ctx, heard)
-            shown = ctx.meta.get(DEBUG) and not isinstance(error, click.ClickException)
+            shown = ctx.meta.get(DEBUG) and not isinstance(error, click.UsageError)
             _say(f"error: {' '.join(_message(error).split())}", "error", traceback.format_exc() if shown else "")
             ctx.exit(EXIT_ERROR)
 
@@ -87,8 +87,6 @@ def _message(error: Exception) -> str:
         return str(error)
     if isinstance(error, click.UsageError):
         return _usage(error)
-    if isinstance(error, click.ClickException):
-        return error.format_message()
     kind = type(error).__name__
     if kind in ("OutOfMemoryError", "MemoryError"):
         return f"out of memory ({first_line(error)}); expected the masked images of one batch to fit; pass a smaller --batch-size"
