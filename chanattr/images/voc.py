@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from chanattr.errors import InputError
@@ -26,22 +26,26 @@ def read_voc(place: Path, classify: Classify) -> list[Told]:
     return [_picture(_tree(file), file, classify) for file in files]
 
 
-def _picture(root: _Element, file: Path, classify: Classify) -> Told:
-    if root.name != "annotation":
-        raise InputError(f"{file} holds <{root.name[:40]}>; expected VOC's <annotation>; take it away or convert it")
+def _picture(root: Element, file: Path, classify: Classify) -> Told:
+    if root.tag != "annotation":
+        raise InputError(f"{file} holds <{root.tag[:40]}>; expected VOC's <annotation>; take it away or convert it")
     boxes = []
-    for one in root.all("object"):
-        corners, name = one.all("bndbox"), one.words("name")
-        if not corners or not name:
+    for one in root.findall("object"):
+        corners, name = one.find("bndbox"), _words(one, "name")
+        if corners is None or not name:
             raise InputError(f"{file} has an object without <{'bndbox' if name else 'name'}>; expected both in each; mend the file")
-        left, top, right, bottom = (_number(corners[0].words(side), side, file) for side in ("xmin", "ymin", "xmax", "ymax"))
-        difficult = one.words("difficult") or "0"
+        left, top, right, bottom = (_number(_words(corners, side), side, file) for side in ("xmin", "ymin", "xmax", "ymax"))
+        difficult = _words(one, "difficult") or "0"
         if difficult not in ("0", "1"):
             raise InputError(f"{file} has <difficult>{difficult[:40]}</difficult>; expected 0 or 1; mend the file")
         boxes.append(Box(corners_of([left - 1, top - 1, right, bottom], str(file)), classify(name), difficult == "1"))
-    size = root.all("size") or [_Element("size", [], [])]
-    sides = [_number(size[0].words(side) or "0", side, file) for side in ("width", "height")]
-    return Told(root.words("filename") or file.stem, boxes, size_of(sides[0], sides[1], str(file)), str(file))
+    width, height = (_number(_words(root, f"size/{side}") or "0", side, file) for side in ("width", "height"))
+    return Told(_words(root, "filename") or file.stem, boxes, size_of(width, height, str(file)), str(file))
+
+
+def _words(element: Element, path: str) -> str:
+    """The text of an element inside; "" where there is none."""
+    return element.findtext(path, "").strip()
 
 
 def _number(words: str, what: str, file: Path) -> float:
@@ -51,53 +55,27 @@ def _number(words: str, what: str, file: Path) -> float:
         raise InputError(f"{file} has <{what}>{words[:40]}</{what}>; expected a number of pixels; mend the file") from error
 
 
-class _Element(NamedTuple):
-    name: str
-    text: list[str]
-    inside: list[_Element]
-
-    def all(self, name: str) -> list[_Element]:
-        return [one for one in self.inside if one.name == name]
-
-    def words(self, name: str) -> str:
-        """The text of an element inside; "" where there is none."""
-        return next(("".join(one.text).strip() for one in self.all(name)), "")
-
-
-@dataclass(frozen=True)
-class _Builder:
-    """What expat calls: the tree of elements, and the refusal of what annotations have no use for."""
-
-    file: Path
-    root: _Element = field(default_factory=lambda: _Element("", [], []))
-    open_: list[_Element] = field(default_factory=list)
-
-    def start(self, name: str, _attributes: Any) -> None:
-        if len(self.open_) >= DEEPEST:
-            raise InputError(f"{self.file} has elements inside one another over {DEEPEST} deep; expected VOC annotations; take it away")
-        element = _Element(name, [], [])
-        (self.open_[-1] if self.open_ else self.root).inside.append(element)
-        self.open_.append(element)
-
-    def end(self, _name: str) -> None:
-        self.open_.pop()
-
-    def words(self, text: str) -> None:
-        self.open_[-1].text.append(text)
-
-    def refuse(self, *_: Any) -> None:
-        """A document type may define entities, which grow without bound or are read from elsewhere."""
-        raise InputError(f"{self.file} has a document type or entities; expected plain elements, as VOC's annotations are; take them out")
-
-
-def _tree(file: Path) -> _Element:
+def _tree(file: Path) -> Element:
     """The elements of an XML file, which is not trusted."""
-    builder, parser = _Builder(file), expat.ParserCreate()
-    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
-    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = builder.words, builder.refuse
-    parser.EntityDeclHandler = builder.refuse
+    builder, parser = TreeBuilder(), expat.ParserCreate()
+    around: list[Element] = []
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        if len(around) >= DEEPEST:
+            raise InputError(f"{file} has elements inside one another over {DEEPEST} deep; expected VOC annotations; take it away")
+        around.append(builder.start(name, attributes))
+
+    def end(name: str) -> None:
+        around.pop()
+        builder.end(name)
+
+    def refuse(*_: Any) -> None:  # a document type may define entities, which grow without bound or are read from elsewhere
+        raise InputError(f"{file} has a document type or entities; expected plain elements, as VOC's annotations are; take them out")
+
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, builder.data
+    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     try:
         parser.Parse(bounded_bytes(file, LARGEST), True)
     except expat.ExpatError as error:
         raise InputError(f"{file} is no XML ({error}); expected VOC annotations; fetch it again, or take it away") from error
-    return builder.root.inside[0]
+    return builder.close()
