@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,12 +97,8 @@ class ImageLoader:
         Raises:
             ImageError: none can be read.
         """
-        images: list[Tensor] = []
-        for number in range(len(self.keys)):
-            if row := self._good(self._pictures[number]):
-                images.append(row.image)
-            if len(images) == 2:
-                break
+        rows = filter(None, (self._good(self._pictures[number]) for number in range(len(self.keys))))
+        images = [row.image for row in itertools.islice(rows, 2)]
         if not images:
             path, reason = self.bad[0]
             raise ImageError(f"none of {count(len(self.keys), 'image')} can be read; expected at least one; the first, {path}: {reason}")
@@ -182,7 +180,7 @@ def image_loader(paths: PathLike | Sequence[PathLike], preprocess: Preprocess, *
     if readers < 0:
         raise InputError(f"readers is {readers}; expected a whole number from 0; leave it out to read in this process")
     found = find_images(paths, class_names=class_names, wordnet_ids=wordnet_ids, root=root)
-    return ImageLoader(_limited(found, limit_per_class), preprocess, batch_size, readers)
+    return ImageLoader(found if limit_per_class is None else _limited(found, limit_per_class), preprocess, batch_size, readers)
 
 
 def demo_folder() -> Path:
@@ -196,13 +194,11 @@ def example_image(preprocess: Preprocess) -> Float[Tensor, "B 3 H W"]:
     return torch.stack([preprocess(open_image(min(folder.glob("*.jpg")))) for folder in folders])
 
 
-def _limited(found: Sequence[Found], limit: int | None) -> list[Found]:
-    if limit is None:
-        return list(found)
-    taken: dict[int, int] = {}
+def _limited(found: Sequence[Found], limit: int) -> list[Found]:
+    taken: Counter[int] = Counter()
     kept = []
     for one in found:
-        taken[one.label] = taken.get(one.label, 0) + 1
+        taken[one.label] += 1
         if taken[one.label] <= limit:
             kept.append(one)
     return kept

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -52,18 +50,13 @@ def decode(data: bytes, path: Path) -> Image.Image:
     Raises:
         ImageError: not a whole picture; `path` is for the message.
     """
-    with _refusals(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks about odd metadata; a picture that may be a bomb is refused all the same
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data)) as opened:
-            opened.load()
-            return _rgb(ImageOps.exif_transpose(opened))
-
-
-@contextmanager
-def _refusals(path: Path) -> Iterator[None]:
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks about odd metadata; a picture that may be a bomb is refused all the same
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as opened:
+                opened.load()
+                return _rgb(ImageOps.exif_transpose(opened))
     except UnidentifiedImageError as error:
         raise ImageError(f"{path} is not a picture that Pillow knows; expected JPEG, PNG, GIF, BMP, WebP or TIFF; "
                          "take it away or convert it") from error
