@@ -78,15 +78,13 @@ def load_model(name: str, *, weights: str | None = None, device: str = "cpu") ->
     if weights == RANDOM and ".py:" in name:
         raise ModelError(f"{name} was asked for with random weights; expected a model known by name, for a function makes its own weights; "
                          "let it give random ones")
-    own = weights is None
-    for matches, make in SOURCES.values():
-        if matches(name):
-            with _reproducible(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # vendors' remarks about their own defaults
-                loaded = make(name, own)
-            break
-    else:
+    source = next((make for matches, make in SOURCES.values() if matches(name)), None)
+    if source is None:
         raise ModelError(_unknown(name))
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # the caller's random numbers are left alone
+        torch.manual_seed(0)
+        warnings.simplefilter("ignore")  # vendors' remarks about their own defaults
+        loaded = source(name, weights is None)
     if weights not in (None, RANDOM):
         _load_weights(loaded.module, Path(str(weights)), name)
     loaded.module.eval().to(device)
@@ -131,17 +129,8 @@ def _run_file(path: Path) -> ModuleType:
     except Exception as error:
         if held is None:
             del sys.modules[path.stem]
-        raise InputError(f"{path} raised {type(error).__name__}: {error}; expected a file that runs; "
-                         "run it by itself to see") from error
+        raise InputError(f"{path} raised {type(error).__name__}: {error}; expected a file that runs; run it by itself to see") from error
     return module
-
-
-@contextmanager
-def _reproducible() -> Iterator[None]:
-    """Random weights are the same at every call, and the caller's random numbers are left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -233,8 +222,7 @@ def _hf(name: str, own: bool) -> LoadedModel:
         raise ModelError(f"the configuration of {name} cannot be had ({first_line(error)}); expected a model of the hub, a cached copy "
                          "or a folder, which --weights random needs too; check the name and the network") from error
     try:
-        module = (kind.from_pretrained(bare, trust_remote_code=False) if own else
-                  kind.from_config(config, trust_remote_code=False))
+        module = kind.from_pretrained(bare, trust_remote_code=False) if own else kind.from_config(config, trust_remote_code=False)
     except Exception as error:
         raise _download_failed(name, error) from error
     names = tuple(str(config.id2label[number]) for number in sorted(config.id2label))
@@ -284,12 +272,10 @@ def torchvision_names() -> list[str]:
 
 @contextmanager
 def _kernels_kept() -> Iterator[None]:
-    """torchvision's conversion to integers chooses kernels for the whole process, and warns that it is to move."""
+    """torchvision's conversion to integers chooses kernels for the whole process."""
     before = torch.backends.quantized.engine
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.ao.quantization is deprecated")
-            yield
+        yield
     finally:
         torch.backends.quantized.engine = before
 
