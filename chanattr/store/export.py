@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from chanattr.errors import InputError, StoreError
@@ -169,10 +168,8 @@ def _netcdf(index: Index, output: Path) -> None:
             for name, length in group.sizes.items():
                 marker(here, name, length)
             for one in group.variables:
-                made = create_dataset(here, one.name, one.shape, h5py.string_dtype() if one.dtype is str else one.dtype, one.dims)
+                made = create_dataset(here, one.name, one.shape, TEXT if one.dtype is str else one.dtype, one.dims)
                 made.attrs.update(one.attributes)
-                if one.dtype is not str and one.dtype.kind == "f":
-                    made.attrs["_FillValue"] = np.array(np.nan, one.dtype)[()]
                 for start, values in one.blocks():
                     if values.size:
                         made[start:start + len(values)] = values

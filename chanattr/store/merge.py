@@ -18,7 +18,7 @@ from chanattr.records import NOT_RUN
 from chanattr.store import check
 from chanattr.store.digest import content_sha256
 from chanattr.store.index import Answers, Index, load
-from chanattr.store.layout import ENTRY, FOLDERS, FORMAT, FORMAT_VERSION, TEXT, Column, ImageTable, energy_column
+from chanattr.store.layout import ENTRY, FOLDERS, FORMAT, FORMAT_VERSION, Column, ImageTable, energy_column
 from chanattr.store.netcdf import Disk, create_dataset, fill, hdf5, marker, scale
 from chanattr.store.parts import Place, cannot_write, put_head, sync_folder
 from chanattr.store.picture_rows import merge_pictures
@@ -156,9 +156,9 @@ def _put_columns(group: h5py.Group, answers: Answers, pieces: Sequence[Any], wan
     head = answers.head
     made = {}
     for column in wanted:
-        dtype = h5py.string_dtype() if column.dtype == TEXT else column.dtype
         most = 64 if column.packed or len(column.dims) > 1 else BLOCK
-        made[column.name] = create_dataset(group, column.name, head.shape(column, len(rows)), dtype, (axis, *head.dims(column)), most=most)
+        made[column.name] = create_dataset(group, column.name, head.shape(column, len(rows)), column.dtype, (axis, *head.dims(column)),
+                                           most=most)
         made[column.name].attrs.update(_meaning(column, head.entries))
     step = block_rows(wanted, head)
     for start in range(0, len(rows), step):
@@ -176,7 +176,6 @@ def _meaning(column: Column, entries: int) -> Mapping[str, Any]:
         return {"dtype": "bool"}
     if column.name.endswith("code"):
         return {"scale_factor": np.float32(1 / 255)}
-    meaning: dict[str, Any] = {"_FillValue": np.array(np.nan, column.dtype)[()]} if column.dtype in ("<f4", "<f2") else {}
     if column.field == "smallest_area":
-        meaning["flag"] = f"-1 level not reached, 0 the empty set reaches, {NOT_RUN} not run"
-    return meaning
+        return {"flag": f"-1 level not reached, 0 the empty set reaches, {NOT_RUN} not run"}
+    return {}

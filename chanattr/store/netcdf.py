@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from chanattr.store.layout import TEXT
 from chanattr.store.source import BLOCK
 
 CHUNK_BYTES = 2**20
@@ -93,27 +94,32 @@ def held_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 def create_dataset(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, dims: tuple[str, ...], *,
                    most: int = BLOCK) -> h5py.Dataset:
-    """A dataset with its dimensions named; in checksummed chunks unless there is nothing to hold."""
-    text = h5py.check_string_dtype(dtype) is not None if isinstance(dtype, np.dtype) else False
-    rest = int(np.prod(shape[1:])) * (16 if text else np.dtype(dtype).itemsize)
+    """A dataset with its dimensions named, images by the root; in checksummed chunks unless there is nothing to hold; NaN is missing.
+
+    `dtype` may be `TEXT`.
+    """
+    text = dtype == TEXT
+    kind = h5py.string_dtype() if text else np.dtype(dtype)
+    rest = int(np.prod(shape[1:])) * (16 if text else kind.itemsize)
     how: dict[str, Any] = {}
     if rest and shape[0]:
         rows = max(1, min(most, CHUNK_BYTES // rest, 1 << (shape[0] - 1).bit_length()))
         how = {"chunks": (1 << (rows.bit_length() - 1), *shape[1:])}
         how["maxshape"] = (None if dims[0] == "image" else max(shape[0], how["chunks"][0]), *shape[1:])
-        how |= {} if text else {**_FILTERS, "shuffle": np.dtype(dtype).itemsize != 1}
-    made = group.create_dataset(name, shape, dtype, **how)
-    attach(made, dims)
+        how |= {} if text else {**_FILTERS, "shuffle": kind.itemsize != 1}
+    made = group.create_dataset(name, shape, kind, **how)
+    for axis, dim in enumerate(dims):
+        made.dims[axis].attach_scale(made.file["image"] if dim == "image" else group[dim])
+    if kind.kind == "f":
+        made.attrs["_FillValue"] = np.array(np.nan, kind)[()]
     return made
 
 
 def fill(group: h5py.Group, name: str, values: np.ndarray, dims: tuple[str, ...]) -> None:
-    """A dataset with its values; NaN is what is missing."""
+    """A dataset with its values."""
     made = create_dataset(group, name, values.shape, values.dtype, dims)
     if values.size:
         made[...] = values
-    if values.dtype.kind == "f":
-        made.attrs["_FillValue"] = np.array(np.nan, values.dtype)[()]
 
 
 def scale(group: h5py.Group, name: str, values: np.ndarray) -> None:
@@ -127,9 +133,3 @@ def scale(group: h5py.Group, name: str, values: np.ndarray) -> None:
 def marker(group: h5py.Group, name: str, length: int) -> None:
     """A dimension without coordinate, in netCDF's words."""
     group.create_dataset(name, (length,), ">f4").make_scale(f"This is a netCDF dimension but not a netCDF variable.{length:10d}")
-
-
-def attach(made: h5py.Dataset, dims: tuple[str, ...]) -> None:
-    """Names the dimensions of a dataset: those of its group, images by the root."""
-    for axis, name in enumerate(dims):
-        made.dims[axis].attach_scale(made.file["image"] if name == "image" else made.parent[name])

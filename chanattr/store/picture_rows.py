@@ -177,11 +177,7 @@ def merge_pictures(root: h5py.File, pictures: Pictures) -> None:
     for column in head.columns:
         shape, size = head.shape(column, len(ids)), row_bytes(column, head.shape(column, 1))
         sizes.append(size)
-        dtype = h5py.string_dtype() if column.dtype == TEXT else column.dtype
-        made[column.name] = create_dataset(group, column.name, shape, dtype, ("row", *column.dims),
-                                           most=1 if size >= LARGE else 64)
-        if column.dtype == "<f4":
-            made[column.name].attrs["_FillValue"] = np.float32(np.nan)
+        made[column.name] = create_dataset(group, column.name, shape, column.dtype, ("row", *column.dims), most=1 if size >= LARGE else 64)
     step = max(1, min(64, BLOCK_BYTES // sum(sizes)))
     for start in range(0, len(ids), step):
         for name, values in read_stored(pictures, ids[start:start + step]).items():
