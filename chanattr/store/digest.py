@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from chanattr.store.index import Answers, Index
-from chanattr.store.layout import FOLDERS, TEXT, Column, Head, energy_column
-from chanattr.store.source import block_rows, gather
+from chanattr.store.layout import ENERGY, FOLDERS, TEXT, Column
 from chanattr.store.thumbnails import read_thumbnail
 
 MEASURED = "evaluations"  # attribute with what `chanattr evaluate` found, seconds among it
@@ -53,22 +51,15 @@ def _add_answers(digest: Any, index: Index, answers: Answers) -> None:
     if head.entry == "group":
         digest.update(head.groups.tobytes())
     images = head.rows == "image"
-    for wanted, pieces, rows in ((head.columns, answers.pieces, answers.rows()),
-                                 ((energy_column(),), answers.energy, answers.energy_rows())):
-        lines = [(index.keys[row] if images else row, line) for row, line in _lines(head, pieces, wanted, rows)]
+    for wanted, rows in ((head.columns, answers.rows()), ((ENERGY,), answers.energy_rows())):
+        lines = []
+        for block, found in answers.blocks(wanted, rows):
+            flat = np.concatenate([_bytes(found[column.name], column) for column in wanted], axis=1)
+            names = [index.keys[row] for row in rows[block]] if images else rows[block].tolist()
+            lines += [(name, hashlib.sha256(line.tobytes()).digest()) for name, line in zip(names, flat, strict=True)]
         for name, line in sorted(lines):
             _say(digest, name)
             digest.update(line)
-
-
-def _lines(head: Head, pieces: Sequence[Any], wanted: Sequence[Column], rows: np.ndarray) -> Iterator[tuple[int, bytes]]:
-    """The digest of every row's values."""
-    step = block_rows(wanted, head)
-    for start in range(0, len(rows), step):
-        block = rows[start:start + step]
-        found = gather(head, pieces, wanted, block)
-        flat = np.concatenate([_bytes(found[column.name], column) for column in wanted], axis=1)
-        yield from ((int(row), hashlib.sha256(line.tobytes()).digest()) for row, line in zip(block, flat, strict=True))
 
 
 def _bytes(values: np.ndarray, column: Column) -> np.ndarray:

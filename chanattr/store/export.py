@@ -20,11 +20,10 @@ import numpy as np
 from chanattr.errors import InputError, StoreError
 from chanattr.store.beside import is_of_run
 from chanattr.store.index import Answers, Index
-from chanattr.store.layout import FOLDERS, TEXT, Column, Head, decode, energy_column
+from chanattr.store.layout import ENERGY, FOLDERS, TEXT, Column, Head, decode
 from chanattr.store.netcdf import create_dataset, hdf5, marker, scale
 from chanattr.store.parts import Place, list_parts
 from chanattr.store.run import Run
-from chanattr.store.source import block_rows, gather
 
 FORMATS = ("netcdf", "zarr", "csv", "parquet")
 NEEDS = {"zarr": "zarr", "parquet": "pyarrow"}  # libraries by format; the extras have the formats' names
@@ -119,11 +118,11 @@ def _group(index: Index, answers: Answers) -> _Group:
         coordinates[head.entry] = np.arange(head.entries, dtype="<i4")
     if not images:
         coordinates["class"] = rows.astype("<i4")
-    variables = [_variable(head, answers, column, rows, head.rows) for column in head.columns]
+    variables = [_variable(answers, column, rows, head.rows) for column in head.columns]
     kept = answers.energy_rows()
     if len(kept):
         coordinates["energy_row"] = kept.astype("<i4")
-        variables.append(_variable(head, answers, energy_column(), kept, "energy_row"))
+        variables.append(_variable(answers, ENERGY, kept, "energy_row"))
     if len(head.fill_values):
         variables.append(_whole("fill_values", ("channel",), head.fill_values))
     if head.entry == "group":
@@ -133,7 +132,8 @@ def _group(index: Index, answers: Answers) -> _Group:
                               **head.own_attributes}, coordinates, sizes, variables)
 
 
-def _variable(head: Head, answers: Answers, column: Column, rows: np.ndarray, axis: str) -> _Variable:
+def _variable(answers: Answers, column: Column, rows: np.ndarray, axis: str) -> _Variable:
+    head = answers.head
     dims = tuple(head.entry if dim == "byte" else dim for dim in head.dims(column))
     shape = (len(rows), *(head.entries if dim == "byte" else head.sizes[dim] for dim in column.dims))
     name = {"mask_bits": "mask"}.get(column.name, column.name.replace("_bits", "_mask"))
@@ -141,14 +141,12 @@ def _variable(head: Head, answers: Answers, column: Column, rows: np.ndarray, ax
     about: dict[str, Any] = {"dtype": "bool"} if column.packed or column.flag else {}
     if column.name.endswith("code"):
         about["scale_factor"] = 1 / 255
-    pieces = answers.energy if column == energy_column() else answers.pieces
 
     def blocks() -> Iterator[tuple[int, np.ndarray]]:
-        step = max(1, block_rows([column], head) // (8 if column.packed else 1))
-        for start in range(0, len(rows), step):
-            stored = gather(head, pieces, [column], rows[start:start + step])[column.name]
+        for block, found in answers.blocks([column], rows):
+            stored = found[column.name]
             values = decode(column, stored, head.entries) if column.packed or column.flag else stored
-            yield start, np.asarray(values).astype(object if dtype is str else dtype)
+            yield block.start, np.asarray(values).astype(object if dtype is str else dtype)
 
     return _Variable(name, (axis, *dims), shape, dtype, about, blocks)
 
@@ -269,10 +267,8 @@ def _rows(index: Index, answers: Answers, by_area: bool) -> Iterator[dict[str, l
     head, rows = answers.head, answers.rows()
     wanted = _flat(head, by_area)
     times = len(head.areas) if by_area else 1
-    step = block_rows(head.columns, head)
-    for start in range(0, len(rows), step):
-        block = rows[start:start + step]
-        found = gather(head, answers.pieces, wanted, block)
+    for places, found in answers.blocks(wanted, rows):
+        block = rows[places]
         names = [index.keys[row] for row in block] if head.rows == "image" else block.tolist()
         made: dict[str, list[Any]] = {"layer": [head.layer] * len(block) * times, "label": [head.label] * len(block) * times,
                                       "key" if head.rows == "image" else "class": [name for name in names for _ in range(times)]}

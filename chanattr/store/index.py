@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,21 @@ from chanattr.records import NOT_RUN
 from chanattr.settings import Settings
 from chanattr.store import check
 from chanattr.store.layout import (
+    ENERGY,
     ENTRY,
     FOLDERS,
     FORMAT,
     FORMAT_VERSION,
     PART_FORMAT,
+    TEXT,
     UNKNOWN_SHA256,
     Column,
     Head,
     area_type,
-    energy_column,
 )
 from chanattr.store.parts import PartName
 from chanattr.store.picture_rows import Shelf, add_pictures, is_pictures
-from chanattr.store.source import Items, Piece, Source, check_item, gather, read_array, read_places
+from chanattr.store.source import Items, Piece, Source, block_rows, check_columns, read_array, read_places, read_rows
 
 Name = tuple[str, str]  # layer, label
 
@@ -55,6 +56,30 @@ class Answers:
     def energy_rows(self) -> np.ndarray:
         """Rows that keep the energy at every area, increasing."""
         return np.unique(np.concatenate([np.zeros(0, np.int64), *(piece.rows for piece in self.energy)]))
+
+    def gather(self, wanted: Sequence[Column], rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns (or `ENERGY` alone) as stored, by dataset name, for some rows i8 [R] in their order; what no piece has is filled in."""
+        found = {column.name: np.full(self.head.shape(column, len(rows)), column.missing, object if column.dtype == TEXT else column.dtype)
+                 for column in wanted}
+        for piece in self.energy if ENERGY in wanted else self.pieces:
+            where, places = piece.find(rows)
+            if len(where):
+                with piece.source.open() as root:
+                    for column in wanted:
+                        found[column.name][where] = read_rows(root[piece.group][column.name], places)
+        return found
+
+    def blocks(self, wanted: Sequence[Column], rows: np.ndarray) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+        """The same a block of `rows` at a time, with where the block lies in them, so that memory does not grow with the run."""
+        step = block_rows(wanted, self.head)
+        for start in range(0, len(rows), step):
+            yield slice(start, start + step), self.gather(wanted, rows[start:start + step])
+
+    def energies(self, rows: np.ndarray) -> np.ndarray:
+        """Energy at every area for some rows, f4 [R, A, h, w]; a read-only view of one NaN where no row keeps it."""
+        if not np.isin(rows, self.energy_rows()).any():
+            return np.broadcast_to(np.float32(np.nan), self.head.shape(ENERGY, len(rows)))
+        return self.gather([ENERGY], rows)[ENERGY.name].astype("<f4")
 
 
 @dataclass(eq=False)
@@ -251,16 +276,16 @@ def _add_answers(index: Index, source: Source, head: Head, group: Items, rows: n
     check_same(known.head, head)
     if head.rows == "class":
         classes = read_array(group, "class", "<i4", (len(group["class"]),)).astype(np.int64)
-        check_columns(head, group, len(classes))
+        check_columns(head, group, head.columns, len(classes))
         known.add(_piece(source, head.path, classes, np.arange(len(classes))))
         return
-    check_columns(head, group, len(rows))
+    check_columns(head, group, head.columns, len(rows))
     places = np.flatnonzero(read_array(group, "smallest_area", area_type(head.kind), (len(rows),)) != NOT_RUN)
     places = np.array([place for place in places if int(rows[place]) not in known.done], np.int64)  # the first writing stands
     known.add(_piece(source, head.path, rows[places], places))
     if "energy_row" in group:
         kept = read_places(group["energy_row"], len(rows))
-        check_column(head, group, energy_column(), len(kept))
+        check_columns(head, group, [ENERGY], len(kept))
         mine = np.flatnonzero(np.isin(kept, places))
         known.energy.append(_piece(source, head.path, rows[kept[mine]], mine))
 
@@ -312,25 +337,6 @@ def _short(value: Any) -> str:
     return text if len(text) < 160 else f"{text[:150]}..."
 
 
-def check_columns(head: Head, group: Items, rows: int) -> None:
-    """Refuses answers whose arrays are not what their question says.
-
-    Raises:
-        ValueError: so.
-    """
-    for column in head.columns:
-        check_column(head, group, column, rows)
-
-
-def check_column(head: Head, group: Items, column: Column, rows: int) -> None:
-    """Refuses an array of another type or shape than its question says.
-
-    Raises:
-        ValueError: so.
-    """
-    check_item(group[column.name], column.dtype, head.shape(column, rows))
-
-
 def run_attributes(text: str) -> dict[str, Any]:
     """What a run is about, from JSON.
 
@@ -348,14 +354,6 @@ def _piece(source: Source, group: str, rows: np.ndarray, places: np.ndarray) -> 
     if len(np.unique(rows)) < len(rows):
         raise ValueError(f"{group} has a row twice")
     return Piece(source, group, rows[order], places[order])
-
-
-def gather_energy(answers: Answers, rows: np.ndarray) -> np.ndarray:
-    """Energy at every area for some rows, f4 [R, A, h, w]; a read-only view of one NaN where no row keeps it."""
-    column = energy_column()
-    if not np.isin(rows, answers.energy_rows()).any():
-        return np.broadcast_to(np.float32(np.nan), answers.head.shape(column, len(rows)))
-    return gather(answers.head, answers.energy, [column], rows)[column.name].astype("<f4")
 
 
 def load(file: Path | None, parts: Sequence[PartName], *, sealed: bool = True) -> Index:

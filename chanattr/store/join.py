@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from chanattr.errors import StoreError
+from chanattr.records import SpatialAttribution
 from chanattr.store.index import Answers, Index
-from chanattr.store.layout import ASKED, FOLDERS, asked_of, energy_column
+from chanattr.store.layout import ASKED, ENERGY, FOLDERS, asked_of
 from chanattr.store.parts import ImageRows
 from chanattr.store.picture_rows import missing_from, read_stored
 from chanattr.store.run import Run, open_run
-from chanattr.store.source import BLOCK, block_rows, gather
+from chanattr.store.source import BLOCK
 from chanattr.store.thumbnails import read_thumbnail
 
 PICTURES = 64  # a part
@@ -93,20 +94,17 @@ def _copy_answers(index: Index, answers: Answers, target: Run) -> None:
     head = answers.head
     rows = answers.rows()
     if head.rows == "image":
-        spatial = head.path.startswith("spatial/")
-        done = target.finished(head.layer, head.label, spatial=spatial)
+        done = target.finished(head.layer, head.label, spatial=head.kind is SpatialAttribution)
         rows = np.array([row for row in rows if index.keys[row] not in done], np.int64)
-    step = block_rows(head.columns, head)
-    kept = set(answers.energy_rows().tolist())
-    for start in range(0, len(rows), step):
-        block = rows[start:start + step]
-        found = gather(head, answers.pieces, head.columns, block)
+    kept = answers.energy_rows()
+    for places, found in answers.blocks(head.columns, rows):
+        block = rows[places]
         data = {column: found[column.name] for column in head.columns}
         if head.rows == "class":
             target.write_stored(head=head, data=data, rows=block.tolist())
             continue
-        places = np.array([place for place, row in enumerate(block) if int(row) in kept], "<i4")
-        energy = (places, gather(head, answers.energy, [energy_column()], block[places])["energy_by_area"]) if len(places) else None
+        with_energy = np.flatnonzero(np.isin(block, kept)).astype("<i4")
+        energy = (with_energy, answers.gather([ENERGY], block[with_energy])[ENERGY.name]) if len(with_energy) else None
         target.write_stored(images=_rows_of(index, block, thumbnails=False), head=head, data=data, energy=energy)
 
 

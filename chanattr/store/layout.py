@@ -189,11 +189,6 @@ def columns(kind: type, certified: bool = False) -> tuple[Column, ...]:
     return tuple(sorted(made, key=lambda column: column.name))
 
 
-def energy_column() -> Column:
-    """Energy at every area, kept for some images only and therefore under rows of its own."""
-    return _column(ImageAttribution, "energy_by_area", ("N", "A", "h", "w"))
-
-
 def _column(kind: type, name: str, axes: tuple[str, ...]) -> Column:
     dims = tuple(DIMENSIONS[axis] for axis in axes[1:])
     stored = _NAMES.get(name, name)
@@ -205,6 +200,10 @@ def _column(kind: type, name: str, axes: tuple[str, ...]) -> Column:
         return Column(name, stored, "|i1", dims, 0, flag=True)
     types = _TYPES | _SHARES if kind is SpatialAttribution else _TYPES
     return Column(name, stored, types.get(name, ("<f4",))[0], dims, types.get(name, ("", np.nan))[1])
+
+
+# Energy at every area, kept for some images only and therefore under rows of its own.
+ENERGY = _column(ImageAttribution, "energy_by_area", ("N", "A", "h", "w"))
 
 
 def area_type(kind: type) -> str:

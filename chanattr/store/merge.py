@@ -18,12 +18,12 @@ from chanattr.records import NOT_RUN
 from chanattr.store import check
 from chanattr.store.digest import content_sha256
 from chanattr.store.index import Answers, Index, load
-from chanattr.store.layout import ENTRY, FOLDERS, FORMAT, FORMAT_VERSION, Column, ImageTable, energy_column
+from chanattr.store.layout import ENERGY, ENTRY, FOLDERS, FORMAT, FORMAT_VERSION, Column, ImageTable
 from chanattr.store.netcdf import Disk, create_dataset, fill, hdf5, marker, scale
 from chanattr.store.parts import Place, cannot_write, put_head, sync_folder
 from chanattr.store.picture_rows import merge_pictures
 from chanattr.store.reader import is_complete
-from chanattr.store.source import BLOCK, block_rows, gather
+from chanattr.store.source import BLOCK
 from chanattr.store.thumbnails import read_thumbnail
 
 
@@ -145,14 +145,13 @@ def _put_answers(root: h5py.File, answers: Answers, images: int, disk: Disk) -> 
     rows = np.arange(images) if head.rows == "image" else answers.rows()
     if head.rows == "class":
         scale(group, "class", rows.astype("<i4"))
-    _put_columns(group, answers, answers.pieces, head.columns, rows, head.rows, disk)
+    _put_columns(group, answers, head.columns, rows, head.rows, disk)
     if len(kept := answers.energy_rows()):
         scale(group, "energy_row", kept.astype("<i4"))
-        _put_columns(group, answers, answers.energy, (energy_column(),), kept, "energy_row", disk)
+        _put_columns(group, answers, (ENERGY,), kept, "energy_row", disk)
 
 
-def _put_columns(group: h5py.Group, answers: Answers, pieces: Sequence[Any], wanted: Sequence[Column], rows: np.ndarray, axis: str,
-                 disk: Disk) -> None:
+def _put_columns(group: h5py.Group, answers: Answers, wanted: Sequence[Column], rows: np.ndarray, axis: str, disk: Disk) -> None:
     head = answers.head
     made = {}
     for column in wanted:
@@ -160,12 +159,11 @@ def _put_columns(group: h5py.Group, answers: Answers, pieces: Sequence[Any], wan
         made[column.name] = create_dataset(group, column.name, head.shape(column, len(rows)), column.dtype, (axis, *head.dims(column)),
                                            most=most)
         made[column.name].attrs.update(_meaning(column, head.entries))
-    step = block_rows(wanted, head)
-    for start in range(0, len(rows), step):
+    for block, found in answers.blocks(wanted, rows):
         disk.check()
-        for name, values in gather(head, pieces, wanted, rows[start:start + step]).items():
+        for name, values in found.items():
             if values.size:
-                made[name][start:start + step] = values
+                made[name][block] = values
 
 
 def _meaning(column: Column, entries: int) -> Mapping[str, Any]:

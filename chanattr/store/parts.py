@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +15,7 @@ import h5py
 import numpy as np
 
 from chanattr.errors import StoreError
-from chanattr.store.layout import FORMAT_VERSION, PART_FORMAT, TEXT, Column, Head
+from chanattr.store.layout import FORMAT_VERSION, PART_FORMAT, Column, Head
 from chanattr.store.picture_layout import PictureHead
 
 WRITING = ".writing"
@@ -142,13 +140,6 @@ def is_torn(part: PartName) -> bool:
     return len(data) < 48 or len(data) < int.from_bytes(data[40:48], "little") or not any(data[-512:])
 
 
-@contextmanager
-def opened(data: bytes) -> Iterator[h5py.File]:
-    """A part's bytes as an HDF5 file in memory."""
-    with h5py.File(io.BytesIO(data), "r") as root:
-        yield root
-
-
 def write_part(place: Place, number: int, data: bytes) -> PartName:
     """Writes a part so that it is there whole or not at all, and still there after a power cut once this returns.
 
@@ -243,7 +234,7 @@ def build_part(run_id: str, *, settings: str = "", images: ImageRows | None = No
             if head.entry == "group":
                 group["groups"] = head.groups
             for column, values in (data or {}).items():
-                _put(group, column.name, values, column.dtype)
+                _put(group, column.name, values)
             if rows is not None:
                 group["class"] = np.asarray(rows, "<i4")
             if energy is not None:
@@ -253,7 +244,7 @@ def build_part(run_id: str, *, settings: str = "", images: ImageRows | None = No
             group = root.create_group(made.path)
             group.attrs.update(made.attributes)
             for name, values in columns.items():
-                _put(group, name, values, TEXT if values.dtype == object else "")
+                _put(group, name, values)
         root.flush()
         return bytes(root.id.get_file_image())
 
@@ -266,15 +257,13 @@ def put_head(root: h5py.File, head: Head) -> h5py.Group:
     return group
 
 
-def _put(group: h5py.Group, name: str, values: np.ndarray, dtype: str) -> None:
-    if dtype == TEXT:
-        group.create_dataset(name, data=values, dtype=h5py.string_dtype())
-    else:
-        group.create_dataset(name, data=values)
+def _put(group: h5py.Group, name: str, values: np.ndarray) -> None:
+    """An array; one of objects holds texts."""
+    group.create_dataset(name, data=values, dtype=h5py.string_dtype() if values.dtype == object else None)
 
 
 def _put_images(root: h5py.File, images: ImageRows) -> None:
-    _put(root, "image", np.array(list(images.keys), dtype=object), TEXT)
+    _put(root, "image", np.array(list(images.keys), dtype=object))
     root["sha256"], root["label"] = images.sha256, images.label
     if images.thumbnails:
         group = root.create_group("images")

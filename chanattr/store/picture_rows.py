@@ -28,10 +28,9 @@ from chanattr.store.picture_layout import (
     row_digest,
     sealed,
 )
-from chanattr.store.source import Items, Source, check_item, read_array, read_rows, row_bytes
+from chanattr.store.source import Items, Source, block_rows, check_columns, check_item, read_array, read_rows, row_bytes
 
 LARGE = 2**16  # bytes of a row from which it gets a chunk of its own, so that one picture can be read alone
-BLOCK_BYTES = 2**26  # of rows that are copied at once
 
 
 @dataclass(eq=False)
@@ -93,11 +92,8 @@ def check_picture_columns(head: PictureHead, items: Items) -> np.ndarray:
         ValueError, LookupError: an array of another type or shape than its head says.
     """
     rows = len(items[ID])
-    for name in (ID, DIGEST):
-        if items[name].dtype != np.uint8 or items[name].shape != (rows, 32):
-            raise ValueError(f"{items[name].name} is {items[name].dtype} {items[name].shape}, not u1 {(rows, 32)}")
-    for column in head.columns:
-        check_item(items[column.name], column.dtype, head.shape(column, rows))
+    check_item(items[DIGEST], "|u1", (rows, 32))
+    check_columns(head, items, head.columns, rows)
     return read_array(items, ID, "|u1", (rows, 32))
 
 
@@ -155,13 +151,12 @@ def read_record(pictures: Pictures, ids: Sequence[bytes], keys: Sequence[str]) -
         StoreError: one is not as it was written.
     """
     data = read_stored(pictures, ids)
-    source = next((source for source, _ in pictures.place.values()), None)
     try:
         return record_of(pictures.head, data, keys)
     except (ValueError, LookupError, TypeError) as error:
-        where = "the run" if source is None else source.path
-        raise StoreError(f"{where} has pictures that cannot be read ({check.brief(error)}); expected them as chanattr writes them; make "
-                         "them again in another file") from error
+        source, _ = pictures.place[ids[0]]
+        raise StoreError(f"{source.path} has pictures that cannot be read ({check.brief(error)}); expected them as chanattr writes them; "
+                         "make them again in another file") from error
 
 
 def merge_pictures(root: h5py.File, pictures: Pictures) -> None:
@@ -173,12 +168,10 @@ def merge_pictures(root: h5py.File, pictures: Pictures) -> None:
     for name, length in {**head.sizes, "hash": 32}.items():
         marker(group, name, length)
     made = {name: create_dataset(group, name, (len(ids), 32), "|u1", ("row", "hash")) for name in (ID, DIGEST)}
-    sizes = []
     for column in head.columns:
-        shape, size = head.shape(column, len(ids)), row_bytes(column, head.shape(column, 1))
-        sizes.append(size)
-        made[column.name] = create_dataset(group, column.name, shape, column.dtype, ("row", *column.dims), most=1 if size >= LARGE else 64)
-    step = max(1, min(64, BLOCK_BYTES // sum(sizes)))
+        made[column.name] = create_dataset(group, column.name, head.shape(column, len(ids)), column.dtype, ("row", *column.dims),
+                                           most=1 if row_bytes(column, head) >= LARGE else 64)
+    step = block_rows(head.columns, head)
     for start in range(0, len(ids), step):
         for name, values in read_stored(pictures, ids[start:start + step]).items():
             made[name][start:start + step] = values
@@ -279,7 +272,7 @@ def picture_piece(shelf: Shelf, record: Made, made_with: Mapping[str, Any]) -> t
         StoreError: the same question with pictures of another size, or more in a row than can be read again.
     """
     head, data = head_of(record, made_with), encoded(record)
-    if (most := max(row_bytes(column, head.shape(column, 1)) for column in head.columns)) > check.MAX_CHUNK:
+    if (most := max(row_bytes(column, head) for column in head.columns)) > check.MAX_CHUNK:
         raise StoreError(f"{most:,} bytes of pictures in a row at {head.layer!r}; expected at most {check.MAX_CHUNK:,}, as readers take "
                          "them; make fewer of the same channels at once, or smaller ones")
     known = shelf.get(head.path)

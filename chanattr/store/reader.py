@@ -12,10 +12,9 @@ from chanattr import tables
 from chanattr.errors import StoreError
 from chanattr.records import ClassAttribution, ImageAttribution, SpatialAttribution
 from chanattr.store.digest import content_sha256
-from chanattr.store.index import Answers, Index, gather_energy
+from chanattr.store.index import Answers, Index
 from chanattr.store.layout import ASKED, FORMAT_VERSION, Column, ImageTable, asked_of, columns, decode
 from chanattr.store.picture_rows import counted, verify_pictures
-from chanattr.store.source import gather
 from chanattr.store.thumbnails import read_thumbnail
 
 Keys = int | slice | str | Sequence[int] | Sequence[str] | np.ndarray | None
@@ -75,7 +74,7 @@ def row_field(index: Index, kind: type, layer: str, label: str, name: str, rows:
     """
     answers, chosen = answers_of(index, kind, layer, label), rows_of(index, rows)
     if name == "energy_by_area" and kind is ImageAttribution:
-        return gather_energy(answers, chosen)
+        return answers.energies(chosen)
     fields = {column.field: column for column in answers.head.columns}
     if name not in fields:
         also, whole = (" or energy_by_area", "per_image") if kind is ImageAttribution else ("", "spatial")
@@ -84,7 +83,7 @@ def row_field(index: Index, kind: type, layer: str, label: str, name: str, rows:
 
 
 def _decoded(answers: Answers, wanted: Sequence[Column], rows: np.ndarray) -> dict[str, Any]:
-    stored = gather(answers.head, answers.pieces, wanted, rows)
+    stored = answers.gather(wanted, rows)
     entries = answers.head.entries
     return {column.field: decode(column, stored.pop(column.name), entries) for column in wanted}
 
@@ -95,8 +94,7 @@ def image_record(index: Index, layer: str, label: str, rows: Keys) -> ImageAttri
     head = answers.head
     return ImageAttribution(layer=layer, settings=head.settings, engine=head.engine, keys=tuple(index.keys[row] for row in chosen),
                             areas=head.areas, fill_values=head.fill_values, groups=head.groups,
-                            energy_by_area=gather_energy(answers, chosen),
-                            **_decoded(answers, head.columns, chosen))
+                            energy_by_area=answers.energies(chosen), **_decoded(answers, head.columns, chosen))
 
 
 def spatial_record(index: Index, layer: str, label: str, rows: Keys) -> SpatialAttribution:
@@ -128,7 +126,7 @@ def image_table(index: Index) -> ImageTable:
         rows = answers.rows()
         rows = rows[unknown[rows]]
         if len(rows):
-            for field, values in gather(answers.head, answers.pieces, list(wanted.values()), rows).items():
+            for field, values in answers.gather(list(wanted.values()), rows).items():
                 found[field][rows] = values
             unknown[rows] = False
     sha256 = np.frombuffer(b"".join(index.sha256), np.uint8).reshape(count, 32).copy()

@@ -15,13 +15,13 @@ import numpy as np
 from chanattr.errors import ChanattrError, StoreError
 from chanattr.records import NOT_RUN, SpatialAttribution
 from chanattr.store import check
-from chanattr.store.index import by_group, check_column, check_columns, check_format, read_head, run_attributes
-from chanattr.store.layout import ASKED, FOLDERS, Column, Head, area_type, asked_of, energy_column
+from chanattr.store.index import by_group, check_format, read_head, run_attributes
+from chanattr.store.layout import ASKED, ENERGY, FOLDERS, Column, Head, area_type, asked_of
 from chanattr.store.parts import ImageRows, PartGone, Place, list_parts
 from chanattr.store.picture_rows import is_pictures, whole_rows
 from chanattr.store.run import TRIES, Run, open_run
 from chanattr.store.sound import odd_rows, ranges, read_whole, wrong_sizes
-from chanattr.store.source import BLOCK, Items, Source, block_rows, read_array, read_rows
+from chanattr.store.source import BLOCK, Items, Source, block_rows, check_columns, read_array, read_rows
 from chanattr.store.thumbnails import picture_at
 
 
@@ -204,7 +204,7 @@ def _source(root: h5py.File, source: Source, work: _Work, *, whole: bool) -> Non
             if where.startswith(f"/{folder}/") and where.count("/") == 3 and where in found:
                 try:
                     head = _head(kind, found[where], items, whole)
-                    check_columns(head, items, len(items["class"]) if head.rows == "class" else len(images.keys))
+                    check_columns(head, items, head.columns, len(items["class"]) if head.rows == "class" else len(images.keys))
                 except (ChanattrError, *check.READING) as error:
                     work.faults.append(f"{where} cannot be used ({check.brief(error)})")
                     continue
@@ -357,7 +357,7 @@ def _energy_places(head: Head, items: Items, count: int, work: _Work) -> dict[in
         return {}
     try:
         kept = read_array(items, "energy_row", "<i4", (len(items["energy_row"]),))
-        check_column(head, items, energy_column(), len(kept))
+        check_columns(head, items, [ENERGY], len(kept))
         return {int(row): place for place, row in enumerate(kept) if 0 <= row < count}
     except check.READING as error:
         work.faults.append(f"/{head.path}/energy_row cannot be used ({check.brief(error)})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ import numpy as np
 
 from chanattr.store import check
 from chanattr.store.layout import TEXT, Column, Head
-from chanattr.store.parts import PartName, opened, read_part
+from chanattr.store.parts import PartName, read_part
+from chanattr.store.picture_layout import PictureHead
 
 Items = dict[str, Any]  # the objects of a group by name
 BLOCK = 1024  # rows read or written at once; a multiple of every chunk's
@@ -48,7 +50,7 @@ class Source:
                 data = read_part(self.part)
                 self.size = len(data)
                 check.check_heaps(data, self.path)
-                with opened(data) as root:
+                with h5py.File(io.BytesIO(data), "r") as root:
                     yield root
 
     def close(self) -> None:
@@ -117,41 +119,28 @@ def read_places(item: h5py.Dataset, rows: int) -> np.ndarray:
     return places
 
 
-def gather(head: Head, pieces: Sequence[Piece], wanted: Sequence[Column], rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns as stored for some rows, in the order given, by dataset name; rows that no piece has are filled in.
+def check_columns(head: Head | PictureHead, group: Items, wanted: Sequence[Column], rows: int) -> None:
+    """Refuses arrays of another type or shape than what they belong to says.
 
-    Args:
-        head: of the answers.
-        pieces: later ones replace earlier ones.
-        wanted: the columns.
-        rows: i8 [R].
+    Raises:
+        ValueError: so.
     """
-    found = {column.name: _missing(head, column, len(rows)) for column in wanted}
-    for piece in pieces:
-        where, places = piece.find(rows)
-        if len(where):
-            with piece.source.open() as root:
-                for column in wanted:
-                    found[column.name][where] = read_rows(root[piece.group][column.name], places)
-    return found
+    for column in wanted:
+        check_item(group[column.name], column.dtype, head.shape(column, rows))
 
 
-def block_rows(wanted: Sequence[Column], head: Head) -> int:
-    """Rows of a block: `BLOCK`, or fewer where rows are large (64 MB at most)."""
-    size = sum(row_bytes(column, head.shape(column, 1)) for column in wanted)
+def block_rows(wanted: Sequence[Column], head: Head | PictureHead) -> int:
+    """Rows of a block: `BLOCK`, or fewer where rows are large (64 MB at most, masks unpacked)."""
+    size = sum(row_bytes(column, head) * (8 if column.packed else 1) for column in wanted)
     step = BLOCK
     while step > 1 and step * size > 64 * 2**20:
         step //= 2
     return step
 
 
-def row_bytes(column: Column, shape: tuple[int, ...]) -> int:
-    """Bytes of one row of a column, given the shape of one; of a text only its place."""
-    return int(np.prod(shape)) * (1 if column.dtype == TEXT else np.dtype(column.dtype).itemsize)
-
-
-def _missing(head: Head, column: Column, rows: int) -> np.ndarray:
-    return np.full(head.shape(column, rows), column.missing, object if column.dtype == TEXT else column.dtype)
+def row_bytes(column: Column, head: Head | PictureHead) -> int:
+    """Bytes of one row of a column; of a text only its place."""
+    return int(np.prod(head.shape(column, 1))) * (1 if column.dtype == TEXT else np.dtype(column.dtype).itemsize)
 
 
 def read_rows(item: h5py.Dataset, places: np.ndarray) -> np.ndarray:

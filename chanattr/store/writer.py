@@ -10,19 +10,9 @@ import numpy as np
 
 from chanattr.errors import StoreError
 from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, SpatialAttribution
-from chanattr.store.index import Index, check_bytes, check_same, gather_energy
-from chanattr.store.layout import (
-    UNKNOWN_SHA256,
-    Column,
-    Head,
-    ImageTable,
-    check_text,
-    encode,
-    energy_column,
-    head_of,
-)
+from chanattr.store.index import Index, check_bytes, check_same
+from chanattr.store.layout import ENERGY, UNKNOWN_SHA256, Column, Head, ImageTable, check_text, encode, head_of
 from chanattr.store.parts import ImageRows, build_part
-from chanattr.store.source import gather
 
 ByImage = ImageAttribution | SpatialAttribution
 Known = dict[str, tuple[bytes, int]]  # sha256 and label by key
@@ -118,7 +108,7 @@ def _energy(record: ByImage, ran: np.ndarray) -> tuple[np.ndarray, np.ndarray] |
     kept = np.flatnonzero(ran & ~np.isnan(record.energy_by_area).all((1, 2, 3)))
     if not len(kept):
         return None
-    return kept.astype("<i4"), encode(energy_column(), record.energy_by_area[kept])
+    return kept.astype("<i4"), encode(ENERGY, record.energy_by_area[kept])
 
 
 def _check_head(index: Index, head: Head) -> None:
@@ -187,9 +177,9 @@ def _new_rows(index: Index, head: Head, record: ByImage) -> np.ndarray:
     if both:
         here = np.array([index.row[record.keys[row]] for row in both])
         given = record[np.array(both)]
-        held = gather(stored.head, stored.pieces, head.columns, here)
-        apart = (energy_column(),) if head.kind is ImageAttribution else ()
-        held |= {column.name: gather_energy(stored, here) for column in apart}
+        held = stored.gather(head.columns, here)
+        apart = (ENERGY,) if head.kind is ImageAttribution else ()
+        held |= {column.name: stored.energies(here) for column in apart}
         for column in (*head.columns, *apart):
             _check_equal(column, held[column.name], encode(column, getattr(given, column.field)), given.keys, head)
     ran[both] = False

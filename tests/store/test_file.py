@@ -16,7 +16,7 @@ from chanattr.errors import StoreError
 from chanattr.records import ImageAttribution
 from chanattr.settings import Settings
 from chanattr.store import open_run
-from chanattr.store.layout import columns, encode, energy_column, escape, head_of
+from chanattr.store.layout import ENERGY, columns, encode, escape, head_of
 from chanattr.store.source import block_rows
 from tests.store.make import AREAS, CHANNELS, GRID, classes, images, settings, table, write_all
 
@@ -186,5 +186,5 @@ def test_sizes() -> None:
 
 def test_columns_made_twice_are_equal() -> None:
     """Also those whose missing value is NaN, which Python from 3.13 on compares with itself."""
-    assert energy_column() == energy_column()
-    assert math.isnan(energy_column().missing)
+    assert columns.__wrapped__(ImageAttribution) == columns(ImageAttribution)
+    assert math.isnan(ENERGY.missing)
