@@ -8,7 +8,7 @@ import mmap
 import os
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,15 @@ def readable(path: Path) -> Iterator[None]:
         raise refusal(path, str(error)) from error
     except READING as error:
         raise refusal(path, brief(error)) from error
+
+
+@contextmanager
+def noting(faults: list[str], what: str) -> Iterator[None]:
+    """Takes note of what cannot be read, and goes on after it."""
+    try:
+        yield
+    except READING as error:
+        faults.append(f"{what} ({brief(error)})")
 
 
 def brief(error: BaseException) -> str:
@@ -310,6 +319,19 @@ def layout_sha256(found: dict[str, h5py.Group | h5py.Dataset]) -> str:
         if h5py.check_string_dtype(item.dtype) is not None and where != "/image":
             _say(digest, *read_text(item, item.file.id.get_filesize()))
     return digest.hexdigest()
+
+
+def changed(found: dict[str, h5py.Group | h5py.Dataset], keys: list[str], about: Mapping[str, Any]) -> str:
+    """What of a merged file is not as the digests in its attributes say; "" where all is.
+
+    Raises:
+        LookupError: it states none.
+    """
+    if header_sha256(found, keys) != about["header_sha256"]:
+        return "its names, keys or attributes have changed since it was written"
+    if (stated := about.get("layout_sha256")) and layout_sha256(found) not in ("", stated):
+        return "its chunks lie elsewhere, or its texts differ, since it was written"
+    return ""
 
 
 def _say(digest: Any, *texts: str) -> None:

@@ -221,10 +221,8 @@ def _add_file(index: Index, about: Mapping[str, Any], found: dict[str, Any], sea
     index.merged = index.last = int(about["parts_merged"])
     if not sealed:
         return
-    if check.header_sha256(found, index.keys) != about["header_sha256"]:
-        raise ValueError("its names, keys or attributes have changed since it was written")
-    if (stated := about.get("layout_sha256")) and check.layout_sha256(found) not in ("", stated):
-        raise ValueError("its chunks lie elsewhere, or its texts differ, since it was written")
+    if why := check.changed(found, index.keys, about):
+        raise ValueError(why)
     index.content_sha256 = str(about["content_sha256"])
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from chanattr.errors import StoreError
 from chanattr.store.index import Index, load
-from chanattr.store.parts import PartGone, PartName, Place, is_torn, list_parts
+from chanattr.store.parts import PartGone, Place, is_torn, list_parts
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 TRIES = 5  # a reader whose parts are merged away under it looks again
 
@@ -36,16 +39,19 @@ def load_place(place: Place, mode: str = "r") -> Index:
     Raises:
         StoreError: anything else is damaged.
     """
+    return tried(place.file, lambda: _load(place, mode))
+
+
+def tried(path: Path, attempt: Callable[[], T]) -> T:
+    """What an attempt to read a run gives; the next one's where another process merges its parts meanwhile.
+
+    Raises:
+        StoreError: they are merged each time, or what the attempt raises.
+    """
     for _ in range(TRIES):
-        before = _identity(place.file)
-        index = None
         with contextlib.suppress(PartGone):
-            index = _load(place.file if before else None, list_parts(place.parts), mode)
-        if index is not None and _identity(place.file) == before:
-            return index
-        if index is not None:
-            index.close()
-    raise StoreError(f"{place.file} is merged again and again while it is read; expected it to be still for a second; try again")
+            return attempt()
+    raise StoreError(f"{path} is merged again and again while it is read; expected it to be still for a second; try again")
 
 
 def load_again(place: Place, stale: Index) -> Index:
@@ -63,20 +69,29 @@ def load_again(place: Place, stale: Index) -> Index:
     return fresh
 
 
-def _load(file: Path | None, parts: list[PartName], mode: str) -> Index:
-    """The index of a file and parts; where they cannot be read for a last part that is torn, of the others."""
+def _load(place: Place, mode: str) -> Index:
+    """The index of a file and parts; where they cannot be read for a last part that is torn, of the others.
+
+    Raises:
+        PartGone: they were merged meanwhile.
+    """
+    before, parts = _identity(place.file), list_parts(place.parts)
+    file = place.file if before else None
     try:
-        return load(file, parts)
+        index = load(file, parts)
     except PartGone:
         raise
     except StoreError:
         if not parts or not is_torn(parts[-1]):
             raise
-    index, last = load(file, parts[:-1]), parts[-1].path
-    _log.warning("%s is torn (cut short, or zeros at its end) and passed over%s: its images are searched again", last,
-                 "; set aside as .torn" if mode == "a" else "")
-    if mode == "a":
-        last.replace(last.with_suffix(".torn"))
+        index, last = load(file, parts[:-1]), parts[-1].path
+        _log.warning("%s is torn (cut short, or zeros at its end) and passed over%s: its images are searched again", last,
+                     "; set aside as .torn" if mode == "a" else "")
+        if mode == "a":
+            last.replace(last.with_suffix(".torn"))
+    if _identity(place.file) != before:
+        index.close()
+        raise PartGone(f"{place.file} was merged while it was read; expected it to be still; open it again")
     return index
 
 

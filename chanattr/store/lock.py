@@ -17,7 +17,7 @@ except ImportError:  # Windows has no flock; there two writers are not kept apar
 
 
 def take(path: Path) -> int:
-    """Locks `path`, writes this process and host into it, and gives the descriptor that holds the lock.
+    """Locks `path`, writes this process and host into it, and gives the descriptor that holds the lock until it is closed.
 
     The file is never deleted: a second process could hold the deleted file while a third one makes and locks a new one.
 
@@ -61,8 +61,3 @@ def _lock(descriptor: int, path: Path) -> None:
     except OSError as error:
         raise StoreError(f"{path} cannot be locked ({error.strerror}); expected a file system with locks; "
                          "put the run file on a local disk") from error
-
-
-def free(descriptor: int) -> None:
-    """Ends the lock."""
-    os.close(descriptor)

@@ -179,21 +179,14 @@ def merge_pictures(root: h5py.File, pictures: Pictures) -> None:
 
 def whole_rows(where: str, group: h5py.Group, items: Items, faults: list[str]) -> Iterator[tuple[PictureHead, dict[str, np.ndarray]]]:
     """The rows of a group that are as they were written, one at a time; what is wrong with others goes to `faults`."""
-    try:
+    with check.noting(faults, f"{where} cannot be used"):
         head = read_picture_head(where, group)
-        rows = len(check_picture_columns(head, items))
-    except check.READING as error:
-        faults.append(f"{where} cannot be used ({check.brief(error)})")
-        return
-    for row in range(rows):
-        try:
-            data = dict(_rows(group, head, np.array([row]), group.file.id.get_filesize()))
-            if row_digest(head, data, 0) != data[DIGEST][0].tobytes():
-                raise ValueError("it does not have the digest that it states")
-        except check.READING as error:
-            faults.append(f"{where} row {row} cannot be used ({check.brief(error)})")
-            continue
-        yield head, data
+        for row in range(len(check_picture_columns(head, items))):
+            with check.noting(faults, f"{where} row {row} cannot be used"):
+                data = dict(_rows(group, head, np.array([row]), group.file.id.get_filesize()))
+                if row_digest(head, data, 0) != data[DIGEST][0].tobytes():
+                    raise ValueError("it does not have the digest that it states")
+                yield head, data
 
 
 def verify_pictures(shelf: Shelf) -> None:

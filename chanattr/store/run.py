@@ -20,7 +20,6 @@ from chanattr.store import lock, reader, writer
 from chanattr.store.digest import content_sha256
 from chanattr.store.index import Index, add, check_writable, load
 from chanattr.store.layout import Answer, ImageTable
-from chanattr.store.loading import TRIES as TRIES
 from chanattr.store.loading import check_path, load_again, load_place
 from chanattr.store.merge import merge
 from chanattr.store.parts import PartGone, Place, build_part, remove_parts, write_part
@@ -129,7 +128,7 @@ class Run:
             self._open.close()
             self._open = None
         if self._lock >= 0:
-            lock.free(self._lock)
+            os.close(self._lock)
             self._lock = -1
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,15 @@ from typing import Any
 import h5py
 import numpy as np
 
-from chanattr.errors import ChanattrError, StoreError
+from chanattr.errors import StoreError
 from chanattr.records import NOT_RUN, SpatialAttribution
 from chanattr.store import check
 from chanattr.store.index import by_group, check_format, read_head, run_attributes
 from chanattr.store.layout import ASKED, ENERGY, FOLDERS, Column, Head, area_type, asked_of
+from chanattr.store.loading import tried
 from chanattr.store.parts import ImageRows, PartGone, Place, list_parts
 from chanattr.store.picture_rows import is_pictures, whole_rows
-from chanattr.store.run import TRIES, Run, open_run
+from chanattr.store.run import Run, open_run
 from chanattr.store.sound import odd_rows, ranges, read_whole, wrong_sizes
 from chanattr.store.source import BLOCK, Items, Source, block_rows, check_columns, read_array, read_rows
 from chanattr.store.thumbnails import picture_at
@@ -51,6 +52,16 @@ class _Work:
     images: set[str] = field(default_factory=set)
     kept: Counter[str] = field(default_factory=Counter)
 
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """Takes note of a file that is refused, and goes on after it; not of a part that another process merges."""
+        try:
+            yield
+        except PartGone:
+            raise
+        except StoreError as error:
+            self.faults.append(str(error))
+
     def write(self, **piece: Any) -> None:
         """Keeps what is whole."""
         if self.target is not None:
@@ -77,23 +88,15 @@ def survey(path: Path) -> Survey:
     Raises:
         StoreError: nothing there, or no run of chanattr.
     """
-    for _ in range(TRIES):
-        with contextlib.suppress(PartGone):  # by a merge of whoever writes it: looked at again
-            return _survey(path)
-    raise StoreError(f"{path} is merged again and again while it is read; expected it to be still for a second; try again")
+    return tried(path, lambda: _survey(path))
 
 
 def _survey(path: Path) -> Survey:
     work = _through(path, _Work())
     content = ""
     if not work.faults:
-        try:
-            with open_run(path) as run:
-                content = run.check()
-        except PartGone:
-            raise
-        except StoreError as error:
-            work.faults.append(str(error))
+        with work.noting(), open_run(path) as run:
+            content = run.check()
     return Survey(faults=tuple(work.faults), images=len(work.images), kept=dict(work.kept), content_sha256=content)
 
 
@@ -127,46 +130,28 @@ def _through(path: Path, work: _Work) -> _Work:
     for part in list_parts(place.parts):
         if part.number <= merged:
             continue
-        try:
-            source = Source(part.path, part)
-            with source.open() as root:
-                settings = str(root.attrs.get("settings", settings))
-                _source(root, source, work, whole=True)
-        except PartGone:
-            raise
-        except StoreError as error:
-            work.faults.append(str(error))
+        source = Source(part.path, part)
+        with work.noting(), source.open() as root:
+            settings = str(root.attrs.get("settings", settings))
+            _source(root, source, work, whole=True)
     _settings(settings, work)
     return work
 
 
 def _file(path: Path, work: _Work) -> tuple[int, str]:
     """The merged file: the number of the last part in it, and what the run is about as JSON."""
-    with open(path, "rb") as file:
-        if not file.read(8):
-            work.faults.append(f"{path} is empty")
-            return 0, "{}"
-    try:
-        source = Source(path)
-    except StoreError as error:
-        work.faults.append(str(error))
-        return 0, "{}"
-    try:
-        with source.open() as root:
-            about = check.attributes(root)
-    except StoreError as error:
-        work.faults.append(str(error))
-        source.close()
-        return 0, "{}"
-    try:
-        check_format(about, source)  # another kind of file, or a newer one, is no fault but an error
-        try:
+    about: dict[str, Any] | None = None
+    with contextlib.ExitStack() as closing:
+        with work.noting():
+            source = Source(path)
+            closing.callback(source.close)
             with source.open() as root:
-                _source(root, source, work, whole=_header(root, about, work))
-        except StoreError as error:
-            work.faults.append(str(error))
-    finally:
-        source.close()
+                about = check.attributes(root)
+        if about is None:
+            return 0, "{}"
+        check_format(about, source)  # another kind of file, or a newer one, is no fault but an error
+        with work.noting(), source.open() as root:
+            _source(root, source, work, whole=_header(root, about, work))
     return int(about.get("parts_merged", 0)), str(about.get("settings", "{}"))
 
 
@@ -174,16 +159,11 @@ def _header(root: h5py.File, about: Mapping[str, Any], work: _Work) -> bool:
     """Whether names, keys and attributes are as they were written."""
     try:
         found = check.walk(root, Path(root.filename))
-        keys = check.read_text(root["image"], root.id.get_filesize())
-        if check.header_sha256(found, keys) != about["header_sha256"]:
-            work.faults.append("its names, keys or attributes have changed since it was written")
-            return False
-        if (stated := about.get("layout_sha256")) and check.layout_sha256(found) not in ("", stated):
-            work.faults.append("its chunks lie elsewhere, or its texts differ, since it was written")
-            return False
-    except (StoreError, *check.READING):
+        why = check.changed(found, check.read_text(root["image"], root.id.get_filesize()), about)
+    except check.READING:
         return False  # what it is will be said by name
-    return True
+    work.faults += [why] if why else []
+    return not why
 
 
 def _source(root: h5py.File, source: Source, work: _Work, *, whole: bool) -> None:
@@ -202,21 +182,19 @@ def _source(root: h5py.File, source: Source, work: _Work, *, whole: bool) -> Non
     for where, items in groups.items():
         for kind, folder in FOLDERS.items():
             if where.startswith(f"/{folder}/") and where.count("/") == 3 and where in found:
-                try:
-                    head = _head(kind, found[where], items, whole)
-                    check_columns(head, items, head.columns, len(items["class"]) if head.rows == "class" else len(images.keys))
-                except (ChanattrError, *check.READING) as error:
-                    work.faults.append(f"{where} cannot be used ({check.brief(error)})")
-                    continue
-                _answers(head, items, images, odd, work)
+                head = None
+                with check.noting(work.faults, f"{where} cannot be used"):
+                    head = _head(kind, found[where], items, len(images.keys), whole)
+                if head is not None:
+                    _answers(head, items, images, odd, work)
         if is_pictures(where) and where in found:
             for made, data in whole_rows(where, found[where], items, work.faults):
                 work.write(pictures=(made, data))
                 work.kept[made.path] += 1
 
 
-def _head(kind: type, group: Any, items: Items, whole: bool) -> Head:
-    """What a group's rows share, held against its digest.
+def _head(kind: type, group: Any, items: Items, images: int, whole: bool) -> Head:
+    """What a group's rows share, held against its digest, and its columns looked at.
 
     Raises:
         ValueError: it is not as it was written.
@@ -228,6 +206,7 @@ def _head(kind: type, group: Any, items: Items, whole: bool) -> Head:
         raise ValueError("its areas are not those of its question")
     if kind is SpatialAttribution and not whole:
         raise ValueError("the size of its pictures is under no digest that still holds")
+    check_columns(head, items, head.columns, len(items["class"]) if head.rows == "class" else images)
     return head
 
 
@@ -281,27 +260,18 @@ def _keep_images(groups: Mapping[str, Items], images: _Images, work: _Work) -> N
     pictures = groups.get("/images", {})
     place: dict[int, int] = {}
     if pictures:
-        try:
+        with check.noting(work.faults, "/images cannot be used"):
             place = {int(row): where for where, row in enumerate(read_rows(pictures["row"], np.arange(len(pictures["row"]))))}
-        except check.READING as error:
-            work.faults.append(f"/images cannot be used ({check.brief(error)})")
     for start in range(0, len(images.keys), BLOCK):
         rows = [row for row in range(start, min(start + BLOCK, len(images.keys))) if images.keys[row] is not None]
         thumbnails = {}
         for new, row in enumerate(rows):
-            if row in place and (picture := _thumbnail(pictures, place[row], work)) is not None:
-                thumbnails[new] = picture
+            if row in place:
+                with check.noting(work.faults, f"/images/thumbnail {place[row]} cannot be read"):
+                    thumbnails[new] = picture_at(pictures, place[row])
         if rows:
             work.write(images=images.rows(rows, thumbnails))
             work.images.update(images.keys[row] or "" for row in rows)
-
-
-def _thumbnail(group: Items, place: int, work: _Work) -> np.ndarray | None:
-    try:
-        return picture_at(group, place)
-    except check.READING as error:
-        work.faults.append(f"/images/thumbnail {place} cannot be read ({check.brief(error)})")
-        return None
 
 
 def _answers(head: Head, items: Items, images: _Images, odd: Mapping[str, np.ndarray], work: _Work) -> None:
@@ -342,12 +312,9 @@ def _keep(head: Head, items: Items, images: _Images, data: Mapping[Column, np.nd
     kept = [(new, energy[int(row)]) for new, row in enumerate(rows) if int(row) in energy]
     by_area = None
     if kept:
-        try:
-            order = sorted(kept, key=lambda pair: pair[1])
-            by_area = (np.array([new for new, _ in order], "<i4"),
-                       read_rows(items["energy_by_area"], np.array([place for _, place in order])))
-        except check.READING as error:
-            work.faults.append(f"/{head.path}/energy_by_area cannot be read ({check.brief(error)}); the rows are kept without it")
+        rows_in, places = np.array(sorted(kept, key=lambda pair: pair[1])).T
+        with check.noting(work.faults, f"/{head.path}/energy_by_area cannot be read, and the rows are kept without it"):
+            by_area = rows_in.astype("<i4"), read_rows(items["energy_by_area"], places)
     work.write(images=images.rows(rows.tolist(), {}), head=head, data=chosen, energy=by_area)
 
 
@@ -355,22 +322,18 @@ def _energy_places(head: Head, items: Items, count: int, work: _Work) -> dict[in
     """Where the energy at every area of a row lies."""
     if "energy_row" not in items:
         return {}
-    try:
+    with check.noting(work.faults, f"/{head.path}/energy_row cannot be used"):
         kept = read_array(items, "energy_row", "<i4", (len(items["energy_row"]),))
         check_columns(head, items, [ENERGY], len(kept))
         return {int(row): place for place, row in enumerate(kept) if 0 <= row < count}
-    except check.READING as error:
-        work.faults.append(f"/{head.path}/energy_row cannot be used ({check.brief(error)})")
-        return {}
+    return {}
 
 
 def _settings(text: str, work: _Work) -> None:
     """What the run is about, into the new file: as not finished, where something is lost."""
-    try:
+    about: dict[str, Any] = {}
+    with check.noting(work.faults, "the run's settings cannot be read"):
         about = run_attributes(text)
-    except ValueError as error:
-        work.faults.append(f"the run's settings cannot be read ({check.brief(error)})")
-        return
     if work.faults:
         for name in ASKED:
             said = asked_of(about, name)
