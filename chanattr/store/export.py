@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 
 from chanattr.errors import InputError, StoreError
-from chanattr.store.beside import is_of_run
 from chanattr.store.index import Answers, Index
 from chanattr.store.layout import ENERGY, FOLDERS, TEXT, Column, Head, decode
 from chanattr.store.netcdf import create_dataset, hdf5, marker, scale
-from chanattr.store.parts import Place, list_parts
+from chanattr.store.parts import Place, is_of_run, list_parts
 from chanattr.store.run import Run
 
 FORMATS = ("netcdf", "zarr", "csv", "parquet")

@@ -10,16 +10,16 @@ import numpy as np
 
 from chanattr.errors import StoreError
 from chanattr.records import SpatialAttribution
+from chanattr.store.digest import MEASURED
 from chanattr.store.index import Answers, Index
 from chanattr.store.layout import ASKED, ENERGY, FOLDERS, asked_of
-from chanattr.store.parts import ImageRows
-from chanattr.store.picture_rows import missing_from, read_stored
+from chanattr.store.picture_rows import read_stored
 from chanattr.store.run import Run, open_run
 from chanattr.store.source import BLOCK
 from chanattr.store.thumbnails import read_thumbnail
+from chanattr.store.writer import image_rows
 
 PICTURES = 64  # a part
-MEASURED = "evaluations"  # of the answers that one file has: not true of all together
 
 
 def join_runs(paths: Sequence[Path], output: Path) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def join_runs(paths: Sequence[Path], output: Path) -> dict[str, Any]:
 
 
 def _together(target: Run, source: Run, path: Path) -> dict[str, Any]:
-    """The attributes of both; a question came to its end where it did in both.
+    """The attributes of both, but for what was measured of one; a question came to its end where it did in both.
 
     Raises:
         StoreError: they differ.
@@ -74,20 +74,15 @@ def _together(target: Run, source: Run, path: Path) -> dict[str, Any]:
     return both
 
 
-def _rows_of(index: Index, rows: np.ndarray, thumbnails: bool) -> ImageRows:
-    keys = [index.keys[row] for row in rows]
-    pictures = {new: read_thumbnail(index, key) for new, key in enumerate(keys) if thumbnails and key in index.thumbnails}
-    sha256 = np.frombuffer(b"".join(index.sha256[row] for row in rows), np.uint8).reshape(len(keys), 32)
-    return ImageRows(keys=keys, sha256=sha256, label=np.array([index.label[row] for row in rows], "<i4"), thumbnails=pictures)
-
-
 def _copy_images(index: Index, target: Run) -> None:
     """The image table, as far as the target has not all of it."""
     table = target.images()
     known = dict(zip(table.keys, zip(map(bytes, table.sha256), table.label.tolist(), strict=True), strict=True))
-    new = np.array([row for row, key in enumerate(index.keys) if known.get(key) != (index.sha256[row], index.label[row])], np.int64)
+    new = [key for row, key in enumerate(index.keys) if known.get(key) != (index.sha256[row], index.label[row])]
     for start in range(0, len(new), BLOCK):
-        target.write_stored(images=_rows_of(index, new[start:start + BLOCK], thumbnails=True))
+        keys = new[start:start + BLOCK]
+        thumbnails = {key: read_thumbnail(index, key) for key in keys if key in index.thumbnails}
+        target.write_stored(images=image_rows(index, {}, keys, thumbnails))
 
 
 def _copy_answers(index: Index, answers: Answers, target: Run) -> None:
@@ -105,12 +100,14 @@ def _copy_answers(index: Index, answers: Answers, target: Run) -> None:
             continue
         with_energy = np.flatnonzero(np.isin(block, kept)).astype("<i4")
         energy = (with_energy, answers.gather([ENERGY], block[with_energy])[ENERGY.name]) if len(with_energy) else None
-        target.write_stored(images=_rows_of(index, block, thumbnails=False), head=head, data=data, energy=energy)
+        images = image_rows(index, {}, [index.keys[row] for row in block], {})
+        target.write_stored(images=images, head=head, data=data, energy=energy)
 
 
 def _copy_pictures(index: Index, target: Run) -> None:
     """Pictures that the target has not."""
     for where, pictures in index.pictures.items():
-        new = missing_from(target.index_for_copies.pictures, where, pictures)
+        held = target.index_for_copies.pictures.get(where)
+        new = [one for one in pictures.place if held is None or one not in held.place]
         for start in range(0, len(new), PICTURES):
             target.write_stored(pictures=(pictures.head, read_stored(pictures, new[start:start + PICTURES])))

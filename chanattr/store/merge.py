@@ -12,7 +12,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-import chanattr
 from chanattr.errors import StoreError
 from chanattr.records import NOT_RUN
 from chanattr.store import check
@@ -20,8 +19,9 @@ from chanattr.store.digest import content_sha256
 from chanattr.store.index import Answers, Index, load
 from chanattr.store.layout import ENERGY, ENTRY, FOLDERS, FORMAT, FORMAT_VERSION, Column, ImageTable
 from chanattr.store.netcdf import Disk, create_dataset, fill, hdf5, marker, scale
-from chanattr.store.parts import Place, cannot_write, put_head, sync_folder
+from chanattr.store.parts import Place, cannot_write, framed, put_head, sync
 from chanattr.store.picture_rows import merge_pictures
+from chanattr.store.provenance import LIBRARIES
 from chanattr.store.reader import is_complete
 from chanattr.store.source import BLOCK
 from chanattr.store.thumbnails import read_thumbnail
@@ -38,25 +38,16 @@ def merge(place: Place, index: Index, table: ImageTable) -> None:
     try:
         _write(place.merging, index, table)
         _seal(place.merging)
-        sync_file(place.merging)
+        sync(place.merging)
         index.close()  # some systems cannot replace a file that is open
         os.replace(place.merging, place.file)
-        sync_folder(place.file.parent)
+        sync(place.file.parent)
     except (OSError, RuntimeError) as error:  # h5py raises both
         with contextlib.suppress(OSError):
             place.merging.unlink(missing_ok=True)
         if isinstance(error, StoreError):
             raise
         raise cannot_write(place.file, error) from error
-
-
-def sync_file(path: Path) -> None:
-    """Makes a file's content durable."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write(path: Path, index: Index, table: ImageTable) -> None:
@@ -74,10 +65,9 @@ def _write(path: Path, index: Index, table: ImageTable) -> None:
 
 
 def _about(index: Index) -> dict[str, Any]:
-    versions = {"chanattr": chanattr.__version__, "h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version, "numpy": np.__version__}
     return {"Conventions": "CF-1.11", "format": FORMAT, "format_version": FORMAT_VERSION, "run_id": index.run_id,
             "settings": json.dumps(index.attributes, sort_keys=True), "model": str(index.attributes.get("model", "")),
-            "model_sha256": str(index.attributes.get("model_sha256", "")), "versions": json.dumps(versions, sort_keys=True),
+            "model_sha256": str(index.attributes.get("model_sha256", "")), "versions": json.dumps(LIBRARIES, sort_keys=True),
             "complete": int(is_complete(index)), "parts_merged": index.last, "order": json.dumps([list(name) for name in index.order])}
 
 
@@ -124,9 +114,7 @@ def _put_thumbnails(group: h5py.Group, index: Index) -> None:
     shape = (len(keys), *sizes.max(0).tolist(), 3)
     pictures = create_dataset(group, "thumbnail", shape, "|u1", ("row", "y", "x", "rgb"), most=1)
     for place, key in enumerate(keys):
-        padded = np.zeros(shape[1:], np.uint8)
-        padded[:sizes[place, 0], :sizes[place, 1]] = read_thumbnail(index, key)
-        pictures[place] = padded
+        pictures[place] = framed(read_thumbnail(index, key), sizes.max(0))
 
 
 def _put_answers(root: h5py.File, answers: Answers, images: int, disk: Disk) -> None:

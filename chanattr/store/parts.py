@@ -65,6 +65,13 @@ class Place:
         return self.file.with_name(self.file.name + ".merging")
 
 
+def is_of_run(path: Path, file: Path) -> bool:
+    """Whether a path is the run file, anything that belongs to it, or lies in that: it must not be written over."""
+    real, place = Path(os.path.realpath(path)), Place(Path(os.path.realpath(file)))
+    inside = {real, *real.parents} & {place.file, place.parts, place.lock, place.merging}
+    return bool(inside) or (real.exists() and file.exists() and real.samefile(file))
+
+
 @dataclass(frozen=True)
 class PartName:
     """A part by its name."""
@@ -158,13 +165,11 @@ def write_part(place: Place, number: int, data: bytes) -> PartName:
     try:
         if not place.parts.is_dir():
             place.parts.mkdir()
-            sync_folder(place.parts.parent)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            sync(place.parts.parent)
+        temporary.write_bytes(data)
+        sync(temporary)
         os.replace(temporary, part.path)
-        sync_folder(place.parts)
+        sync(place.parts)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -179,11 +184,11 @@ def cannot_write(path: Path, error: Exception) -> StoreError:
                       "and start again: everything written before is safe")
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes names in a folder durable (where a folder can be opened at all)."""
-    if os.name != "posix":
+def sync(path: Path) -> None:
+    """Makes a file's content durable, or the names in a folder (where a folder can be opened at all)."""
+    if path.is_dir() and os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -266,17 +271,15 @@ def _put_images(root: h5py.File, images: ImageRows) -> None:
     _put(root, "image", np.array(list(images.keys), dtype=object))
     root["sha256"], root["label"] = images.sha256, images.label
     if images.thumbnails:
+        rows = sorted(images.thumbnails)
+        sizes = np.array([images.thumbnails[row].shape[:2] for row in rows], "<i4")
         group = root.create_group("images")
-        for name, values in thumbnail_arrays(images.thumbnails).items():
-            group[name] = values
+        group["row"] = np.array(rows, "<i4")
+        group["thumbnail"] = np.stack([framed(images.thumbnails[row], sizes.max(0)) for row in rows])
+        group["height"], group["width"] = sizes.T
 
 
-def thumbnail_arrays(thumbnails: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
-    """Thumbnails by row as arrays of one size: each in the upper left corner, black beyond its height and width."""
-    rows = sorted(thumbnails)
-    sizes = np.array([thumbnails[row].shape[:2] for row in rows], "<i4").reshape(-1, 2)
-    stack = np.zeros((len(rows), *sizes.max(0), 3), np.uint8)
-    for place, row in enumerate(rows):
-        stack[place, :sizes[place, 0], :sizes[place, 1]] = thumbnails[row]
-    return {"row": np.array(rows, "<i4"), "thumbnail": stack, "height": sizes[:, 0].copy(), "width": sizes[:, 1].copy()}
-
+def framed(picture: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """A thumbnail in the upper left corner of a larger picture, black beyond it."""
+    height, width = size - picture.shape[:2]
+    return np.pad(picture, ((0, height), (0, width), (0, 0)))

@@ -114,13 +114,10 @@ def head_of(record: Made, made_with: Mapping[str, Any]) -> PictureHead:
 
 
 def _sizes(record: Made) -> dict[str, int]:
-    if isinstance(record, Examples):
-        sizes = {"down_across": 2, "edge": 4} | dict(zip(("example", *_PICTURE), record.crops.shape[1:], strict=True))
-    elif isinstance(record, ChannelImages):
-        sizes = {"channel": record.weights.shape[1]} | dict(zip(("take", *_PICTURE), record.pictures.shape[1:], strict=True))
-    else:
-        sizes = {"channel": record.masks.shape[1]} | dict(zip(_PICTURE, record.pictures.shape[1:], strict=True))
-    return {name: int(size) for name, size in sizes.items()}
+    """Length of every dimension but the rows', as the record's arrays have it."""
+    kind: type = type(record)
+    shapes = {column.dims: np.shape(getattr(record, column.field))[1:] for column in columns(kind)}
+    return {dim: size for dims, shape in shapes.items() for dim, size in zip(dims, shape, strict=False)}
 
 
 # What a row is of: two that are the same are made once.
@@ -160,13 +157,12 @@ def _digest(*pieces: bytes) -> bytes:
 # Records to arrays as they are stored, and back
 
 
-def encoded(record: Made) -> dict[str, np.ndarray]:
+def encoded(record: Made, head: PictureHead) -> dict[str, np.ndarray]:
     """Every column of a record as it is stored, by dataset name, with `ID` and `DIGEST`.
 
     Raises:
         StoreError: a key or name that cannot be stored.
     """
-    head = head_of(record, {})
     data = {}
     for column in head.columns:
         values = _example_keys(record) if isinstance(record, Examples) and column.field == "keys" else getattr(record, column.field)

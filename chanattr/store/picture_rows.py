@@ -215,11 +215,6 @@ def counted(shelf: Shelf) -> dict[str, dict[str, int]]:
     return found
 
 
-def missing_from(shelf: Shelf, where: str, pictures: Pictures) -> list[bytes]:
-    """What the pictures are of that a shelf has not."""
-    return [one for one in pictures.place if where not in shelf or one not in shelf[where].place]
-
-
 def records(shelf: Shelf, kind: type, layer: str, wanted: tuple[str, Sequence[Any] | None], keys: Sequence[str]) -> tuple[Any, ...]:
     """The pictures of a kind at a layer, a record a question; those that have none of what is wanted are left out.
 
@@ -233,11 +228,8 @@ def records(shelf: Shelf, kind: type, layer: str, wanted: tuple[str, Sequence[An
     Raises:
         StoreError: one is not as it was written.
     """
-    found = []
-    for pictures in of_layer(shelf, kind, layer):
-        if ids := _chosen(pictures, *wanted):
-            found.append(read_record(pictures, ids, keys))
-    return tuple(found)
+    chosen = [(pictures, _chosen(pictures, *wanted)) for pictures in of_layer(shelf, kind, layer)]
+    return tuple(read_record(pictures, ids, keys) for pictures, ids in chosen if ids)
 
 
 def _chosen(pictures: Pictures, name: str, values: Sequence[Any] | None) -> list[bytes]:
@@ -264,7 +256,8 @@ def picture_piece(shelf: Shelf, record: Made, made_with: Mapping[str, Any]) -> t
     Raises:
         StoreError: the same question with pictures of another size, or more in a row than can be read again.
     """
-    head, data = head_of(record, made_with), encoded(record)
+    head = head_of(record, made_with)
+    data = encoded(record, head)
     if (most := max(row_bytes(column, head) for column in head.columns)) > check.MAX_CHUNK:
         raise StoreError(f"{most:,} bytes of pictures in a row at {head.layer!r}; expected at most {check.MAX_CHUNK:,}, as readers take "
                          "them; make fewer of the same channels at once, or smaller ones")

@@ -11,6 +11,8 @@ import numpy as np
 
 import chanattr
 
+LIBRARIES = {"chanattr": chanattr.__version__, "h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version, "numpy": np.__version__}
+
 
 def now() -> str:
     """This second in UTC, as ISO 8601 has it."""
@@ -19,6 +21,5 @@ def now() -> str:
 
 def versions() -> str:
     """Of what writes here, as JSON; torch's where it is at work, for the store never loads it."""
-    found = {"chanattr": chanattr.__version__, "h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version, "numpy": np.__version__}
     torch = sys.modules.get("torch")
-    return json.dumps(found | ({"torch": str(torch.__version__)} if torch is not None else {}), sort_keys=True)
+    return json.dumps(LIBRARIES | ({"torch": str(torch.__version__)} if torch is not None else {}), sort_keys=True)

@@ -138,10 +138,12 @@ def summary_of(index: Index, path: str) -> dict[str, Any]:
     layers: dict[str, dict[str, Any]] = {}
     spatial: dict[str, dict[str, Any]] = {}
     for layer, label in index.order:
-        if held := index.answers[SpatialAttribution].get((layer, label)):
-            spatial.setdefault(layer, {})[label] = _common(held) | {"size": list(held.head.grid), "images": len(held.done)}
-        if has_channels(index, (layer, label)):
-            layers.setdefault(layer, {})[label] = _about(index, layer, label)
+        kinds = (ImageAttribution, ClassAttribution, SpatialAttribution)
+        images, classes, masks = (index.answers[kind].get((layer, label)) for kind in kinds)
+        if masks:
+            spatial.setdefault(layer, {})[label] = _common(masks) | {"size": list(masks.head.grid), "images": len(masks.done)}
+        if held := images or classes:
+            layers.setdefault(layer, {})[label] = _about(held, images, classes)
     return {"path": path, "format_version": FORMAT_VERSION, "complete": is_complete(index), "images": len(index.keys),
             "attributes": dict(index.attributes), "layers": layers, "spatial": spatial, "pictures": counted(index.pictures)}
 
@@ -156,14 +158,12 @@ def _common(answers: Answers) -> dict[str, Any]:
     return {"areas": head.areas.tolist(), "settings": head.settings.as_dict(), **head.provenance}
 
 
-def _about(index: Index, layer: str, label: str) -> dict[str, Any]:
-    images, classes = (index.answers[kind].get((layer, label)) for kind in (ImageAttribution, ClassAttribution))
-    held = images or classes or answers_of(index, ImageAttribution, layer, label)
-    head = held.head
-    about = _common(held) | {"channels": len(head.fill_values), "images": len(images.done) if images else 0,
+def _about(held: Answers, images: Answers | None, classes: Answers | None) -> dict[str, Any]:
+    """Of sets of channels; `held` is the first of the two that there is."""
+    about = _common(held) | {"channels": len(held.head.fill_values), "images": len(images.done) if images else 0,
                              "classes": len(classes.done) if classes else 0}
-    if head.entry == "group":
-        about["groups"] = head.entries
+    if held.head.entry == "group":
+        about["groups"] = held.head.entries
     if classes:
         about |= {"class_areas": classes.head.areas.tolist(), "class_settings": classes.head.settings.as_dict()}
     return about

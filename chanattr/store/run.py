@@ -370,7 +370,7 @@ class Run:
     def _write_changed(self) -> None:
         if self._changed:
             keys = list(self._changed)
-            self._write(build_part(self._index.run_id, images=writer.image_rows(self._index, self._known, keys)))
+            self._write(build_part(self._index.run_id, images=writer.image_rows(self._index, self._known, keys, {})))
             self._changed.clear()
 
     @property

@@ -45,30 +45,31 @@ def register(index: Index, known: Known, keys: Sequence[str], sha256: np.ndarray
                          f"{(len(keys),)}; give one digest and one label a key (zeros and -1 where unknown)")
     found = {key: (bytes(digest), int(number)) for key, digest, number in zip(keys, digests, numbers, strict=True)}
     for key, (digest, _) in found.items():
-        stored = index.sha256[index.row[key]] if key in index.row else known.get(key, (UNKNOWN_SHA256, -1))[0]
-        check_bytes(key, stored, digest)
-    changed = [key for key, new in found.items() if key in index.row and _tells_more(index, key, new)]
-    for key, (digest, number) in found.items():
-        if key in index.row:
-            index.add_image(key, digest, number)
-        else:
-            known[key] = (digest, number)
+        check_bytes(key, _known(index, known, key)[0], digest)
+    changed = []
+    for key, new in found.items():
+        if key not in index.row:
+            known[key] = new
+            continue
+        before = _known(index, known, key)
+        index.add_image(key, *new)
+        if _known(index, known, key) != before:
+            changed.append(key)
     return changed
 
 
-def _tells_more(index: Index, key: str, new: tuple[bytes, int]) -> bool:
-    row = index.row[key]
-    return new[0] not in (UNKNOWN_SHA256, index.sha256[row]) or (new[1] >= 0 and new[1] != index.label[row])
+def _known(index: Index, known: Known, key: str) -> tuple[bytes, int]:
+    """sha256 and label of an image, from what the run holds or what was registered."""
+    row = index.row.get(key)
+    return known.get(key, (UNKNOWN_SHA256, -1)) if row is None else (index.sha256[row], index.label[row])
 
 
-def image_rows(index: Index, known: Known, keys: Sequence[str], thumbnails: dict[str, np.ndarray] | None = None) -> ImageRows:
-    """Rows of the image table for a part, from what was registered and what the run holds."""
-    about = [(index.sha256[index.row[key]], index.label[index.row[key]]) if key in index.row else known.get(key, (UNKNOWN_SHA256, -1))
-             for key in keys]
-    pictures = {row: _picture(key, (thumbnails or {})[key]) for row, key in enumerate(keys)
-                if key in (thumbnails or {}) and key not in index.thumbnails}
+def image_rows(index: Index, known: Known, keys: Sequence[str], thumbnails: Mapping[str, np.ndarray]) -> ImageRows:
+    """Rows of the image table for a part, with those of the thumbnails that there are."""
+    about = [_known(index, known, key) for key in keys]
     return ImageRows(keys=keys, sha256=np.frombuffer(b"".join(digest for digest, _ in about), np.uint8).reshape(len(keys), 32),
-                     label=np.array([number for _, number in about], "<i4"), thumbnails=pictures)
+                     label=np.array([number for _, number in about], "<i4"),
+                     thumbnails={row: thumbnails[key] for row, key in enumerate(keys) if key in thumbnails})
 
 
 def _picture(key: str, picture: Any) -> np.ndarray:
@@ -97,7 +98,8 @@ def image_part(index: Index, known: Known, record: ByImage, label: str,
     data = {column: encode(column, getattr(part, column.field)) for column in head.columns}
     for column in data:
         data[column][~ran[fresh]] = column.missing
-    return build_part(index.run_id, images=image_rows(index, known, keys, thumbnails), head=head if ran.any() else None, data=data,
+    pictures = {key: _picture(key, thumbnails[key]) for key in keys if key in thumbnails and key not in index.thumbnails}
+    return build_part(index.run_id, images=image_rows(index, known, keys, pictures), head=head if ran.any() else None, data=data,
                        energy=_energy(part, ran[fresh]))
 
 
