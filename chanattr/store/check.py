@@ -109,8 +109,8 @@ def noting(faults: list[str], what: str) -> Iterator[None]:
 
 
 def brief(error: BaseException) -> str:
-    """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    """An error in one line; of one of ours what it says."""
+    return " ".join((str(error) if isinstance(error, Odd) else f"{type(error).__name__}: {error}").split())[:200]
 
 
 def refusal(path: Path, why: str) -> StoreError:
@@ -123,52 +123,45 @@ class Odd(ValueError):
     """An object that chanattr did not write so."""
 
 
-def root_attributes(root: h5py.File, path: Path) -> dict[str, Any]:
+def root_attributes(root: h5py.File) -> dict[str, Any]:
     """What a file says of itself, before anything else of it is looked at.
 
     Raises:
-        StoreError: its attributes are of other types than chanattr's.
+        ValueError: its attributes are of other types than chanattr's.
     """
-    try:
-        _check_attributes(root, "/")
-    except Odd as error:
-        raise refusal(path, str(error)) from error
+    _check_attributes(root, "/")
     return attributes(root)
 
 
-def walk(root: h5py.File, path: Path, lost: list[str] | None = None) -> dict[str, h5py.Group | h5py.Dataset]:
+def walk(root: h5py.File, lost: list[str] | None = None) -> dict[str, h5py.Group | h5py.Dataset]:
     """Every object by its path, after checking that each is inside the file, there once, and as large as it says.
 
     Args:
         root: of the file.
-        path: named in errors.
         lost: takes what is wrong with objects, which are then passed over; None refuses the file for the first.
 
     Raises:
-        StoreError: links that leave the file or loop, other layouts, filters or types than chanattr's, or sizes that cannot be true.
+        ValueError: links that leave the file or loop, other layouts, filters or types than chanattr's, or sizes that cannot be true.
     """
     room = MAX_OPENED + root.id.get_filesize()
     found: dict[str, h5py.Group | h5py.Dataset] = {"/": root}
     seen = {h5py.h5o.get_info(root.id).addr}
     waiting: list[tuple[str, h5py.Group]] = [("", root)]
-    try:
-        _check_attributes(root, "/")
-        while waiting:
-            prefix, group = waiting.pop()
-            for name in _names(group, prefix, lost):
-                where = f"{prefix}/{name}"
-                try:
-                    item = _inside(group, name, where, seen)
-                    if name in OPENED and isinstance(item, h5py.Dataset) and (room := room - item.size * item.dtype.itemsize) < 0:
-                        raise Odd(f"{where} and others that are read whole declare more than {MAX_OPENED} bytes beside the file's size")
-                except READING as error:
-                    _lose(error, where, lost)
-                    continue
-                found[where] = item
-                if isinstance(item, h5py.Group):
-                    waiting.append((where, item))
-    except Odd as error:
-        raise refusal(path, str(error)) from error
+    _check_attributes(root, "/")
+    while waiting:
+        prefix, group = waiting.pop()
+        for name in _names(group, prefix, lost):
+            where = f"{prefix}/{name}"
+            try:
+                item = _inside(group, name, where, seen)
+                if name in OPENED and isinstance(item, h5py.Dataset) and (room := room - item.size * item.dtype.itemsize) < 0:
+                    raise Odd(f"{where} and others that are read whole declare more than {MAX_OPENED} bytes beside the file's size")
+            except READING as error:
+                _lose(error, where, lost)
+                continue
+            found[where] = item
+            if isinstance(item, h5py.Group):
+                waiting.append((where, item))
     return found
 
 
@@ -176,7 +169,7 @@ def _lose(error: Exception, where: str, lost: list[str] | None) -> None:
     """Takes note of an object that cannot be used, where that is wished, else raises."""
     if lost is None:
         raise error
-    lost.append(str(error) if isinstance(error, Odd) else f"{where or '/'} cannot be read ({brief(error)})")
+    lost.append(brief(error) if isinstance(error, Odd) else f"{where or '/'} cannot be read ({brief(error)})")
 
 
 def _names(group: h5py.Group, where: str, lost: list[str] | None) -> list[str]:
@@ -292,11 +285,11 @@ def header_sha256(found: dict[str, h5py.Group | h5py.Dataset], keys: list[str]) 
     for where in sorted(found):
         item = found[where]
         about = f"{item.dtype}{item.shape}{item.compression}{item.fletcher32}" if isinstance(item, h5py.Dataset) else "group"
-        _say(digest, where, about)
+        say(digest, where, about)
         for name, value in attributes(item).items():
             if (where, name) != ("/", "header_sha256"):
-                _say(digest, name, value if isinstance(value, str) else f"{np.asarray(value).dtype}{np.asarray(value).tolist()}")
-    _say(digest, *keys)
+                say(digest, name, value if isinstance(value, str) else f"{np.asarray(value).dtype}{np.asarray(value).tolist()}")
+    say(digest, *keys)
     return digest.hexdigest()
 
 
@@ -315,9 +308,9 @@ def layout_sha256(found: dict[str, h5py.Group | h5py.Dataset]) -> str:
         places: list[tuple[Any, ...]] = []
         if item.chunks:
             item.id.chunk_iter(lambda chunk, places=places: places.append(tuple(chunk)))
-        _say(digest, where, repr(sorted(places) if item.chunks else item.id.get_offset()))
+        say(digest, where, repr(sorted(places) if item.chunks else item.id.get_offset()))
         if h5py.check_string_dtype(item.dtype) is not None and where != "/image":
-            _say(digest, *read_text(item, item.file.id.get_filesize()))
+            say(digest, *read_text(item, item.file.id.get_filesize()))
     return digest.hexdigest()
 
 
@@ -334,7 +327,8 @@ def changed(found: dict[str, h5py.Group | h5py.Dataset], keys: list[str], about:
     return ""
 
 
-def _say(digest: Any, *texts: str) -> None:
-    for text in texts:
-        data = text.encode(errors="surrogateescape")
+def say(digest: Any, *pieces: str | bytes) -> None:
+    """Adds texts and bytes to a digest, each after its length, so that none runs into the next."""
+    for piece in pieces:
+        data = piece.encode(errors="surrogateescape") if isinstance(piece, str) else piece
         digest.update(len(data).to_bytes(8, "little") + data)

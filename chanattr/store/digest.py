@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from chanattr.store import check
 from chanattr.store.index import Answers, Index
 from chanattr.store.layout import ENERGY, FOLDERS, TEXT, Column
 from chanattr.store.thumbnails import read_thumbnail
@@ -38,8 +39,7 @@ def content_sha256(index: Index) -> str:
 
 
 def _say(digest: Any, value: Any) -> None:
-    data = json.dumps(value, sort_keys=True).encode()
-    digest.update(len(data).to_bytes(8, "little") + data)
+    check.say(digest, json.dumps(value, sort_keys=True))
 
 
 def _add_answers(digest: Any, index: Index, answers: Answers) -> None:

@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,20 +74,16 @@ def export_run(run: Run, output: Path, form: str) -> list[Path]:
         raise StoreError(f"{output} belongs to a run; expected a place for the export alone; name another")
     if os.path.lexists(output):
         raise StoreError(f"{output} is there already; expected a place for the export; name another, or move that one away")
-    folder = None
     try:
-        folder = tempfile.mkdtemp(prefix=".chanattr-export-", dir=output.parent)
-        temporary = Path(folder, "export")
-        {"netcdf": _netcdf, "zarr": _zarr, "csv": _csv, "parquet": _parquet}[form](run.index_for_copies, temporary)
-        os.replace(temporary, output)
+        with tempfile.TemporaryDirectory(prefix=".chanattr-export-", dir=output.parent, ignore_cleanup_errors=True) as folder:
+            temporary = Path(folder, "export")
+            {"netcdf": _netcdf, "zarr": _zarr, "csv": _csv, "parquet": _parquet}[form](run.index_for_copies, temporary)
+            os.replace(temporary, output)
     except OSError as error:
         if isinstance(error, StoreError):
             raise
         raise StoreError(f"{output} cannot be written ({error.strerror or error}); expected room and permission to write there; make room, "
                          "or name another place") from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
     return sorted(output.iterdir()) if output.is_dir() and form != "zarr" else [output]
 
 
@@ -151,7 +146,7 @@ def _variable(answers: Answers, column: Column, rows: np.ndarray, axis: str) -> 
 
 
 def _whole(name: str, dims: tuple[str, ...], values: np.ndarray) -> _Variable:
-    return _Variable(name, dims, values.shape, values.dtype, {}, lambda: iter([(0, values)]))
+    return _Variable(name, dims, values.shape, str if values.dtype == object else values.dtype, {}, lambda: iter([(0, values)]))
 
 
 def _netcdf(index: Index, output: Path) -> None:
@@ -179,11 +174,8 @@ def _zarr(index: Index, output: Path) -> None:
     for group in _groups(index):
         here = root.require_group(_zarr_path(group.path)) if group.path else root
         here.update_attributes(dict(group.attributes))
-        for name, values in group.coordinates.items():
-            kind = str if values.dtype == object else values.dtype
-            made = here.create_array(name, shape=values.shape, dtype=kind, chunks=(max(1, len(values)),), dimension_names=(name,))
-            made[...] = values.astype(str) if kind is str else values
-        for one in group.variables:
+        coordinates = [_whole(name, (name,), values) for name, values in group.coordinates.items()]
+        for one in (*coordinates, *group.variables):
             rest = int(np.prod(one.shape[1:])) or 1
             rows = max(1, min(one.shape[0], 2**20 // rest))
             made = here.create_array(one.name, shape=one.shape, dtype=one.dtype, chunks=(rows, *(max(1, n) for n in one.shape[1:])),
@@ -238,14 +230,11 @@ def _plain_name(name: str) -> str:
 
 
 def _blocks(index: Index, every: Sequence[Answers], by_area: bool, names: Mapping[str, str]) -> Iterator[dict[str, list[Any]]]:
+    """Rows with every column; those that only other answers have are empty."""
     for answers in every:
-        yield from (_filled(block, names) for block in _rows(index, answers, by_area))
-
-
-def _filled(block: dict[str, list[Any]], columns: Mapping[str, str]) -> dict[str, list[Any]]:
-    """Columns that only other answers have, empty."""
-    count = len(block["layer"])
-    return {name: block.get(name, [None] * count) for name in columns}
+        for block in _rows(index, answers, by_area):
+            empty = [None] * len(block["layer"])
+            yield {name: block.get(name, empty) for name in names}
 
 
 def _flat(head: Head, by_area: bool) -> list[Column]:

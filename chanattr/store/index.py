@@ -159,9 +159,9 @@ def add(index: Index, source: Source, *, sealed: bool = True) -> None:
         StoreError: the source is damaged, or of another run, format or question.
     """
     with source.open() as root:
-        about = check.root_attributes(root, source.path)
+        about = check.root_attributes(root)
         check_format(about, source)
-        found = check.walk(root, source.path)
+        found = check.walk(root)
         if index.run_id and about.get("run_id") != index.run_id:
             raise StoreError(f"{source.path} belongs to another run than the file beside it; expected parts of one run; move the "
                              f"folder {source.path.parent.name} away if the file is the one you want, or else the file")

@@ -102,8 +102,8 @@ class Head:
 
     @property
     def path(self) -> str:
-        """Of the group in a file."""
-        return group_path(self.kind, self.layer, self.label)
+        """Of the group in a file: layers/features.10/exact."""
+        return f"{FOLDERS[self.kind]}/{escape(self.layer)}/{escape(self.label)}"
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -209,16 +209,6 @@ ENERGY = _column(ImageAttribution, "energy_by_area", ("N", "A", "h", "w"))
 def area_type(kind: type) -> str:
     """Of areas: shares of a picture, or counts."""
     return "<f4" if kind is SpatialAttribution else "<i4"
-
-
-def group_path(kind: type, layer: str, label: str) -> str:
-    """Where the answers of a layer and label lie.
-
-    Examples:
-        >>> group_path(ImageAttribution, "features.10", "exact")
-        'layers/features.10/exact'
-    """
-    return f"{FOLDERS[kind]}/{escape(layer)}/{escape(label)}"
 
 
 def escape(name: str) -> str:

@@ -79,7 +79,7 @@ def _seal(path: Path) -> None:
     finally:
         index.close()
     with hdf5(path, "r+") as (root, _):
-        found = check.walk(root, path)
+        found = check.walk(root)
         root.attrs["content_sha256"] = content
         if layout := check.layout_sha256(found):
             root.attrs["layout_sha256"] = layout

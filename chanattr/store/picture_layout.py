@@ -14,6 +14,7 @@ import numpy as np
 from chanattr.errors import StoreError
 from chanattr.pictures.records import ChannelImages, Examples, Inversion
 from chanattr.pictures.settings import PictureSettings
+from chanattr.store import check
 from chanattr.store.layout import TEXT, Column, check_text, encode, escape
 
 FOLDER = "pictures"
@@ -149,8 +150,7 @@ def ids_of(record: Made) -> list[bytes]:
 
 def _digest(*pieces: bytes) -> bytes:
     digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(len(piece).to_bytes(8, "little") + piece)
+    check.say(digest, *pieces)
     return digest.digest()
 
 

@@ -158,7 +158,7 @@ def _file(path: Path, work: _Work) -> tuple[int, str]:
 def _header(root: h5py.File, about: Mapping[str, Any], work: _Work) -> bool:
     """Whether names, keys and attributes are as they were written."""
     try:
-        found = check.walk(root, Path(root.filename))
+        found = check.walk(root)
         why = check.changed(found, check.read_text(root["image"], root.id.get_filesize()), about)
     except check.READING:
         return False  # what it is will be said by name
@@ -175,7 +175,7 @@ def _source(root: h5py.File, source: Source, work: _Work, *, whole: bool) -> Non
         work: takes what is found.
         whole: whether what no checksum of a chunk covers is known to be as it was written.
     """
-    found = check.walk(root, source.path, work.faults)
+    found = check.walk(root, work.faults)
     groups, odd = by_group(found), odd_rows(found)
     images = _images(groups[""], odd, work, whole)
     _keep_images(groups, images, work)
