@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 LOG = logging.getLogger(__name__)
 Item = TypeVar("Item")
-PATIENCE = 0.1  # seconds after which a thread that waits looks whether it is still wanted
 # Seconds that closing waits for the item in hand: longer than the 5 after which torch's DataLoader looks whether its workers live (a thread
 # that is still in it when Python ends aborts the process), but a loader that hangs must not keep an interrupted run from ending.
 FAREWELL = 8.0
@@ -24,26 +23,19 @@ def ahead(items: Iterable[Item], count: int = 1) -> Generator[Item, None, None]:
     An exception of the items is raised where its item would have come. On closing, the thread ends after the item in hand,
     which is waited for no longer than FAREWELL.
     """
-    made: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=count)
-    unwanted = threading.Event()
-
-    def put(kind: str, value: Any) -> bool:
-        while not unwanted.is_set():
-            try:
-                made.put((kind, value), timeout=PATIENCE)
-                return True
-            except queue.Full:
-                continue
-        return False
+    made: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    room, unwanted = threading.Semaphore(count), threading.Event()
 
     def make() -> None:
         try:
             for item in items:
-                if not put("item", item):
+                room.acquire()
+                if unwanted.is_set():
                     return
-            put("end", None)
+                made.put(("item", item))
+            made.put(("end", None))
         except BaseException as error:  # whatever it is, it is the caller's
-            put("error", error)
+            made.put(("error", error))
 
     thread = threading.Thread(target=make, name="chanattr-ahead", daemon=True)
     thread.start()
@@ -54,9 +46,11 @@ def ahead(items: Iterable[Item], count: int = 1) -> Generator[Item, None, None]:
                 raise value
             if kind == "end":
                 return
+            room.release()
             yield value
     finally:
         unwanted.set()
+        room.release()
         thread.join(FAREWELL)
 
 

@@ -161,8 +161,7 @@ def _parts(maker: Maker, loader: Iterable[Any], keys: Sequence[str]) -> Iterator
     """
     number = {key: row for row, key in enumerate(keys)}
     seen: set[str] = set()
-    batches = ((part.images, part.labels, part.keys, part.sha256) for part in _wanted(maker.run, loader, keys))
-    for part in shards(batches, BATCH):
+    for part in shards(_wanted(maker.run, loader, keys), BATCH):
         seen.update(part.keys)
         yield Part(part.images.to(device_of(maker.model)), np.array([number[key] for key in part.keys]))
     if len(seen) < len(keys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -69,20 +70,10 @@ def shards(loader: Iterable[Any], size: int) -> Iterator[Shard]:
         yield join(waiting)
 
 
-class Part:
-    """Every n-th shard of a loader, for one of n processes that share its images."""
-
-    def __init__(self, loader: Iterable[Any], number: int, count: int, size: int) -> None:
-        self._loader, self._number, self._count, self._size = loader, number, count, size
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        for place, shard in enumerate(shards(self._loader, self._size)):
-            if place % self._count == self._number - 1:
-                yield shard.images, shard.labels, shard.keys, shard.sha256, shard.thumbnails
-
-
 def part_of(loader: Iterable[Any], part: tuple[int, int] | None, size: int) -> Iterable[Any]:
     """Shards `number`, `number` + `count`, ... of a loader, counted from 1; a loader with a method ``part(rows)`` reads only those.
+
+    What comes of a loader without one can be gone through once.
 
     Args:
         loader: as for `attribute`.
@@ -98,7 +89,7 @@ def part_of(loader: Iterable[Any], part: tuple[int, int] | None, size: int) -> I
     if not 1 <= number <= count:
         raise InputError(f"shard {number}/{count}; expected a number from 1 to {count}; count from 1")
     if not hasattr(loader, "part") or not hasattr(loader, "keys"):
-        return Part(loader, number, count, size)
+        return islice(shards(loader, size), number - 1, None, count)
     rows = [row for row in range(len(loader.keys)) if row // size % count == number - 1]
     found: Iterable[Any] = loader.part(rows)
     return found
@@ -107,9 +98,13 @@ def part_of(loader: Iterable[Any], part: tuple[int, int] | None, size: int) -> I
 def as_shard(batch: Any) -> Shard:
     """One batch of a loader: ``(images, labels, keys)``, or with file digests and thumbnails as `chanattr.images.Batch` has them.
 
+    A shard is itself.
+
     Raises:
         InputError: something else.
     """
+    if isinstance(batch, Shard):
+        return batch
     if not isinstance(batch, (tuple, list)) or len(batch) < 3:
         raise InputError(f"the loader gave {type(batch).__name__}; expected (images, labels, keys) a batch; "
                          "wrap your loader so that it also yields a name for each image, or use ca.image_loader")
