@@ -9,7 +9,6 @@ import re
 import signal
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,8 +18,8 @@ import torch
 
 from chanattr.errors import InputError, ModelError, first_line
 from chanattr.network.outputs import device_of
-from chanattr.runs.plan import Plan, Ready, Searched, Task, packed, search_shard, unpacked, unready
-from chanattr.runs.tally import Worker, host
+from chanattr.runs.plan import Back, Plan, Ready, Searched, Task, packed, search_packed, unpacked, unready
+from chanattr.runs.tally import Worker
 
 LOG = logging.getLogger(__name__)
 TRIES = 3  # of a shard whose worker died; an error of our own code, or of the model's, is raised at once
@@ -127,7 +126,7 @@ def _give_out(ray: Any, team: _Team, tasks: Iterable[Task]) -> Iterator[tuple[Ta
         job = out.pop(reference)
         found: list[Searched] = []
         try:
-            found, host, seconds = ray.get(reference)
+            back: Back = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, Exception) else error) from error
         except ray.exceptions.RayError as error:
@@ -136,7 +135,8 @@ def _give_out(ray: Any, team: _Team, tasks: Iterable[Task]) -> Iterator[tuple[Ta
             _replace(ray, team, job, error)
             again.append(job)
         else:
-            team.done[job.worker].add(host, len(job.task.shard.keys), seconds)
+            found = back.found
+            team.done[job.worker].add(back.host, len(job.task.shard.keys), back.seconds)
         if job.worker in team.workers:
             idle.append(job.worker)
         send()  # before what came is looked at: a worker must not wait for the disk
@@ -189,13 +189,9 @@ class _Worker:
         sys.path.extend(place for place in places if place not in sys.path)
         self._ready = unpacked(plan)
 
-    def search(self, task: bytes) -> tuple[list[Searched], str, float]:
-        """What a shard gives, the host, and the seconds that it took."""
-        if isinstance(self._ready, Exception):
-            raise self._ready
-        began = time.monotonic()
-        found = list(search_shard(self._ready, pickle.loads(task)))
-        return found, host(), time.monotonic() - began
+    def search(self, task: bytes) -> Back:
+        """What a shard gives."""
+        return search_packed(self._ready, task)
 
 
 @contextmanager

@@ -20,9 +20,8 @@ class _Sends(logging.Handler):
         self._pipe = pipe
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One record, cut to its longest."""
-        text = record.getMessage() + (f"\n{logging.Formatter().formatException(record.exc_info)}" if record.exc_info else "")
-        data = json.dumps([record.name[:200], record.levelno, text[:LONGEST // 6]]).encode()  # an odd letter takes six bytes
+        """One record with its traceback, cut to its longest."""
+        data = json.dumps([record.name[:200], record.levelno, self.format(record)[:LONGEST // 6]]).encode()  # an odd letter takes six bytes
         with suppress(OSError):  # the process that listened is gone
             self._pipe.send_bytes(data)
 

@@ -125,7 +125,7 @@ class Pass:
                 for rows, here in missing.items():
                     if rows:
                         part = shard.rows(rows)
-                        yield Task(shard=part, layers=tuple(here), targets=_targets(part, self.targets), keep_energy=bool(part.thumbnails))
+                        yield Task(shard=part, layers=tuple(here), targets=_targets(part, self.targets))
                 seen.update(shard.keys)
                 if skipped := sum(len(shard.keys) - len(rows) for rows, here in missing.items() for _ in here):
                     tell(skipped)

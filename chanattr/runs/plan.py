@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import pickle
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -184,7 +187,6 @@ class Task:
     shard: Shard
     layers: tuple[str, ...]
     targets: Sequence[int] | None
-    keep_energy: bool
 
     def targets_of(self, rows: Sequence[int]) -> list[int] | None:
         """The class of each of some rows."""
@@ -203,6 +205,28 @@ class Searched(NamedTuple):
     bad: tuple[tuple[str, str], ...]
 
 
+class Back(NamedTuple):
+    """What a worker gives back of a shard: an answer a layer, its host and process, and the seconds that it took."""
+
+    found: list[Searched]
+    host: str
+    process: int
+    seconds: float
+
+
+def search_packed(ready: Ready | ChanattrError, task: bytes) -> Back:
+    """What a worker does with a task that came to it.
+
+    Raises:
+        ChanattrError: why the worker could not get ready.
+    """
+    if isinstance(ready, Exception):
+        raise ready
+    began = time.monotonic()
+    found = list(search_shard(ready, pickle.loads(task)))
+    return Back(found, socket.gethostname(), os.getpid(), time.monotonic() - began)
+
+
 def search_shard(ready: Ready, task: Task) -> Iterator[Searched]:
     """What a shard gives, layer by layer; the network's stem runs once for all of them."""
     device = device_of(ready.plan.model)
@@ -217,7 +241,7 @@ def _answer(ready: Ready, task: Task, layer: str, stem: Stem, rows: Sequence[int
     fill = ready.fill(layer, stem.activation)
     question = ready.question(layer, fill, areas=ready.plan.areas[layer])
     return answer(question, ready.tails[layer], take_stem(stem, index), keys=[task.shard.keys[row] for row in rows],
-                  targets=task.targets_of(rows), fill=fill.of(index), keep_energy=task.keep_energy)
+                  targets=task.targets_of(rows), fill=fill.of(index), keep_energy=bool(task.shard.thumbnails))
 
 
 def search_rows(search: Callable[[Sequence[int]], ImageAttribution | SpatialAttribution], logits: Tensor, keys: Sequence[str],

@@ -9,14 +9,12 @@ import pickle
 import signal
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from typing import NamedTuple
 
 import torch
 from tqdm.std import tqdm
@@ -25,18 +23,10 @@ from chanattr.errors import ChanattrError, ModelError
 from chanattr.processes import leave_signals
 from chanattr.runs.cluster import cluster_results
 from chanattr.runs.hearing import heard, speak_through
-from chanattr.runs.plan import Ready, Searched, Task, packed, search_shard, unpacked
-from chanattr.runs.tally import Worker, host
+from chanattr.runs.plan import Back, Ready, Searched, Task, packed, search_packed, search_shard, unpacked
+from chanattr.runs.tally import Worker
 
 _READY: list[Ready | ChanattrError] = []  # one a worker process, set by its initializer; or why there is none
-
-
-class _Back(NamedTuple):
-    """What a worker gives back of a shard: an answer a layer, its process, and the seconds that it took."""
-
-    found: list[Searched]
-    process: int
-    seconds: float
 
 
 def results(ready: Ready, tasks: Iterable[Task], workers: int | str, team: list[Worker]) -> Generator[tuple[Task, Searched], None, None]:
@@ -70,7 +60,7 @@ def results(ready: Ready, tasks: Iterable[Task], workers: int | str, team: list[
                 if back.process not in known:
                     known[back.process] = Worker()
                     team.append(known[back.process])
-                known[back.process].add(host(), len(task.shard.keys), back.seconds)
+                known[back.process].add(back.host, len(task.shard.keys), back.seconds)
                 for searched in back.found:
                     yield task, searched
         except BaseException:
@@ -79,8 +69,8 @@ def results(ready: Ready, tasks: Iterable[Task], workers: int | str, team: list[
         pool.shutdown()
 
 
-def _in_order(pool: ProcessPoolExecutor, tasks: Iterable[Task], ahead: int) -> Iterator[tuple[Task, _Back]]:
-    waiting: deque[tuple[Task, Future[_Back]]] = deque()
+def _in_order(pool: ProcessPoolExecutor, tasks: Iterable[Task], ahead: int) -> Iterator[tuple[Task, Back]]:
+    waiting: deque[tuple[Task, Future[Back]]] = deque()
     try:
         for task in tasks:
             with _deaf():
@@ -144,11 +134,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _search(task: bytes) -> _Back:
-    if not _READY:
-        raise ChanattrError("a worker has no model; expected its start to have made one; report this")
-    if isinstance(_READY[0], Exception):
-        raise _READY[0]
-    began = time.monotonic()
-    found = list(search_shard(_READY[0], pickle.loads(task)))
-    return _Back(found, os.getpid(), time.monotonic() - began)
+def _search(task: bytes) -> Back:
+    return search_packed(_READY[0], task)

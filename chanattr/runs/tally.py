@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +40,3 @@ class Worker:
         """In words."""
         died = f", died {self.deaths} times" if self.deaths else ""
         return f"{self.images} images in {self.seconds:.1f} s ({self.per_second:.2f} a second) on {self.host or '?'}{died}"
-
-
-def host() -> str:
-    """The name of this machine."""
-    return socket.gethostname()
