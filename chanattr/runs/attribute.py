@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,34 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chanattr.attribution.image import mean_fill, mean_of, shard_size_of
+from chanattr.attribution.image import mean_fill, mean_of
 from chanattr.attribution.question import Areas, Asked
 from chanattr.errors import ModelError
 from chanattr.network.names import kind
 from chanattr.network.outputs import device_of
 from chanattr.network.tail import Tail
 from chanattr.progress import Progress
-from chanattr.runs.checks import (
-    check_counts,
-    check_file,
-    check_label,
-    check_labels,
-    check_named,
-    check_question,
-    check_targets,
-    first_images,
-    known_labels,
-)
+from chanattr.runs.checks import check_question, check_words, first_images
 from chanattr.runs.classes import attribute_classes
 from chanattr.runs.cluster import cluster_of
-from chanattr.runs.images import Pass, RunSummary
+from chanattr.runs.images import RunSummary, begin
 from chanattr.runs.plan import Plan, Ready, make_ready
 from chanattr.runs.pool import results
 from chanattr.runs.shards import as_shard, part_of
 from chanattr.runs.tally import Worker
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward
-from chanattr.settings import Search
+from chanattr.settings import COUNT, Search, check_number
 from chanattr.store import Run
 
 
@@ -90,40 +79,27 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
         ModelError: as in `per_image`; NaN only if no image gives an answer.
     """
     started = time.monotonic()
-    check_counts(shard_size=(1 if shard_size is None else shard_size, 1), folds=(folds, 0),
-                 batch_size=(1 if batch_size is None else batch_size, 1), workers=(cluster_of(workers).workers if isinstance(workers, str)
-                                                                                   else workers, 0))
+    check_words(label, shard_size, reward=reward, score=score)
+    crew = cluster_of(workers) if isinstance(workers, str) else int(check_number(f"workers={workers!r}", workers, COUNT))
     classes = classes and shard is None
-    check_named(reward=reward, score=score)
-    check_label(label)
-    asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed, model=name or kind(model),
-                  preprocessing=preprocessing, batch_size=batch_size, group=group, precision=precision, memory_budget=memory_budget,
-                  certify=certify)
+    asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, folds=folds, score=score, seed=seed,
+                  model=name or kind(model), preprocessing=preprocessing, batch_size=batch_size, group=group, precision=precision,
+                  memory_budget=memory_budget, certify=certify)
     example = first_images(loader).to(device_of(model))
-    plan = Plan.of(model, example, layers, asked, areas=areas, fill=fill, engine=engine, channel_axis=channel_axis,
-                   images=len(loader.keys) if hasattr(loader, "keys") else 0)
-    class_areas = plan.by_layer(areas if class_areas is None else class_areas)
+    plan = Plan.of(model, example, layers, asked, areas=areas, class_areas=class_areas, fill=fill, engine=engine,
+                   channel_axis=channel_axis, images=len(loader.keys) if hasattr(loader, "keys") else 0)
     ready = make_ready(plan)
-    shard_size = shard_size or int(run.attributes.get("shard_size", 0)) or shard_size_of(model)
-    check_file(run, plan.digest, label, [layer for layer in plan.layers if label in run.labels(layer)], shard_size, resume)
-    number = check_targets(next(iter(ready.tails.values())), example, targets)
-    known = number if classes or targets == "label" else sys.maxsize  # labels that are only noted may be any
-    check_labels(*known_labels(loader), known)
+    images = begin(run, asked, model, loader, ready.tails, example, digest=plan.digest, label=label, targets=targets,
+                   shard_size=shard_size, class_names=class_names, resume=resume, classes=classes)
     ready = _with_means(ready, run, loader, label)
-    loader = part_of(loader, shard, shard_size)
-    check_question(ready, run, label, targets, class_areas if classes else None, folds)
-    about = {"model": asked.model, "model_sha256": plan.digest, "shard_size": shard_size, "preprocessing": preprocessing,
-             "class_names": list(class_names)}
-    images = Pass(run=run, label=label, layers=plan.layers, about=about, targets=targets, classes=known, shard_size=shard_size)
+    loader = part_of(loader, shard, images.shard_size)
+    check_question(ready, run, label, targets, classes)
     team: list[Worker] = []
-    done, skipped, bad = images.search(loader, lambda tasks: results(ready, tasks, workers, team), progress)
-    counts: dict[str, int] = {}
-    if classes:
-        counts = attribute_classes(run, ready, loader, label, images.note, areas=class_areas, folds=folds, names=class_names,
-                                   shard_size=shard_size, progress=progress)
+    summary = images.search(loader, lambda tasks: results(ready, tasks, crew, team), progress)
+    counts = attribute_classes(images, ready, loader, progress) if classes else {}
     images.note(finished=True)
-    return RunSummary(images=done, skipped=skipped, classes=counts, seconds=time.monotonic() - started, bad=bad,
-                      engines=dict(ready.engines), workers=tuple(team))
+    return dataclasses.replace(summary, classes=counts, engines=dict(ready.engines), workers=tuple(team),
+                               seconds=time.monotonic() - started)
 
 
 def _with_means(ready: Ready, run: Run, loader: Iterable[Any], label: str) -> Ready:
@@ -132,21 +108,15 @@ def _with_means(ready: Ready, run: Run, loader: Iterable[Any], label: str) -> Re
     for layer, fill in fills.items():
         if not (isinstance(fill, str) and fill == "mean"):
             continue
-        if label in run.labels(layer) and len(run.finished(layer, label)):
-            values = torch.from_numpy(run.per_image(layer, label, rows=slice(0, 1)).fill_values)
-            fills[layer] = mean_of(values)
+        if run.finished(layer, label):
+            fills[layer] = mean_of(torch.from_numpy(run.per_image(layer, label, rows=slice(0, 1)).fill_values))
         else:
-            device = device_of(ready.plan.model)
-            batches = (as_shard(batch).images.to(device) for batch in loader)
-            fill = mean_fill(ready.tails[layer], batches)
-            if not fill.values.isfinite().all():  # some image has no finite scores: it is not searched, and has no part in the mean
-                fill = mean_fill(ready.tails[layer], _finite(ready.tails[layer], loader, device))
-            fills[layer] = fill
+            fills[layer] = mean_fill(ready.tails[layer], _finite(ready.tails[layer], loader, device_of(ready.plan.model)))
     return dataclasses.replace(ready, plan=dataclasses.replace(ready.plan, fills=fills))
 
 
 def _finite(tail: Tail, loader: Iterable[Any], device: torch.device) -> Iterator[Tensor]:
-    """The images of a loader whose scores and activations are finite.
+    """The images of a loader whose scores and activations are finite: the others are not searched, and have no part in a mean.
 
     Raises:
         ModelError: there is none.

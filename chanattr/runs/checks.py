@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from chanattr.attribution.question import Areas
 from chanattr.errors import InputError, StoreError
 from chanattr.network.tail import Tail, stems
 from chanattr.runs.plan import Ready
 from chanattr.runs.shards import as_shard
-from chanattr.settings import Settings
+from chanattr.settings import STEPS, check_number
 from chanattr.store import Run
 from chanattr.store.layout import ASKED, asked_of
+from chanattr.store.writer import check_model
 
 Targets = str | int
 
 
-def check_counts(**counts: tuple[object, int]) -> None:
-    """Refuses what is no whole number from a least value on.
+def check_words(label: object, shard_size: int | None, **callables: object) -> None:
+    """Refuses what can be refused by itself: before the model is looked at.
+
+    Args:
+        label: under which answers are to lie.
+        shard_size: as asked; None is the file's.
+        callables: by the argument; their stored name must tell them from others.
 
     Raises:
-        InputError: so; names the argument.
+        InputError: a label that is no text or empty, a size that is no whole number from 1, or as a callable a lambda, a function inside
+            a function, a method, or an object such as a partial.
     """
-    for name, (value, least) in counts.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise InputError(f"{name}={value!r}; expected a whole number from {least}; leave it out for the usual")
-
-
-def check_named(**callables: object) -> None:
-    """Refuses callables that their stored name would not tell apart from others.
-
-    Raises:
-        InputError: a lambda, a function inside a function, a method, or a callable object such as a partial.
-    """
+    if not isinstance(label, str) or not label:
+        raise InputError(f"label={label!r}; expected a name under which the answers lie in the file; leave it out for 'exact'")
+    if shard_size is not None:
+        check_number(f"shard_size={shard_size!r}", shard_size, STEPS)
     for argument, given in callables.items():
         if given is None or isinstance(given, str):
             continue
@@ -45,16 +44,6 @@ def check_named(**callables: object) -> None:
         if not name or "<" in name or inspect.ismethod(given):
             raise InputError(f"{argument}={given!r} has no name of its own, and a run file tells questions apart by module:function; "
                              "expected a function at the top of a module; write it there with def, and pass that")
-
-
-def check_label(label: object) -> None:
-    """Refuses what no answers can lie under.
-
-    Raises:
-        InputError: no text, or an empty one.
-    """
-    if not isinstance(label, str) or not label:
-        raise InputError(f"label={label!r}; expected a name under which the answers lie in the file; leave it out for 'exact'")
 
 
 def first_images(loader: Iterable[Any]) -> Tensor:
@@ -82,11 +71,7 @@ def check_file(run: Run, digest: str, label: str, held: Sequence[str], shard_siz
     Raises:
         StoreError, InputError: so.
     """
-    model = run.attributes.get("model_sha256")
-    if (run.layers or run.spatial_layers) and model and model != digest:
-        name = run.attributes.get("model") or "a model"
-        raise StoreError(f"other model in the same file: {run.path} holds answers of {name} with weights {model[:12]}, these "
-                         f"are of weights {digest[:12]}; expected one model a file; write to another file")
+    check_model(run.index_for_copies, digest)
     stored = run.attributes.get("shard_size")
     if stored is not None and int(stored) != shard_size:
         raise InputError(f"shard_size={shard_size}, but this file was made with {stored}; expected the same, so that a resumed run repeats "
@@ -96,14 +81,13 @@ def check_file(run: Run, digest: str, label: str, held: Sequence[str], shard_siz
                          "write to another file, or under another label")
 
 
-def check_question(ready: Ready, run: Run, label: str, targets: Targets, class_areas: Mapping[str, Areas] | None, folds: int) -> None:
+def check_question(ready: Ready, run: Run, label: str, targets: Targets, classes: bool) -> None:
     """Refuses to go on under a label that holds answers to another question.
 
     Args:
         ready: with all fills known.
         run, label, targets: as asked.
-        class_areas: by layer; None where no classes are asked for.
-        folds: of the classes.
+        classes: whether some are asked for too.
 
     Raises:
         InputError: a setting cannot be used.
@@ -112,19 +96,15 @@ def check_question(ready: Ready, run: Run, label: str, targets: Targets, class_a
     kept = stems(dict(ready.tails), ready.plan.example)
     for layer in ready.plan.layers:
         fill = ready.fill(layer, kept[layer].activation)
-        mine = ready.question(layer, fill, areas=ready.plan.areas[layer]).settings
+        mine = ready.question(layer, fill).settings
         if run.finished(layer, label):
             held = run.per_image(layer, label, rows=slice(0, 0)).settings
             refuse(run, layer, label, [*mine.differences(held), *other_targets(run, layer, label, targets)])
-        if class_areas is not None:
-            joint = ready.question(layer, fill, areas=class_areas[layer], folds=folds).settings
-            if run.has_classes(layer, label):
-                refuse(run, layer, label, _of_classes(joint, run.per_class(layer, label).settings))
-
-
-def _of_classes(asked: Settings, held: Settings) -> list[tuple[str, Any, Any]]:
-    """Differences by the names that a caller gave them."""
-    return [("class_areas" if name == "areas" else name, now, then) for name, now, then in asked.differences(held)]
+        joint = ready.question(layer, fill, classes=True).settings if classes else None
+        if joint is not None and run.has_classes(layer, label):
+            names = {"areas": "class_areas"}  # as the caller wrote it
+            refuse(run, layer, label, [(names.get(name, name), now, then)
+                                       for name, now, then in joint.differences(run.per_class(layer, label).settings)])
 
 
 def other_targets(run: Run, layer: str, label: str, targets: Targets, *, spatial: bool = False) -> list[tuple[str, Any, Any]]:
@@ -160,12 +140,11 @@ def check_targets(tail: Tail, example: Tensor, targets: Targets) -> int:
         InputError: neither 'predicted', nor 'label', nor a class of the model.
     """
     classes = int(tail.stem(example).logits.shape[1])
-    if isinstance(targets, str):
-        if targets not in ("predicted", "label"):
-            raise InputError(f"targets={targets!r}; expected 'predicted', 'label' or a class number")
-    elif isinstance(targets, bool) or not isinstance(targets, (int, np.integer)):
+    if targets in ("predicted", "label"):
+        return classes
+    if isinstance(targets, bool) or not isinstance(targets, (int, np.integer)):
         raise InputError(f"targets={targets!r}; expected 'predicted', 'label' or one class number for all images")
-    elif not 0 <= targets < classes:
+    if not 0 <= targets < classes:
         raise InputError(f"target {targets} for a model with {classes} classes; expected 0 to {classes - 1}")
     return classes
 
@@ -182,11 +161,14 @@ def check_labels(labels: Iterable[int], keys: Iterable[str], classes: int) -> No
                              "or -1 for none; name its folder NNN_name by the model's own numbers, or leave the image out")
 
 
-def known_labels(loader: Iterable[Any]) -> tuple[Sequence[int], Sequence[str]]:
-    """Labels and keys of all images where a loader tells them without reading images; none where it does not."""
+def check_known_labels(loader: Iterable[Any], classes: int) -> None:
+    """Refuses classes that the model does not have, where a loader tells all labels without reading images.
+
+    Raises:
+        InputError: so; names the first image.
+    """
     if hasattr(loader, "keys") and hasattr(loader, "labels"):
-        return [int(label) for label in loader.labels], list(loader.keys)
-    if not isinstance(loader, (list, tuple)):
-        return (), ()
-    parts = [as_shard(batch) for batch in loader]
-    return [int(label) for part in parts for label in part.labels], [key for part in parts for key in part.keys]
+        check_labels(map(int, loader.labels), loader.keys, classes)
+    elif isinstance(loader, (list, tuple)):
+        for part in map(as_shard, loader):
+            check_labels(part.labels.tolist(), part.keys, classes)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from chanattr.attribution.classes import answer_class
-from chanattr.attribution.question import Areas
 from chanattr.network.outputs import device_of
 from chanattr.network.stem import Stem, join_stems, take_stem
 from chanattr.network.tail import stems
 from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution
+from chanattr.runs.images import Pass
 from chanattr.runs.plan import Ready
 from chanattr.runs.shards import Shard, join, shards
 from chanattr.store import Run
@@ -24,15 +23,7 @@ from chanattr.store import Run
 GROUP = 1024  # images gathered at once: what bounds the memory of the class pass
 
 
-class Note(Protocol):
-    """Notes in the file what it is about, and whether this call has come to its end."""
-
-    def __call__(self, *, finished: bool) -> None:
-        """Before the first answers False, at the end True."""
-
-
-def attribute_classes(run: Run, ready: Ready, loader: Iterable[Any], label: str, note: Note, *, areas: Mapping[str, Areas], folds: int,
-                      names: Sequence[str], shard_size: int, progress: Progress) -> dict[str, int]:
+def attribute_classes(images: Pass, ready: Ready, loader: Iterable[Any], progress: Progress) -> dict[str, int]:
     """Joint sets and mean masks of every labelled class that has images in the file and no answer over all of them.
 
     Each class is durable at each layer before the next begins.
@@ -40,36 +31,39 @@ def attribute_classes(run: Run, ready: Ready, loader: Iterable[Any], label: str,
     Returns:
         Classes searched now, by layer; without those that lacked none.
     """
+    run, label = images.run, images.label
     held = {layer: _rows(run, layer, label) for layer in ready.plan.layers}
     missing = _missing(run, held, label)
     counts: Counter[str] = Counter()
     if not missing:
         return {}
+    names = dict(enumerate(images.about["class_names"]))
     with advance(progress, sum(map(len, missing.values())), "classes") as tell:
-        for target, shard in _gather(loader, {target: _union(lacking) for target, lacking in missing.items()}, shard_size):
-            here = _at_hand(held, target, missing[target], shard.keys)
-            kept = _stems(ready, list(here), shard, shard_size) if here else {}
+        members = {target: set().union(*lacking.values()) for target, lacking in missing.items()}
+        for target, shard in _gather(loader, members, images.shard_size):
+            here = {layer: [row for row, key in enumerate(shard.keys) if key in wanted] for layer, wanted in missing[target].items()}
+            here = {layer: rows for layer, rows in here.items() if len(rows) > held[layer].get(target, 0)}  # else the file's is over more
+            kept = _stems(ready, list(here), shard, images.shard_size) if here else {}
             for layer, rows in here.items():
                 stem = take_stem(kept[layer], torch.as_tensor(rows, device=kept[layer].logits.device))
-                name = names[target] if target < len(names) else ""
-                record = _one(run, ready, layer, label, stem, [shard.keys[row] for row in rows], target, name, areas[layer], folds)
-                note(finished=False)
+                record = _one(run, ready, layer, label, stem, [shard.keys[row] for row in rows], target, names.get(target, ""))
+                images.note(finished=False)
                 run.write(record, label=label)
                 counts[layer] += 1
                 tell(1)
     return dict(counts)
 
 
-def _missing(run: Run, held: Mapping[str, Mapping[int, int]], label: str) -> dict[int, dict[str, list[str]]]:
+def _missing(run: Run, held: Mapping[str, Mapping[int, int]], label: str) -> dict[int, dict[str, set[str]]]:
     """By class: the layers that have no answer over all its images there, each with the keys of those images."""
     table = run.images()
-    found: dict[int, dict[str, list[str]]] = {}
+    found: dict[int, dict[str, set[str]]] = {}
     for layer, rows in held.items():
         done = run.finished(layer, label)
-        members: dict[int, list[str]] = {}
+        members: dict[int, set[str]] = {}
         for key, target in zip(table.keys, table.label.tolist(), strict=True):
             if target >= 0 and key in done:
-                members.setdefault(target, []).append(key)
+                members.setdefault(target, set()).add(key)
         for target, keys in members.items():
             if rows.get(target, 0) != len(keys):
                 found.setdefault(target, {})[layer] = keys
@@ -84,46 +78,24 @@ def _rows(run: Run, layer: str, label: str) -> dict[int, int]:
     return dict(zip(record.targets.tolist(), record.rows.tolist(), strict=True))
 
 
-def _union(lacking: Mapping[str, Sequence[str]]) -> list[str]:
-    return list(dict.fromkeys(key for keys in lacking.values() for key in keys))
-
-
-def _at_hand(held: Mapping[str, Mapping[int, int]], target: int, lacking: Mapping[str, Sequence[str]],
-             keys: Sequence[str]) -> dict[str, list[int]]:
-    """For each layer the rows of a class's images that the loader gave; no layer where the file's answer is over as many already."""
-    found = {}
-    for layer, wanted in lacking.items():
-        known = set(wanted)
-        rows = [row for row, key in enumerate(keys) if key in known]
-        if len(rows) > held[layer].get(target, 0):
-            found[layer] = rows
-    return found
-
-
-def _one(run: Run, ready: Ready, layer: str, label: str, stem: Stem, keys: Sequence[str], target: int, name: str, areas: Areas,
-         folds: int) -> ClassAttribution:
+def _one(run: Run, ready: Ready, layer: str, label: str, stem: Stem, keys: Sequence[str], target: int, name: str) -> ClassAttribution:
     own = run.per_image(layer, label, rows=list(keys))
     reached = np.where(own.targets == target, own.smallest_area, -1)  # a* for another class says nothing about this one
     fill = ready.fill(layer, stem.activation)
-    question = ready.question(layer, fill, areas=areas, folds=folds)
-    return answer_class(question, ready.tails[layer], stem, target=target, name=name, fill=fill, smallest_area=reached,
-                        smallest_mask=own.smallest_mask)
+    return answer_class(ready.question(layer, fill, classes=True), ready.tails[layer], stem, target=target, name=name, fill=fill,
+                        smallest_area=reached, smallest_mask=own.smallest_mask)
 
 
 def _stems(ready: Ready, layers: Sequence[str], shard: Shard, size: int) -> dict[str, Stem]:
     device = device_of(ready.plan.model)
     tails = {layer: ready.tails[layer] for layer in layers}
-    parts = [stems(tails, images.to(device)) for images in _cut(shard.images, size)]
+    parts = [stems(tails, images.to(device)) for images in shard.images.split(size)]
     return {layer: join_stems([part[layer] for part in parts]) for layer in layers}
 
 
-def _cut(images: Tensor, size: int) -> list[Tensor]:
-    return list(images.split(size))
-
-
-def _groups(members: Mapping[int, Sequence[str]]) -> list[dict[int, Sequence[str]]]:
+def _groups(members: Mapping[int, set[str]]) -> list[dict[int, set[str]]]:
     """Classes in groups of at most `GROUP` images (a larger class alone)."""
-    groups: list[dict[int, Sequence[str]]] = []
+    groups: list[dict[int, set[str]]] = []
     room = 0
     for target, keys in members.items():
         if not groups or room < len(keys):
@@ -134,7 +106,7 @@ def _groups(members: Mapping[int, Sequence[str]]) -> list[dict[int, Sequence[str
     return groups
 
 
-def _gather(loader: Iterable[Any], members: Mapping[int, Sequence[str]], size: int) -> Iterator[tuple[int, Shard]]:
+def _gather(loader: Iterable[Any], members: Mapping[int, set[str]], size: int) -> Iterator[tuple[int, Shard]]:
     """The images of each class in the loader's order; one pass over the loader a group of classes."""
     for group in _groups(members):
         owner = {key: target for target, keys in group.items() for key in keys}

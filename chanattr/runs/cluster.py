@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ import torch
 
 from chanattr.errors import InputError, ModelError, first_line
 from chanattr.network.outputs import device_of
-from chanattr.runs.plan import Back, Plan, Ready, Searched, Task, packed, search_packed, unpacked, unready
+from chanattr.runs.plan import Back, Plan, Ready, Results, Searched, Task, packed, search_packed, unpacked, unready
 from chanattr.runs.tally import Worker
 
 LOG = logging.getLogger(__name__)
@@ -69,20 +69,19 @@ def cluster_of(words: str) -> Cluster:
     return Cluster("", int(address)) if address.isdigit() and not count else Cluster(address, count)
 
 
-def cluster_results(ready: Ready, tasks: Iterable[Task], words: str, done: list[Worker]) -> Generator[tuple[Task, Searched], None, None]:
+def cluster_results(ready: Ready, tasks: Iterable[Task], where: Cluster, done: list[Worker]) -> Results:
     """Each task with what it gives, one a layer, in the order that they are done; one task is out for each worker.
 
     Args:
         ready: this process's own.
         tasks: read as workers become free, so that this process never holds more than is out.
-        words: of `cluster_of`.
+        where: the workers run.
         done: takes what each worker did.
 
     Raises:
         InputError: Ray is not installed, or cannot be reached.
         ModelError: a worker cannot get ready, or a shard's worker died `TRIES` times.
     """
-    where = cluster_of(words)
     with _ray(where) as ray:
         team = _hire(ray, ready.plan, where, done)
         try:

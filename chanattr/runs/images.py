@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import Tensor, nn
 
+from chanattr.attribution.image import shard_size_of
+from chanattr.attribution.question import Asked
 from chanattr.errors import InputError, ModelError
+from chanattr.network.tail import Tail
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution, SpatialAttribution
-from chanattr.runs.checks import Targets, check_labels
+from chanattr.runs.checks import Targets, check_file, check_known_labels, check_labels, check_targets
 from chanattr.runs.overlap import ahead, behind
-from chanattr.runs.plan import Searched, Task
+from chanattr.runs.plan import Results, Task
 from chanattr.runs.shards import Shard, pinned, shards
 from chanattr.runs.tally import Worker
 from chanattr.store import ImageTable, Run
 from chanattr.store.layout import ASKED, asked_of
-
-Results = Generator[tuple[Task, Searched], None, None]  # each task with what it gives, one a layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +87,7 @@ class Pass:
         self.run.set_attributes(**self.about, **{name: asked})
 
     def search(self, loader: Iterable[Any], results: Callable[[Iterable[Task]], Results],
-               progress: Progress) -> tuple[int, int, tuple[tuple[str, str], ...]]:
+               progress: Progress) -> RunSummary:
         """Searches what is not there yet; gives the images searched, the number skipped, and those without finite scores.
 
         Raises:
@@ -109,7 +112,7 @@ class Pass:
         if bad and not searched and not any(finished.values()):
             key, reason = next(iter(bad.items()))
             raise ModelError(f"none of the {len(bad)} images gives an answer; expected at least one; the first, {key!r}: {reason}")
-        return len(searched), len(seen - searched - bad.keys()), tuple(bad.items())
+        return RunSummary(images=len(searched), skipped=len(seen - searched - bad.keys()), bad=tuple(bad.items()))
 
     def _tasks(self, do: Callable[..., None], loader: Iterable[Any], finished: dict[str, set[str]], seen: set[str],
                tell: Callable[[int], None]) -> Generator[Task, None, None]:
@@ -129,6 +132,33 @@ class Pass:
                 seen.update(shard.keys)
                 if skipped := sum(len(shard.keys) - len(rows) for rows, here in missing.items() for _ in here):
                     tell(skipped)
+
+
+def begin(run: Run, asked: Asked, model: nn.Module, loader: Iterable[Any], layers: Mapping[str, Tail], example: Tensor, *, digest: str,
+          label: str, targets: Targets, shard_size: int | None, class_names: Sequence[str], resume: bool, classes: bool = False,
+          spatial: bool = False) -> Pass:
+    """The pass over a loader's images, with all that is asked of it held against the file, the model and the loader.
+
+    Args:
+        run, loader, label, targets, shard_size, class_names, resume: as asked.
+        asked: the question, with the words for model and preprocessing that are stored.
+        model, digest: of the answers.
+        layers: by the one name that each has in a file.
+        example: one or two images.
+        classes: whether classes are searched, which need labels that the model has.
+        spatial: whether the answers are masks on the picture.
+
+    Raises:
+        StoreError, InputError: the file is another model's or has other shards, or no image could have these targets or labels.
+    """
+    size = int(shard_size or run.attributes.get("shard_size", 0)) or shard_size_of(model)
+    check_file(run, digest, label, [layer for layer in layers if label in run.labels(layer, spatial=spatial)], size, resume)
+    number = check_targets(next(iter(layers.values())), example, targets)
+    known = number if classes or targets == "label" else sys.maxsize  # labels that are only noted may be any
+    check_known_labels(loader, known)
+    about = {"model": asked.model, "model_sha256": digest, "shard_size": size, "preprocessing": asked.preprocessing,
+             "class_names": list(class_names)}
+    return Pass(run=run, label=label, layers=tuple(layers), about=about, targets=targets, classes=known, shard_size=size, spatial=spatial)
 
 
 def _targets(shard: Shard, targets: Targets) -> Sequence[int] | None:

@@ -8,7 +8,7 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -31,7 +31,6 @@ from chanattr.network.tail import Tail, bind, stems
 from chanattr.network.weights import model_sha256
 from chanattr.records import ImageAttribution, SpatialAttribution
 from chanattr.runs.shards import Shard
-from chanattr.settings import check_areas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +41,8 @@ class Plan:
         model: the network.
         example: a batch of one or two images.
         layers: by the one name that each has in a file.
-        asked: the question without areas.
-        areas: by layer.
+        asked: the question without areas; folds are of classes.
+        areas, class_areas: by layer, of images and of classes.
         fills: by layer; "mean" is resolved before shards are searched.
         engine, channel_axis: as in `per_image`.
         digest: of the model's weights.
@@ -55,6 +54,7 @@ class Plan:
     layers: tuple[str, ...]
     asked: Asked
     areas: Mapping[str, Areas]
+    class_areas: Mapping[str, Areas]
     fills: Mapping[str, Any]
     engine: str
     channel_axis: int | None
@@ -63,8 +63,8 @@ class Plan:
 
     @classmethod
     def of(cls, model: nn.Module, example: Tensor, layers: Sequence[str], asked: Asked, *, areas: Areas | Mapping[str, Areas],
-           fill: Any, engine: str, channel_axis: int | None, images: int = 0) -> Plan:
-        """A plan from a caller's arguments; layers and areas go by the layers' one name.
+           class_areas: Areas | Mapping[str, Areas], fill: Any, engine: str, channel_axis: int | None, images: int = 0) -> Plan:
+        """A plan from a caller's arguments; layers and areas go by the layers' one name; areas of classes are those of images where None.
 
         Raises:
             InputError: no layer, one twice (also by another of its names), or areas for a layer that is not in the run.
@@ -74,25 +74,32 @@ class Plan:
         if isinstance(layers, str) or not layers:
             raise InputError(f"layers={layers!r}; expected a list of layer names, at least one; put a single name in a list")
         check_model(model, example, asked.score)
-        names = one_names(model, example, layers, channel_axis)
-        plan = cls(model=model, example=example, layers=tuple(names), asked=asked, areas={}, fills=dict.fromkeys(names, fill),
+        names = functools.partial(one_names, model, example, channel_axis=channel_axis)
+        chosen = tuple(names(layers))
+        return cls(model=model, example=example, layers=chosen, asked=asked, areas=by_layer(areas, chosen, names),
+                   class_areas=by_layer(areas if class_areas is None else class_areas, chosen, names), fills=dict.fromkeys(chosen, fill),
                    engine=engine, channel_axis=channel_axis, digest=model_sha256(model), images=images)
-        return dataclasses.replace(plan, areas=plan.by_layer(areas))
 
-    def by_layer(self, areas: Areas | Mapping[str, Areas]) -> dict[str, Areas]:
-        """Areas for every layer: one answer for all, or a mapping that names some (the others take the default).
 
-        Raises:
-            InputError: the mapping names a layer that is not in the run.
-        """
-        if not isinstance(areas, Mapping):
-            return dict.fromkeys(self.layers, areas)
-        written = one_names(self.model, self.example, list(areas), self.channel_axis)
-        unknown = [given for name, given in written.items() if name not in self.layers]
-        if unknown:
-            raise InputError(f"areas name the layer {unknown[0]!r}, which is not in this run; expected some of {', '.join(self.layers)}; "
-                             "correct the name, or add the layer")
-        return {layer: areas[written[layer]] if layer in written else None for layer in self.layers}
+def by_layer(areas: Areas | Mapping[str, Areas], layers: Sequence[str], names: Callable[..., dict[str, str]]) -> dict[str, Areas]:
+    """Areas for every layer: one answer for all, or a mapping that names some (the others take the default).
+
+    Args:
+        areas: as a caller wrote them.
+        layers: of the run.
+        names: `one_names` of the model.
+
+    Raises:
+        InputError: the mapping names a layer that is not in the run.
+    """
+    if not isinstance(areas, Mapping):
+        return dict.fromkeys(layers, areas)
+    written = names(list(areas))
+    unknown = [given for name, given in written.items() if name not in layers]
+    if unknown:
+        raise InputError(f"areas name the layer {unknown[0]!r}, which is not in this run; expected some of {', '.join(layers)}; "
+                         "correct the name, or add the layer")
+    return {layer: areas[written[layer]] if layer in written else None for layer in layers}
 
 
 def packed(plan: Plan) -> bytes:
@@ -127,7 +134,7 @@ def unready(why: str) -> ModelError:
                       "put them there under the same paths, or work here with workers=0")
 
 
-def one_names(model: nn.Module, example: Tensor, given: Sequence[str], channel_axis: int | None) -> dict[str, str]:
+def one_names(model: nn.Module, example: Tensor, given: Sequence[str], *, channel_axis: int | None) -> dict[str, str]:
     """What a caller wrote, by the one name that each layer has in a file.
 
     Raises:
@@ -150,15 +157,15 @@ class Ready:
     plan: Plan
     tails: Mapping[str, Tail]
     engines: Mapping[str, str]
-    questions: dict[tuple[str, int, tuple[int, ...]], Question] = field(default_factory=dict)
+    questions: dict[tuple[str, bool], Question] = field(default_factory=dict)
 
-    def question(self, layer: str, fill: Fill, *, areas: Areas, folds: int = 0) -> Question:
-        """The complete question at a layer, made once."""
-        key = (layer, folds, check_areas(areas, self.tails[layer].layer.channels))
+    def question(self, layer: str, fill: Fill, *, classes: bool = False) -> Question:
+        """The complete question at a layer, about images or classes, made once."""
+        key, plan = (layer, classes), self.plan
         if key not in self.questions:
-            asked = dataclasses.replace(self.plan.asked, areas=areas, folds=folds)
-            self.questions[key] = make_question(asked, self.plan.model, self.tails[layer].layer, fill, digest=self.plan.digest,
-                                                images=self.plan.images)
+            asked = (dataclasses.replace(plan.asked, areas=plan.class_areas[layer]) if classes else
+                     dataclasses.replace(plan.asked, areas=plan.areas[layer], folds=0))
+            self.questions[key] = make_question(asked, plan.model, self.tails[layer].layer, fill, digest=plan.digest, images=plan.images)
         return self.questions[key]
 
     def fill(self, layer: str, activation: Tensor) -> Fill:
@@ -227,6 +234,9 @@ def search_packed(ready: Ready | ChanattrError, task: bytes) -> Back:
     return Back(found, socket.gethostname(), os.getpid(), time.monotonic() - began)
 
 
+Results = Generator[tuple[Task, Searched], None, None]  # each task with what it gives, one a layer
+
+
 def search_shard(ready: Ready, task: Task) -> Iterator[Searched]:
     """What a shard gives, layer by layer; the network's stem runs once for all of them."""
     device = device_of(ready.plan.model)
@@ -239,8 +249,7 @@ def _answer(ready: Ready, task: Task, layer: str, stem: Stem, rows: Sequence[int
     """The record of some rows of a shard side by side."""
     index = torch.as_tensor(rows, device=stem.logits.device)
     fill = ready.fill(layer, stem.activation)
-    question = ready.question(layer, fill, areas=ready.plan.areas[layer])
-    return answer(question, ready.tails[layer], take_stem(stem, index), keys=[task.shard.keys[row] for row in rows],
+    return answer(ready.question(layer, fill), ready.tails[layer], take_stem(stem, index), keys=[task.shard.keys[row] for row in rows],
                   targets=task.targets_of(rows), fill=fill.of(index), keep_energy=bool(task.shard.thumbnails))
 
 

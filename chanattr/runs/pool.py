@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -21,27 +21,27 @@ from tqdm.std import tqdm
 
 from chanattr.errors import ChanattrError, ModelError
 from chanattr.processes import leave_signals
-from chanattr.runs.cluster import cluster_results
+from chanattr.runs.cluster import Cluster, cluster_results
 from chanattr.runs.hearing import heard, speak_through
-from chanattr.runs.plan import Back, Ready, Searched, Task, packed, search_packed, search_shard, unpacked
+from chanattr.runs.plan import Back, Ready, Results, Task, packed, search_packed, search_shard, unpacked
 from chanattr.runs.tally import Worker
 
 _READY: list[Ready | ChanattrError] = []  # one a worker process, set by its initializer; or why there is none
 
 
-def results(ready: Ready, tasks: Iterable[Task], workers: int | str, team: list[Worker]) -> Generator[tuple[Task, Searched], None, None]:
+def results(ready: Ready, tasks: Iterable[Task], workers: int | Cluster, team: list[Worker]) -> Results:
     """Each task with what it gives, one a layer, as they come.
 
     Args:
         ready: this process's own.
         tasks: read as they are needed; with workers at most two a worker are ahead.
-        workers: processes; 0 searches here; words of `cluster_of` search on Ray.
+        workers: processes; 0 searches here, and a cluster on Ray.
         team: takes what each worker did; it grows as they come to work.
 
     Raises:
         ModelError: the plan cannot go to another process, a worker cannot get ready, or one died.
     """
-    if isinstance(workers, str):
+    if isinstance(workers, Cluster):
         yield from cluster_results(ready, tasks, workers, team)
         return
     if not workers:

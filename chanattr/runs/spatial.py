@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chanattr.attribution.image import shard_size_of
 from chanattr.attribution.inputs import check_model
 from chanattr.attribution.perturbation import BLUR, LEVELS, Perturbation, perturbation_of
 from chanattr.attribution.question import Asked, Question
@@ -25,34 +24,12 @@ from chanattr.network.tail import Tail, bind
 from chanattr.network.weights import model_sha256
 from chanattr.progress import Progress
 from chanattr.records import SpatialAttribution
-from chanattr.runs.checks import (
-    check_counts,
-    check_file,
-    check_label,
-    check_labels,
-    check_named,
-    check_targets,
-    first_images,
-    known_labels,
-    other_targets,
-    refuse,
-)
-from chanattr.runs.images import Pass, Results, RunSummary
-from chanattr.runs.plan import Task, search_rows
+from chanattr.runs.checks import check_words, first_images, other_targets, refuse
+from chanattr.runs.images import RunSummary, begin
+from chanattr.runs.plan import Results, Task, search_rows
 from chanattr.search.objective import Reward
 from chanattr.settings import PICTURE_AREAS, Search
 from chanattr.store import Run
-
-
-class _Here(NamedTuple):
-    """The question and the network that it is put to; engines are noted as they come."""
-
-    question: Question
-    under: Perturbation
-    tail: Tail
-    device: torch.device
-    shape: tuple[int, ...]
-    engines: dict[str, str]
 
 
 def spatial_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layer: str = INPUT, targets: str | int = "predicted",
@@ -98,31 +75,22 @@ def spatial_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layer: str
         ...     found = run.spatial()
     """
     started = time.monotonic()
-    check_counts(shard_size=(1 if shard_size is None else shard_size, 1))
-    check_named(reward=reward, score=score)
-    check_label(label)
+    check_words(label, shard_size, reward=reward, score=score)
     asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed, model=name or kind(model),
                   preprocessing=preprocessing, batch_size=batch_size, precision=precision)
     under = _under(perturbation, levels, blur, seed)
-    device = device_of(model)
-    example = first_images(loader).to(device)
+    example = first_images(loader).to(device_of(model))
     check_model(model, example, score)
     tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
     digest, where = model_sha256(model), tail.layer.name
     question = picture_question(asked, model, tail.layer, under, areas=areas, flip=flip, jitter=jitter, samples=samples, digest=digest)
-    shard_size = shard_size or int(run.attributes.get("shard_size", 0)) or shard_size_of(model)
-    check_file(run, digest, label, [where] if label in run.labels(where, spatial=True) else [], shard_size, resume)
-    number = check_targets(tail, example, targets)
-    known = number if targets == "label" else sys.maxsize  # labels that are only noted may be any
-    check_labels(*known_labels(loader), known)
+    images = begin(run, asked, model, loader, {where: tail}, example, digest=digest, label=label, targets=targets, shard_size=shard_size,
+                   class_names=class_names, resume=resume, spatial=True)
     _check_question(run, question, where, label, targets)
-    here = _Here(question, under, tail, device, tuple(example.shape[1:]), {where: tail.engine})
-    images = Pass(run=run, label=label, layers=(where,), targets=targets, classes=known, shard_size=shard_size, spatial=True,
-                  about={"model": asked.model, "model_sha256": digest, "shard_size": shard_size, "preprocessing": preprocessing,
-                         "class_names": list(class_names)})
-    done, skipped, bad = images.search(loader, functools.partial(_results, here), progress)
+    engines = {where: tail.engine}
+    summary = images.search(loader, functools.partial(_results, question, under, tail, example, engines), progress)
     images.note(finished=True)
-    return RunSummary(images=done, skipped=skipped, engines=here.engines, seconds=time.monotonic() - started, bad=bad)
+    return dataclasses.replace(summary, engines=engines, seconds=time.monotonic() - started)
 
 
 def _under(perturbation: str | Tensor | np.ndarray, levels: int, blur: float, seed: int) -> Perturbation:
@@ -152,20 +120,22 @@ def _check_question(run: Run, question: Question, layer: str, label: str, target
     refuse(run, layer, label, [*differences, *([("size", size, held.size)] if size != held.size else [])])
 
 
-def _results(here: _Here, tasks: Iterable[Task]) -> Results:
-    """Each shard with its masks."""
+def _results(question: Question, under: Perturbation, tail: Tail, example: Tensor, engines: dict[str, str],
+             tasks: Iterable[Task]) -> Results:
+    """Each shard with its masks, of the size that the example has; engines are noted as they come."""
     for task in tasks:
-        shape = tuple(task.shard.images.shape[1:])
-        if shape != here.shape:
-            raise InputError(f"the loader gave images of {list(shape)} ({task.shard.keys[0]!r}) after such of {list(here.shape)}; expected "
-                             "one size for all images of a run; let the preprocessing crop them to one")
-        stem = here.tail.stem(task.shard.images.to(here.device))
-        yield task, search_rows(functools.partial(_answer, here, task, stem), stem.logits, task.shard.keys)
+        shape, first = list(task.shard.images.shape[1:]), list(example.shape[1:])
+        if shape != first:
+            raise InputError(f"the loader gave images of {shape} ({task.shard.keys[0]!r}) after such of {first}; expected one size for all "
+                             "images of a run; let the preprocessing crop them to one")
+        stem = tail.stem(task.shard.images.to(example.device))
+        found = search_rows(functools.partial(_answer, question, under, tail, task, stem), stem.logits, task.shard.keys)
+        if found.record is not None:
+            engines[found.record.layer] = found.record.engine
+        yield task, found
 
 
-def _answer(here: _Here, task: Task, stem: Stem, rows: Sequence[int]) -> SpatialAttribution:
+def _answer(question: Question, under: Perturbation, tail: Tail, task: Task, stem: Stem, rows: Sequence[int]) -> SpatialAttribution:
     index = torch.as_tensor(rows, device=stem.logits.device)
-    record = answer(here.question, here.tail, take_stem(stem, index), keys=[task.shard.keys[row] for row in rows],
-                    targets=task.targets_of(rows), under=here.under)
-    here.engines[record.layer] = record.engine
-    return record
+    return answer(question, tail, take_stem(stem, index), keys=[task.shard.keys[row] for row in rows], targets=task.targets_of(rows),
+                  under=under)
