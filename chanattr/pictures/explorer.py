@@ -176,7 +176,7 @@ def _text(left: float, top: float, said: str, anchor: str = "start") -> str:
 
 def _options(names: list[str]) -> list[tuple[str, str]]:
     """Names to pick from, cut for reading; what two have in common when cut gets a number."""
-    cut = [words.short(name, 56) for name in names]
+    cut = [tables.short(name, 56) for name in names]
     often = Counter(cut)
     return [(f"{short} [{n}]" if often[short] > 1 else short, name) for n, (short, name) in enumerate(zip(cut, names, strict=True))]
 

@@ -189,7 +189,7 @@ def test_smallest_areas_counts_each_image_once() -> None:
 
 
 def test_words() -> None:
-    assert words.short("a" * 50, 9) == "aaaa…aaaa"
+    assert words.fit("a" * 50, 9) == "aaaa…aaaa"
     assert words.safe("<b>\x00&") == "&lt;b&gt;�&amp;"
     assert words.class_name(7, ["one"]) == "class 7"
     assert words.number(-1.234) == "−1.23"

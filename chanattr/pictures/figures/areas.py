@@ -91,7 +91,7 @@ def smallest_areas(found: ImageAttribution, names: Sequence[str] | None = None,
     figure = go.Figure()
     _histogram(figure, data)
     run = int((found.smallest_area != NOT_RUN).sum())
-    below = f"a* of {run:,} images · layer {words.safe(words.short(found.layer, 32))}"
+    below = f"a* of {run:,} images · layer {words.fit(found.layer, 32)}"
     theme.dress(figure, f"How many {found.settings.unit} an image needs", below, height=360 + (30 + 26 * len(drawn) if drawn else 0))
     figure.update_xaxes(**theme.area_axis(data.channels))
     figure.update_xaxes(title={"text": f"a*: {found.settings.unit}"})
@@ -129,16 +129,16 @@ def _class_rows(figure: go.Figure, drawn: Sequence[ClassAreas], of: int) -> None
     figure.add_scatter(x=np.concatenate([np.maximum(c.areas, 0.85) for c in drawn]),
                        y=np.concatenate([np.full(len(c.areas), r) for r, c in zip(rows, drawn, strict=True)]),
                        customdata=np.concatenate([c.areas for c in drawn]), yaxis="y2", mode="markers",
-                       text=[words.safe(words.short(c.name, 28)) for c in drawn for _ in c.areas],
+                       text=[words.fit(c.name, 28) for c in drawn for _ in c.areas],
                        marker={"size": 8, "color": theme.SLATE, "opacity": 0.4},
                        hovertemplate="%{text}<br>a* = %{customdata}<extra></extra>")
     figure.add_scatter(x=[max(c.median, 0.85) for c in drawn], y=rows, yaxis="y2", mode="markers",
-                       text=[words.safe(words.short(c.name, 28)) for c in drawn], customdata=[c.median for c in drawn],
+                       text=[words.fit(c.name, 28) for c in drawn], customdata=[c.median for c in drawn],
                        marker={"symbol": "line-ns", "size": 16, "line": {"width": 3, "color": theme.ACCENT}},
                        hovertemplate="%{text}<br>median a* = %{customdata:g}<extra></extra>")
     figure.update_layout(yaxis={"domain": [min(top + 0.1, 0.9), 1]}, xaxis={"anchor": "y2"}, yaxis2={
         "domain": [0, top], "range": [-0.6, len(drawn) - 0.4], "tickvals": rows, "anchor": "x", "ticks": "",
-        "ticktext": [words.safe(words.short(c.name, 22)) for c in drawn], "gridcolor": theme.RULE, "zeroline": False,
+        "ticktext": [words.fit(c.name, 22) for c in drawn], "gridcolor": theme.RULE, "zeroline": False,
         "linecolor": theme.BAR, "showline": True, "automargin": True})
     if of > len(drawn):
         theme.note(figure, f"{len(drawn)} classes with the most images, of {of}", x=0, xref="paper", xanchor="left", y=top,

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from chanattr.errors import InputError
 from chanattr.pictures.figures import raster, theme, words
+from chanattr.pictures.figures.panels import caption, frame, place_picture
 from chanattr.pictures.records import NONE, ChannelImages, Examples
 
 CARDS = 12
@@ -48,10 +49,10 @@ def channel_cards_data(made: ChannelImages, *examples: Examples) -> ChannelCards
             raise InputError(f"examples are of {one.names[:3]} at {one.layer!r}, pictures of {made.names[:3]} at {made.layer!r}; expected "
                              "the same channels in the same order; ask both for the same ones")
     below = tuple(tuple(f"{value:.3g}" for value in row) for row in made.value)
-    parts = [Part(HEADS["made"], _colour(made.pictures), below, np.ones(made.value.shape, bool))]
+    parts = [Part(HEADS["made"], raster.rgb(made.pictures), below, np.ones(made.value.shape, bool))]
     for one in examples:
         said = tuple(tuple(_example(one, row, place) for place in range(one.rows.shape[1])) for row in range(len(one)))
-        parts.append(Part(HEADS[one.kind], _colour(one.crops), said, one.rows != NONE))
+        parts.append(Part(HEADS[one.kind], raster.rgb(one.crops), said, one.rows != NONE))
     return ChannelCards(made.layer, made.names, tuple(parts))
 
 
@@ -75,23 +76,18 @@ def channel_cards(made: ChannelImages, *examples: Examples, title: str = "") -> 
         left += part.there.shape[1] * STEP + GAP
         wide = left - GAP
     for row in range(rows):
-        theme.note(figure, words.safe(words.short(data.names[row], 40)), x=0, xanchor="left", y=HEAD + row * (1 + BELOW + HEAD / 2) - 0.02,
+        theme.note(figure, words.fit(data.names[row], 40), x=0, xanchor="left", y=HEAD + row * (1 + BELOW + HEAD / 2) - 0.02,
                    yanchor="bottom", font={"size": 12, "color": theme.ACCENT})
     high = HEAD + rows * (1 + BELOW + HEAD / 2)
-    theme.dress(figure, words.safe(title or "What channels look for"), f"layer {words.safe(words.short(data.layer, 40))}",
+    theme.dress(figure, words.safe(title or "What channels look for"), f"layer {words.fit(data.layer, 40)}",
                 height=90 + int(high * min(160, 980 / wide)))
-    figure.add_scatter(x=[0, wide], y=[0, high], mode="markers", marker={"opacity": 0}, hoverinfo="skip", showlegend=False)
-    figure.update_xaxes(visible=False, range=[-0.02, wide + 0.02], constrain="domain", fixedrange=True)
-    figure.update_yaxes(visible=False, range=[high, -0.02], scaleanchor="x", constrain="domain", constraintoward="top", fixedrange=True)
-    figure.update_layout(margin={"l": 14, "r": 14, "t": 74, "b": 10}, showlegend=False)
-    return figure
+    return frame(figure, (-0.02, wide + 0.02), (high, -0.02))
 
 
 def _panel(figure: go.Figure, picture: np.ndarray, left: float, top: float, below: str) -> None:
     tall = min(1.0, picture.shape[0] / picture.shape[1])
-    figure.add_layout_image(source=raster.data_uri(picture, quality=80), x=left, y=top, sizex=1, sizey=tall, xref="x", yref="y",
-                            sizing="stretch", layer="below")
-    theme.note(figure, below, x=left + 0.5, y=top + tall, yanchor="top", yshift=-1, font={"size": 10, "color": theme.MUTED})
+    place_picture(figure, picture, left, top, tall, quality=80)
+    caption(figure, below, left, top + tall, colour=theme.MUTED, size=10, shift=-1)
 
 
 def _example(one: Examples, row: int, place: int) -> str:
@@ -100,8 +96,3 @@ def _example(one: Examples, row: int, place: int) -> str:
         return ""
     value = one.value[row, place]
     return f"{value:.3g}" if one.kind == "driven" else words.number(-float(value)) if value > 0 else f"+{-float(value):.2f}"
-
-
-def _colour(pictures: np.ndarray) -> np.ndarray:
-    """Grey pictures as RGB."""
-    return np.repeat(pictures, 3, -1) if pictures.shape[-1] == 1 else pictures

@@ -115,7 +115,7 @@ def specificity_matrix(found: Specificity, figure: str = "accuracy") -> go.Figur
     kept = "kept" if found.game == "preserve" else "dropped"
     size = f"{found.count:,} channels" if found.count >= 0 else "a*"
     theme.dress(drawn, f"What one class's channels do to the others, when {kept}",
-                f"{data.what} · sets of {size} · layer {words.safe(words.short(found.layer, 24))}", height=250 + _cells(len(whose)))
+                f"{data.what} · sets of {size} · layer {words.fit(found.layer, 24)}", height=250 + _cells(len(whose)))
     _label(drawn, data.names, "images of", whose, f"channels {kept}")
     drawn.update_layout(plot_bgcolor=theme.RULE)  # what is not known is neither 0 nor 1
     drawn.add_hline(y=len(data.names) - 0.5, line={"color": theme.INK, "width": 1})
@@ -154,7 +154,7 @@ def _label(figure: go.Figure, across: tuple[str, ...], title: str, down: tuple[s
     down = down or across
     for update, names, text in ((figure.update_xaxes, across, title), (figure.update_yaxes, down, whose)):
         shown = names if len(names) <= LABELLED else ()
-        update(tickvals=np.arange(len(shown)), ticktext=[words.safe(words.short(name, 24)) for name in shown], showgrid=False, ticks="",
+        update(tickvals=np.arange(len(shown)), ticktext=[words.fit(name, 24) for name in shown], showgrid=False, ticks="",
                showline=False, title={"text": text})
     figure.update_xaxes(tickangle=-90 if len(across) > 4 else 0, range=[-0.5, len(across) - 0.5])
     figure.update_yaxes(range=[len(down) - 0.5, -0.5])

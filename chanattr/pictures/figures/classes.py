@@ -70,9 +70,9 @@ def class_channels(classes: ClassAttribution, target: int, count: int = 12) -> g
         figure.add_bar(x=data.rates[chosen], y=[str(c) for c in data.channels[chosen]], orientation="h", name=label,
                        marker={"color": colour}, width=0.68,
                        hovertemplate=f"{one} %{{y}}<br>in %{{x:.0%}} of {data.images} a* sets<br>{label}<extra></extra>")
-    name = words.safe(words.short(classes.names[class_row(classes, target)] or f"class {target}", 28))
+    name = words.fit(classes.names[class_row(classes, target)] or f"class {target}", 28)
     images = f"{data.images} image{'s' if data.images != 1 else ''}"
-    theme.dress(figure, f"{classes.settings.unit.capitalize()}: {name}", f"{images} · layer {words.safe(words.short(classes.layer, 32))}",
+    theme.dress(figure, f"{classes.settings.unit.capitalize()}: {name}", f"{images} · layer {words.fit(classes.layer, 32)}",
                 height=186 + 22 * len(data.channels))
     figure.update_xaxes(range=[0, 1.02], tickformat=".0%", title={"text": f"share of a* sets with the {one}"})
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=[str(c) for c in data.channels[::-1]], ticks="",
@@ -106,7 +106,7 @@ def class_matrix(classes: ClassAttribution, count: int = 24) -> go.Figure:
         InputError: a count below 1.
     """
     data, one = class_matrix_data(classes, count), classes.settings.unit[:-1]
-    rows = [f"{words.safe(words.short(name, 24))}" for name in data.names]
+    rows = [f"{words.fit(name, 24)}" for name in data.names]
     figure = go.Figure(go.Heatmap(
         z=data.rates, x=[str(c) for c in data.channels], y=np.arange(len(rows)), zmin=0, zmax=1, xgap=1, ygap=1,
         colorscale=[list(stop) for stop in theme.SEQUENTIAL], text=[[name] * len(data.channels) for name in rows],
@@ -114,7 +114,7 @@ def class_matrix(classes: ClassAttribution, count: int = 24) -> go.Figure:
         # A horizontal bar would do with less room, but it moves the figure's title.
         colorbar={"tickformat": ".0%", "thickness": 8, "outlinewidth": 0, "len": 1, "x": 1.01, "xpad": 4, "tickvals": [0, 0.5, 1]}))
     theme.dress(figure, "What tells the classes apart",
-                f"share of a class's a* sets · layer {words.safe(words.short(classes.layer, 24))}", height=210 + max(22 * len(rows), 66))
+                f"share of a class's a* sets · layer {words.fit(classes.layer, 24)}", height=210 + max(22 * len(rows), 66))
     figure.update_xaxes(type="category", title={"text": one}, tickangle=-90, showgrid=False)
     figure.update_yaxes(tickvals=np.arange(len(rows)), ticktext=rows, autorange="reversed", showgrid=False, ticks="")
     return figure

@@ -90,11 +90,9 @@ def area_curve(found: ImageAttribution, row: int, *, names: Sequence[str] | None
                                    "line": {"width": 1.6, "color": theme.SLATE}})
     _levels(figure, data.original, data.empty, data.scores)
     _smallest(figure, data.smallest_area, data.smallest_score, data.channels, filled=data.smallest_top1)
-    row = words.check_row(found, row)
     name = words.class_name(int(found.targets[row]), names)
-    title = f"{words.safe(words.short(found.keys[row], 40))}"
-    below = f"target {words.safe(words.short(name, 24))} · layer {words.safe(words.short(found.layer, 24))}"
-    return _axes(theme.dress(figure, title, below), found.settings, data.channels)
+    below = f"target {words.fit(name, 24)} · layer {words.fit(found.layer, 24)}"
+    return _axes(theme.dress(figure, words.fit(found.keys[row], 40), below), found.settings, data.channels)
 
 
 def class_curves_data(classes: ClassAttribution, target: int) -> ClassCurves:
@@ -126,16 +124,15 @@ def class_curves(classes: ClassAttribution, target: int) -> go.Figure:
                        colour=theme.HELD_OUT, symbol="diamond-open")
     _levels(figure, data.original, data.empty, np.append(data.scores, data.held_out_scores))
     _smallest(figure, data.smallest_area, data.smallest_score, data.channels, filled=True)
-    name = words.safe(words.short(classes.names[class_row(classes, target)] or f"class {target}", 28))
-    below = f"{data.images} images · layer {words.safe(words.short(classes.layer, 32))}"
+    name = words.fit(classes.names[class_row(classes, target)] or f"class {target}", 28)
+    below = f"{data.images} images · layer {words.fit(classes.layer, 32)}"
     return _axes(theme.dress(figure, f"Joint sets: {name}", below), classes.settings, data.channels)
 
 
 def _axes(figure: go.Figure, settings: Settings, channels: int) -> go.Figure:
     figure.update_xaxes(**theme.area_axis(channels, settings.unit))
     figure.update_yaxes(title={"text": words.score_axis(settings)})
-    figure.update_layout(margin={"r": 74, "t": 84})
-    return figure
+    return figure.update_layout(margin={"r": 74, "t": 84})
 
 
 def _line(figure: go.Figure, areas: np.ndarray, scores: np.ndarray, extra: tuple[int, float], colour: str,

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from chanattr.errors import InputError
 from chanattr.pictures.figures import raster, theme, words
+from chanattr.pictures.figures.panels import box, caption, frame, place_picture
 from chanattr.records import ImageAttribution
 
 PANELS = 8
@@ -64,10 +65,9 @@ def energy_map(found: ImageAttribution, row: int, picture: np.ndarray, *, names:
                        customdata=np.indices((down, across)).transpose(1, 2, 0),
                        hovertemplate="grid row %{customdata[0]}, column %{customdata[1]}<br>energy %{z:.4g}<extra></extra>")
     _colour_bar(figure, float(np.nan_to_num(data.energy).max(initial=0)))
-    row = words.check_row(found, row)
-    name = words.safe(words.short(words.class_name(int(found.targets[row]), names), 20))
-    below = f"target {name} · {words.smallest(data.smallest_area)} · layer {words.safe(words.short(found.layer, 22))}"
-    theme.dress(figure, words.safe(words.short(found.keys[row], 40)), below, height=460)
+    name = words.fit(words.class_name(int(found.targets[row]), names), 20)
+    below = f"target {name} · {words.smallest(data.smallest_area)} · layer {words.fit(found.layer, 22)}"
+    theme.dress(figure, words.fit(found.keys[row], 40), below, height=460)
     figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
     figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], scaleanchor="x", constrain="domain")
     figure.update_layout(margin={"l": 14, "r": 14, "t": 74, "b": 16})
@@ -108,7 +108,6 @@ def area_strip_data(found: ImageAttribution, row: int, picture: np.ndarray) -> A
         InputError: no such row, not a picture, or a row that keeps no energy by area.
     """
     row = words.check_row(found, row)
-    picture = raster.check_picture(picture)
     smallest = int(found.smallest_area[row])
     if not len(found.areas) or not np.isfinite(found.energy_by_area[row]).all():
         raise InputError(f"row {row} ({found.keys[row]!r}) keeps no energy by area; expected a row that does; "
@@ -143,28 +142,19 @@ def area_strip(found: ImageAttribution, row: int, picture: np.ndarray, *, names:
     figure = go.Figure()
     for panel in range(count):
         _panel(figure, data, panel, found.settings.unit, left=(panel % columns) * 1.08, top=(panel // columns) * (tall + 0.36), tall=tall)
-    row = words.check_row(found, row)
-    name = words.safe(words.short(words.class_name(int(found.targets[row]), names), 20))
-    below = f"target {name} · layer {words.safe(words.short(found.layer, 24))}"
-    theme.dress(figure, words.safe(words.short(found.keys[row], 40)), below,
+    name = words.fit(words.class_name(int(found.targets[row]), names), 20)
+    below = f"target {name} · layer {words.fit(found.layer, 24)}"
+    theme.dress(figure, words.fit(found.keys[row], 40), below,
                 height=90 + int(lines * (tall + 0.36) * 690 / columns))
-    figure.update_xaxes(visible=False, range=[-0.04, columns * 1.08 - 0.04], constrain="domain", fixedrange=True)
-    figure.update_yaxes(visible=False, range=[lines * (tall + 0.36), -0.04], scaleanchor="x", constrain="domain", constraintoward="top",
-                        fixedrange=True)
-    figure.update_layout(margin={"l": 14, "r": 14, "t": 74, "b": 10}, showlegend=False)
-    return figure
+    return frame(figure, (-0.04, columns * 1.08 - 0.04), (lines * (tall + 0.36), -0.04))
 
 
 def _panel(figure: go.Figure, data: AreaStrip, panel: int, unit: str, *, left: float, top: float, tall: float) -> None:
     boxed = panel == data.boxed
     area, score = int(data.areas[panel]), float(data.scores[panel])
-    figure.add_layout_image(source=raster.data_uri(data.pictures[panel], quality=70), x=left, y=top, sizex=1, sizey=tall, xref="x",
-                            yref="y", sizing="stretch", layer="below")
-    figure.add_scatter(x=[left + 0.5], y=[top + tall / 2], mode="markers", marker={"size": 60, "opacity": 0},
-                       hovertemplate=f"area {area:,} {unit}<br>score {score:.3f}<br>brightness: energy, by this panel's largest"
-                                     "<extra></extra>")
+    place_picture(figure, data.pictures[panel], left, top, tall, quality=70,
+                  hover=f"area {area:,} {unit}<br>score {score:.3f}<br>brightness: energy, by this panel's largest")
     if boxed:
-        figure.add_shape(type="rect", x0=left, x1=left + 1, y0=top, y1=top + tall, line={"color": theme.ACCENT, "width": 4})
+        box(figure, left, top, tall)
     title = f"<b>a* = {area:,}</b>" if boxed else f"{area:,}"
-    theme.note(figure, f"{title}<br>score {words.number(score)}", x=left + 0.5, y=top + tall, yanchor="top", yshift=-3,
-               font={"size": 12, "color": theme.ACCENT if boxed else theme.INK})
+    caption(figure, f"{title}<br>score {words.number(score)}", left, top + tall, colour=theme.ACCENT if boxed else theme.INK)

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from chanattr.errors import InputError
 from chanattr.pictures.figures import raster, theme, words
+from chanattr.pictures.figures.panels import caption, frame, place_picture
 from chanattr.pictures.records import Inversion
 from chanattr.records import ImageAttribution
 
@@ -56,11 +57,11 @@ def inversions_data(made: Sequence[Inversion], titles: Sequence[str] | None = No
     if found is not None and not set(made[0].keys) <= set(found.keys):
         raise InputError(f"answers for {found.keys[:2]} with inversions of {made[0].keys[:2]}; expected answers for all of these images; "
                          "choose their rows")
-    originals = _colour(made[0].originals)
+    originals = raster.rgb(made[0].originals)
     seen = None if found is None else np.stack([raster.glow(picture, raster.unit(found.energy[found.keys.index(key)]))
                                                 for key, picture in zip(made[0].keys, originals, strict=True)])
     named = tuple(tuple(words.class_name(int(one.predictions[row]), names) for one in made) for row in range(len(made[0])))
-    return InversionPanels(heads, made[0].keys, originals, np.stack([_colour(one.pictures) for one in made], 1),
+    return InversionPanels(heads, made[0].keys, originals, np.stack([raster.rgb(one.pictures) for one in made], 1),
                            np.stack([one.cosine for one in made], 1),
                            np.stack([one.kept_cosine for one in made], 1), named, np.stack([one.named for one in made], 1),
                            seen)
@@ -85,39 +86,29 @@ def inversions(made: Sequence[Inversion], titles: Sequence[str] | None = None, *
     tall = data.originals.shape[1] / data.originals.shape[2]
     figure = go.Figure()
     for column, title in enumerate((*before, *data.titles)):
-        theme.note(figure, f"<b>{words.safe(words.short(title, 30))}</b>", x=column * STEP + 0.5, y=HEAD - 0.06, yanchor="bottom")
+        theme.note(figure, f"<b>{words.fit(title, 30)}</b>", x=column * STEP + 0.5, y=HEAD - 0.06, yanchor="bottom")
     for row in range(rows):
         top = HEAD + row * (tall + BELOW)
-        _panel(figure, data.originals[row], 0.0, top, tall, words.safe(words.short(data.keys[row], 26)), theme.MUTED)
+        _panel(figure, data.originals[row], 0.0, top, tall, words.fit(data.keys[row], 26), theme.MUTED)
         if found is not None and data.seen is not None:
             star = words.smallest(int(found.smallest_area[found.keys.index(data.keys[row])]))
             _panel(figure, data.seen[row], STEP, top, tall, star, theme.ACCENT)
         for column in range(len(data.titles)):
             whole, kept = data.cosine[row, column], data.kept_cosine[row, column]
             within = "" if np.isclose(whole, kept, atol=1e-4) else f", in the set {kept:.2f}"
-            below = f"cosine {whole:.2f}{within}<br>{words.safe(words.short(data.named[row][column], 24))}"
+            below = f"cosine {whole:.2f}{within}<br>{words.fit(data.named[row][column], 24)}"
             _panel(figure, data.pictures[row, column], (column + len(before)) * STEP, top, tall, below,
                    theme.INK if data.right[row, column] else theme.MUTED)
-    right = " · ".join(f"{words.safe(words.short(title, 32))}: {int(good.sum())} of {len(good)}"
+    right = " · ".join(f"{words.fit(title, 32)}: {int(good.sum())} of {len(good)}"
                       for title, good in zip(data.titles, data.right.T, strict=True))
     high = HEAD + rows * (tall + BELOW)
     theme.dress(figure, "What activations look like", f"right class named · {right}", height=90 + int(high * min(230, 960 / columns)))
-    _frame(figure, columns * STEP - 0.06, high)
-    return figure
+    return frame(figure, (-0.02, columns * STEP - 0.04), (high, -0.02))
 
 
 def _panel(figure: go.Figure, picture: np.ndarray, left: float, top: float, tall: float, below: str, colour: str) -> None:
-    figure.add_layout_image(source=raster.data_uri(picture, quality=80), x=left, y=top, sizex=1, sizey=tall, xref="x", yref="y",
-                            sizing="stretch", layer="below")
-    theme.note(figure, below, x=left + 0.5, y=top + tall, yanchor="top", yshift=-2, font={"size": 11, "color": colour})
-
-
-def _frame(figure: go.Figure, wide: float, high: float) -> None:
-    """Axes that only place pictures."""
-    figure.add_scatter(x=[0, wide], y=[0, high], mode="markers", marker={"opacity": 0}, hoverinfo="skip", showlegend=False)
-    figure.update_xaxes(visible=False, range=[-0.02, wide + 0.02], constrain="domain", fixedrange=True)
-    figure.update_yaxes(visible=False, range=[high, -0.02], scaleanchor="x", constrain="domain", constraintoward="top", fixedrange=True)
-    figure.update_layout(margin={"l": 14, "r": 14, "t": 74, "b": 10}, showlegend=False)
+    place_picture(figure, picture, left, top, tall, quality=80)
+    caption(figure, below, left, top + tall, colour=colour, size=11, shift=-2)
 
 
 def _title(one: Inversion) -> str:
@@ -126,8 +117,3 @@ def _title(one: Inversion) -> str:
     if low == channels:
         return f"{one.layer}: whole"
     return f"{one.layer}: {low if low == high else f'{low} to {high}'} of {channels}"
-
-
-def _colour(pictures: np.ndarray) -> np.ndarray:
-    """Grey pictures as RGB."""
-    return np.repeat(pictures, 3, -1) if pictures.shape[-1] == 1 else pictures

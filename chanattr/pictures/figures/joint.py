@@ -7,10 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from chanattr.errors import InputError
 from chanattr.evidence.joint import JointView
-from chanattr.pictures.figures import raster, theme, words
-from chanattr.pictures.figures.spatial import GAP, panels, place_picture
+from chanattr.pictures.figures import raster, words
+from chanattr.pictures.figures.panels import GAP, caption, panels, place_picture
 
 
 class MaskAndChannels(NamedTuple):
@@ -30,8 +29,7 @@ def mask_and_channels_data(view: JointView, row: int, picture: np.ndarray) -> Ma
     Raises:
         InputError: no such row, or not a picture.
     """
-    if not -len(view.keys) <= row < len(view.keys):
-        raise InputError(f"row {row} of a view of {len(view.keys)} images; expected a row from 0 to {len(view.keys) - 1}")
+    row = words.check_row(view.keys, row, "view")
     picture = raster.check_picture(picture)
     size = (picture.shape[0], picture.shape[1])
     finest = max(range(len(view.layers)), key=lambda place: view.masks[place][row].size)
@@ -59,15 +57,14 @@ def mask_and_channels(view: JointView, row: int, picture: np.ndarray) -> go.Figu
     """
     data = mask_and_channels_data(view, row, picture)
     figure, tall = go.Figure(), data.pictures.shape[1] / data.pictures.shape[2]
-    titles = ["mask on the picture", *(words.safe(words.short(layer, 22)) for layer in data.layers)]
+    titles = ["mask on the picture", *(words.fit(layer, 22) for layer in data.layers)]
     below = [f"{data.area:.1%} of it"]
     for share, overlap, r in zip(data.share, data.overlap, data.correlation, strict=True):
         energy = f"{share:.0%} of the energy in it" if np.isfinite(share) else "no energy"
         below.append(f"{energy}<br>overlap {overlap:.2f}" + (f" · r {r:.2f}" if np.isfinite(r) else ""))
     for place, (title, text) in enumerate(zip(titles, below, strict=True)):
         left = place * (1 + GAP)
-        place_picture(figure, data.pictures[place], left, 0.0, tall, f"{title}<br>{text}<extra></extra>")
-        theme.note(figure, f"<b>{title}</b><br>{text}", x=left + 0.5, y=tall, yanchor="top", yshift=-3,
-                   font={"size": 12, "color": theme.INK})
-    return panels(figure, len(titles), 1, tall, words.safe(words.short(view.keys[row], 40)),
+        place_picture(figure, data.pictures[place], left, 0.0, tall, hover=f"{title}<br>{text}")
+        caption(figure, f"<b>{title}</b><br>{text}", left, tall)
+    return panels(figure, len(titles), 1, tall, words.fit(view.keys[row], 40),
                   f"where the channels of a* are active; by chance {data.area:.0%} of the energy lies in the mask")

@@ -44,7 +44,7 @@ def methods(found: Evaluation | Summary) -> go.Figure:
         figure.add_trace(_points(intervals, names, colours, digits), 1, column)
     figure.update_yaxes(showgrid=False, ticks="")
     figure.update_xaxes(title={"text": "share of the best score"}, row=1, col=1,
-                        range=[min(0.0, *(_low(one) for one in data.shares)), 1.04])
+                        range=[np.nanmin([0.0, *(one.low for one in data.shares)]), 1.04])
     figure.update_xaxes(**{**theme.area_axis(told.entries, told.unit), "title": {"text": f"a*: {told.unit} needed"}}, row=1, col=2)
     areas = f"{len(told.areas)} areas" if told.areas else "a* alone"
     theme.dress(figure, f"Methods at {told.layer}", f"{told.images} images, {areas}; bars are 95 % intervals over images",
@@ -86,12 +86,10 @@ def depth(found: Sequence[Evaluation | Summary]) -> go.Figure:
     series = (("enough: a* / K", data.needed, theme.ACCENT), ("lost without: deletion area / K", data.lost, theme.SLATE))
     for shift, (name, intervals, colour) in enumerate(series):
         known = [(label, one) for label, one in zip(labels, intervals, strict=True) if np.isfinite(one.value)]
-        bars = {"type": "data", "symmetric": False, "thickness": 1.5, "width": 4, "color": colour,
-                "array": [one.high - one.value for _, one in known], "arrayminus": [one.value - one.low for _, one in known]}
-        figure.add_trace(go.Scatter(x=[label for label, _ in known], y=[one.value for _, one in known], name=name, mode="lines+markers",
-                                    marker={"size": 9, "color": colour, "symbol": ("circle", "diamond")[shift]},
-                                    line={"color": colour, "width": 1.5}, error_y=bars,
-                                    hovertemplate="%{x}: %{y:.3f}<extra></extra>"))
+        figure.add_scatter(x=[label for label, _ in known], y=[one.value for _, one in known], name=name, mode="lines+markers",
+                           marker={"size": 9, "color": colour, "symbol": ("circle", "diamond")[shift]},
+                           line={"color": colour, "width": 1.5}, error_y=_bars([one for _, one in known], colour),
+                           hovertemplate="%{x}: %{y:.3f}<extra></extra>")
     top = max([one.high for _, intervals, _ in series for one in intervals if np.isfinite(one.high)], default=1.0)
     figure.update_yaxes(title={"text": "share of the layer"}, range=[0, 1.12 * top])
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=labels)
@@ -99,14 +97,12 @@ def depth(found: Sequence[Evaluation | Summary]) -> go.Figure:
 
 
 def _points(intervals: tuple[Interval, ...], names: list[str], colours: list[str], digits: int) -> go.Scatter:
-    known = [one if np.isfinite(one.value) else Interval(None, 0.0, 0.0) for one in intervals]  # type: ignore[arg-type]
-    bars = {"type": "data", "symmetric": False, "thickness": 1.5, "width": 4, "color": theme.MUTED,
-            "array": [0 if one.value is None else one.high - one.value for one in known],
-            "arrayminus": [0 if one.value is None else one.value - one.low for one in known]}
-    text = ["" if one.value is None else f"{one.value:.{digits}f} ({one.low:.{digits}f} to {one.high:.{digits}f})" for one in known]
-    return go.Scatter(x=[one.value for one in known], y=names, mode="markers", marker={"size": 9, "color": colours}, error_x=bars,
-                      text=text, hovertemplate="%{y}: %{text}<extra></extra>")
+    text = [f"{one.value:.{digits}f} ({one.low:.{digits}f} to {one.high:.{digits}f})" for one in intervals]
+    return go.Scatter(x=[one.value for one in intervals], y=names, mode="markers", marker={"size": 9, "color": colours},
+                      error_x=_bars(intervals, theme.MUTED), text=text, hovertemplate="%{y}: %{text}<extra></extra>")
 
 
-def _low(interval: Interval) -> float:
-    return interval.low if np.isfinite(interval.low) else 0.0
+def _bars(intervals: Sequence[Interval], colour: str) -> dict[str, object]:
+    """Intervals as plotly's error bars."""
+    return {"type": "data", "symmetric": False, "thickness": 1.5, "width": 4, "color": colour,
+            "array": [one.high - one.value for one in intervals], "arrayminus": [one.value - one.low for one in intervals]}

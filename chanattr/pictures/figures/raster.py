@@ -48,15 +48,11 @@ def glow(picture: np.ndarray, strength: np.ndarray) -> np.ndarray:
     return np.rint(grey * (1 - share) + over[..., :3] * share).astype(np.uint8)
 
 
-def veil(strength: np.ndarray) -> np.ndarray:
-    """How much of the picture is left where energy is in [0, 1]: from 0.18 to 1."""
-    return 0.18 + 0.82 * np.clip(strength, 0, 1) ** 0.8
-
-
 def dim(picture: np.ndarray, strength: np.ndarray) -> np.ndarray:
-    """The picture, dark where there is little energy: u1 [H, W, 3]."""
+    """The picture, down to 0.18 of it where there is little energy: u1 [H, W, 3]."""
     picture = check_picture(picture)
-    return np.rint(picture * veil(resize(strength, *picture.shape[:2]))[..., None]).astype(np.uint8)
+    left = 0.18 + 0.82 * np.clip(resize(strength, *picture.shape[:2]), 0, 1) ** 0.8
+    return np.rint(picture * left[..., None]).astype(np.uint8)
 
 
 def outlined(picture: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -87,6 +83,11 @@ def check_picture(picture: np.ndarray) -> np.ndarray:
         raise InputError(f"a picture of type {picture.dtype} and shape {picture.shape}; expected uint8 [H, W, 3], "
                          "as run.thumbnail(key) gives")
     return picture
+
+
+def rgb(pictures: np.ndarray) -> np.ndarray:
+    """Grey pictures [..., 1] as RGB; others as they are."""
+    return np.repeat(pictures, 3, -1) if pictures.shape[-1] == 1 else pictures
 
 
 def data_uri(picture: np.ndarray, *, kind: str = "JPEG", quality: int = 80) -> str:

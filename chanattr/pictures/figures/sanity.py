@@ -47,7 +47,7 @@ def sanity(told: Sanity) -> go.Figure:
     if data.border < data.depth[-1]:
         figure.add_vline(x=data.border, line={"color": theme.BAR, "width": 1, "dash": "dot"})
         theme.note(figure, "all that follows the layer", x=data.border, y=1.02, yref="paper", yanchor="bottom", xanchor="center")
-    theme.dress(figure, f"Sanity: {words.safe(words.short(told.verdict, 84))}", f"layer {words.safe(words.short(told.layer, 40))}")
+    theme.dress(figure, f"Sanity: {words.fit(told.verdict, 84)}", f"layer {words.fit(told.layer, 40)}")
     figure.update_xaxes(title={"text": "random modules, from the output down"}, dtick=1 if data.depth[-1] <= 15 else None)
     lowest = float(np.nan_to_num(data.rank).min())
     figure.update_yaxes(title={"text": "similarity with the trained network's sets"}, range=[min(0.0, lowest) - 0.05, 1.05])

@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from chanattr.errors import InputError
 from chanattr.pictures.figures import raster, theme, words
 from chanattr.pictures.figures.curves import level_score
+from chanattr.pictures.figures.panels import GAP, box, caption, frame, panels, place_picture
 from chanattr.records import SpatialAttribution
 
-GAP, LINE = 0.06, 0.34  # between panels, and for two lines of text below them, in widths of a panel
 MOST = 1.25  # share of the original score at which a bar is full, as in the paper
 
 
@@ -71,7 +71,7 @@ def mask_strip_data(found: SpatialAttribution, row: int, picture: np.ndarray) ->
     Raises:
         InputError: no such row, or not a picture.
     """
-    row = check_row(found, row)
+    row = words.check_row(found, row)
     picture = raster.check_picture(picture)
     size = (picture.shape[0], picture.shape[1])
     areas, scores, masks = found.true_areas[row], found.scores[row], found[row].masks(size)[0]
@@ -103,14 +103,13 @@ def mask_strip(found: SpatialAttribution, row: int, picture: np.ndarray, *, name
     for panel, (area, score) in enumerate(zip(data.areas, data.scores, strict=True)):
         boxed = panel == data.boxed
         left = panel * (1 + GAP)
-        place_picture(figure, data.pictures[panel], left, 0.0, tall, f"area {area:.1%} of the picture<br>score {score:.3f}<extra></extra>")
+        place_picture(figure, data.pictures[panel], left, 0.0, tall, hover=f"area {area:.1%} of the picture<br>score {score:.3f}")
         if boxed:
-            figure.add_shape(type="rect", x0=left, x1=left + 1, y0=0, y1=tall, line={"color": theme.ACCENT, "width": 4})
+            box(figure, left, 0.0, tall)
         title = f"<b>a* = {area:.1%}</b>" if boxed else f"{area:.1%}"
-        theme.note(figure, f"{title}<br>score {words.number(float(score))}", x=left + 0.5, y=tall, yanchor="top", yshift=-3,
-                   font={"size": 12, "color": theme.ACCENT if boxed else theme.INK})
+        caption(figure, f"{title}<br>score {words.number(float(score))}", left, tall, colour=theme.ACCENT if boxed else theme.INK)
     below = f"{_target(found, row, names)} · original score {words.number(float(found.original[row]))}"
-    return panels(figure, len(data.areas), 1, tall, words.safe(words.short(found.keys[check_row(found, row)], 40)), below)
+    return panels(figure, len(data.areas), 1, tall, words.fit(found.keys[row], 40), below)
 
 
 def mask_curve_data(found: SpatialAttribution, row: int) -> MaskCurve:
@@ -119,7 +118,7 @@ def mask_curve_data(found: SpatialAttribution, row: int) -> MaskCurve:
     Raises:
         InputError: no such row.
     """
-    row = check_row(found, row)
+    row = words.check_row(found, row)
     original, empty = float(found.original[row]), float(found.empty[row])
     return MaskCurve(found.true_areas[row], found.scores[row], found.level_set_scores[row], found.top1[row], original, empty,
                      level_score(found.settings, original, empty), float(found.smallest_area[row]), float(found.smallest_score[row]))
@@ -142,26 +141,16 @@ def mask_curve(found: SpatialAttribution, row: int, *, names: Sequence[str] | No
     figure.add_scatter(x=data.areas, y=data.level_set_scores, mode="lines+markers", name="level set",
                        line={"color": theme.HELD_OUT, "dash": "dot"}, marker={"symbol": "diamond-open"},
                        hovertemplate="area %{x:.1%}<br>score %{y:.3f}<extra>level set</extra>")
-    figure.add_scatter(x=data.areas, y=data.scores, mode="lines+markers", name="mask", line={"color": theme.SLATE},
-                       marker={"size": 8, "color": [theme.SLATE if kept else "#ffffff" for kept in data.top1],
-                               "line": {"width": 1.6, "color": theme.SLATE}},
-                       hovertemplate="area %{x:.1%}<br>score %{y:.3f}<extra>mask</extra>")
-    for value, name, dash in ((data.original, "original", "dash"), (data.empty, "empty", "dot")):
-        figure.add_hline(y=value, line={"color": theme.MUTED, "width": 1.2, "dash": dash}, layer="below")
-        theme.note(figure, f"{name}<br>{words.number(value)}", x=1, xref="paper", xanchor="left", xshift=6, y=value, align="left")
+    _curve(figure, data, "mask", theme.SLATE, "circle")
+    _levels(figure, data)
     if data.smallest_area > 0:
         figure.add_vline(x=data.smallest_area, line={"color": theme.ACCENT, "width": 1.2}, layer="below")
         figure.add_scatter(x=[data.smallest_area], y=[data.smallest_score], mode="markers", name="a*",
                            hovertemplate="a* = %{x:.1%}<br>score %{y:.3f}<extra></extra>",
                            marker={"size": 12, "color": theme.ACCENT})
-    special = {0.0: "a* = 0: nothing is needed", -1.0: "a* not reached", -2.0: "not run"}
-    star = special.get(data.smallest_area, f"a* = {data.smallest_area:.1%}")
-    theme.note(figure, f"<b>{star}</b>", x=max(data.smallest_area, 0), xanchor="left", y=1, yref="paper", yanchor="bottom",
-               font={"color": theme.ACCENT, "size": 13})
-    theme.dress(figure, words.safe(words.short(found.keys[check_row(found, row)], 40)), _target(found, row, names))
-    figure.update_xaxes(title={"text": "share of the picture that is seen"}, tickformat=".0%", rangemode="tozero")
-    figure.update_yaxes(title={"text": words.score_axis(found.settings)})
-    return figure.update_layout(margin={"r": 74})
+    theme.note(figure, f"<b>{words.smallest(data.smallest_area, share=True)}</b>", x=max(data.smallest_area, 0), xanchor="left", y=1,
+               yref="paper", yanchor="bottom", font={"color": theme.ACCENT, "size": 13})
+    return _dressed(figure, found, row, names, "share of the picture that is seen")
 
 
 def mask_growth_data(found: SpatialAttribution, rows: Sequence[int], pictures: Sequence[np.ndarray], *,
@@ -171,7 +160,7 @@ def mask_growth_data(found: SpatialAttribution, rows: Sequence[int], pictures: S
     Raises:
         InputError: no such rows, or not a picture of one size for each.
     """
-    chosen = [check_row(found, row) for row in rows]
+    chosen = [words.check_row(found, row) for row in rows]
     checked = [raster.check_picture(picture) for picture in pictures]
     if len(chosen) != len(checked) or len({picture.shape for picture in checked}) != 1:
         raise InputError(f"{len(checked)} pictures of shapes {sorted({p.shape for p in checked})} for {len(chosen)} rows; expected one or "
@@ -207,22 +196,20 @@ def mask_growth(found: SpatialAttribution, rows: Sequence[int], pictures: Sequen
         top = row * (tall + below)
         for column, picture in enumerate(line):
             left, share = column * (1 + GAP), float(data.shares[row, column])
-            place_picture(figure, picture, left, top, tall,
-                          f"{data.areas[column]:.1%} of the picture<br>{share:.3f} of the score<extra></extra>")
+            hover = f"{data.areas[column]:.1%} of the picture<br>{share:.3f} of the score"
+            place_picture(figure, picture, left, top, tall, hover=hover)
             boxed = column == data.boxed[row]
             if boxed:
-                figure.add_shape(type="rect", x0=left, x1=left + 1, y0=top, y1=top + tall, line={"color": theme.ACCENT, "width": 4})
+                box(figure, left, top, tall)
             _bar(figure, left, top + tall + 0.05, share, theme.ACCENT if boxed else theme.SLATE)
-        theme.note(figure, words.safe(words.short(data.names[row], 24)), x=-0.04, xanchor="right", y=top + tall / 2, textangle=-90)
+        theme.note(figure, words.fit(data.names[row], 24), x=-0.04, xanchor="right", y=top + tall / 2, textangle=-90)
     for column, area in enumerate(data.areas):
         theme.note(figure, f"{area:.3g}" if area < 0.001 else f"{area:.1%}", x=column * (1 + GAP) + 0.5, y=-0.02, yanchor="bottom",
                    font={"size": 12, "color": theme.INK})
-    columns, lines = len(data.areas), len(data.pictures)
-    panels(figure, columns, lines, tall + below - GAP, "Masks of growing area", "bars: share of the original score (the line is all of it)"
-           " · boxed: the first mask that reaches it")
-    wide, high = columns * (1 + GAP), lines * (tall + below)
-    figure.update_xaxes(range=[-0.22, wide - 0.03])
-    return figure.update_yaxes(range=[high, -0.2]).update_layout(height=90 + int((high + 0.2) * 860 / (wide + 0.2)))
+    wide, high = len(data.areas) * (1 + GAP), len(data.pictures) * (tall + below)
+    theme.dress(figure, "Masks of growing area", "bars: share of the original score (the line is all of it) · boxed: the first mask that "
+                "reaches it", height=90 + int((high + 0.2) * 860 / (wide + 0.2)))
+    return frame(figure, (-0.22, wide - 0.03), (high, -0.2))
 
 
 def _bar(figure: go.Figure, left: float, top: float, share: float, colour: str) -> None:
@@ -234,13 +221,36 @@ def _bar(figure: go.Figure, left: float, top: float, share: float, colour: str) 
                      line={"color": theme.INK, "width": 1.2})
 
 
+def _curve(figure: go.Figure, curve: MaskCurve, name: str, colour: str, symbol: str) -> None:
+    """A line through the scores; markers are filled where the target is the top class."""
+    figure.add_scatter(x=curve.areas, y=curve.scores, mode="lines+markers", name=name, line={"color": colour},
+                       marker={"size": 8, "symbol": symbol, "color": [colour if top else "#ffffff" for top in curve.top1],
+                               "line": {"width": 1.6, "color": colour}},
+                       hovertemplate=f"area %{{x:.1%}}<br>score %{{y:.3f}}<extra>{name}</extra>")
+
+
+def _levels(figure: go.Figure, curve: MaskCurve) -> None:
+    """Dashed lines for the whole picture and for the one perturbed everywhere, named in the right margin."""
+    for value, name, dash in ((curve.original, "original", "dash"), (curve.empty, "empty", "dot")):
+        figure.add_hline(y=value, line={"color": theme.MUTED, "width": 1.2, "dash": dash}, layer="below")
+        theme.note(figure, f"{name}<br>{words.number(value)}", x=1, xref="paper", xanchor="left", xshift=6, y=value, align="left")
+
+
+def _dressed(figure: go.Figure, found: SpatialAttribution, row: int, names: Sequence[str] | None, across: str) -> go.Figure:
+    """Score against shares of the picture with title and axes."""
+    theme.dress(figure, words.fit(found.keys[row], 40), _target(found, row, names))
+    figure.update_xaxes(title={"text": across}, tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(title={"text": words.score_axis(found.settings)})
+    return figure.update_layout(margin={"r": 74})
+
+
 def mask_games_data(kept: SpatialAttribution, dropped: SpatialAttribution, row: int) -> MaskGames:
     """Scores of one image in both games, as numbers.
 
     Raises:
         InputError: no such row, or the two are not of one image and target, asked in the games *preserve* and *delete*.
     """
-    row = check_row(kept, row)
+    row = words.check_row(kept, row)
     same = [place for place, key in enumerate(dropped.keys) if key == kept.keys[row] and dropped.targets[place] == kept.targets[row]]
     games = (kept.settings.game, dropped.settings.game)
     if not same or games != ("preserve", "delete"):
@@ -264,13 +274,8 @@ def mask_games(kept: SpatialAttribution, dropped: SpatialAttribution, row: int, 
     data, figure = mask_games_data(kept, dropped, row), go.Figure()
     for curve, name, colour, symbol in ((data.kept, "only the mask seen", theme.SLATE, "circle"),
                                         (data.dropped, "all but the mask seen", theme.HELD_OUT, "diamond")):
-        figure.add_scatter(x=curve.areas, y=curve.scores, mode="lines+markers", name=name, line={"color": colour},
-                           marker={"size": 8, "symbol": symbol, "color": [colour if top else "#ffffff" for top in curve.top1],
-                                   "line": {"width": 1.6, "color": colour}},
-                           hovertemplate=f"area %{{x:.1%}}<br>score %{{y:.3f}}<extra>{name}</extra>")
-    for value, name, dash in ((data.kept.original, "original", "dash"), (data.kept.empty, "empty", "dot")):
-        figure.add_hline(y=value, line={"color": theme.MUTED, "width": 1.2, "dash": dash}, layer="below")
-        theme.note(figure, f"{name}<br>{words.number(value)}", x=1, xref="paper", xanchor="left", xshift=6, y=value, align="left")
+        _curve(figure, curve, name, colour, symbol)
+    _levels(figure, data.kept)
     told = []
     for curve, name in ((data.kept, "enough"), (data.dropped, "lost without")):
         if curve.smallest_area > 0:
@@ -280,10 +285,7 @@ def mask_games(kept: SpatialAttribution, dropped: SpatialAttribution, row: int, 
             told.append(f"{name}: a* = {curve.smallest_area:.1%}")
     theme.note(figure, f"<b>{' · '.join(told) or 'a* not reached'}</b>", x=1, xref="paper", xanchor="right", y=1, yref="paper",
                yanchor="bottom", font={"color": theme.ACCENT, "size": 13})
-    theme.dress(figure, words.safe(words.short(kept.keys[check_row(kept, row)], 40)), _target(kept, row, names))
-    figure.update_xaxes(title={"text": "share of the picture under the mask"}, tickformat=".0%", rangemode="tozero")
-    figure.update_yaxes(title={"text": words.score_axis(kept.settings)})
-    return figure.update_layout(margin={"r": 74})
+    return _dressed(figure, kept, row, names, "share of the picture under the mask")
 
 
 def method_maps_data(pictures: Sequence[np.ndarray], maps: Mapping[str, np.ndarray]) -> MethodMaps:
@@ -318,42 +320,13 @@ def method_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, np.ndarray]) 
     figure, tall = go.Figure(), data.pictures.shape[2] / data.pictures.shape[3]
     for row, line in enumerate(data.pictures):
         for column, picture in enumerate(line):
-            hover = f"{words.safe(data.methods[column])}<extra></extra>"
-            place_picture(figure, picture, column * (1 + GAP), row * (tall + GAP), tall, hover)
+            place_picture(figure, picture, column * (1 + GAP), row * (tall + GAP), tall, hover=words.safe(data.methods[column]))
     for column, name in enumerate(data.methods):
-        theme.note(figure, words.safe(words.short(name, 18)), x=column * (1 + GAP) + 0.5, y=len(data.pictures) * (tall + GAP) - GAP,
-                   yanchor="top", yshift=-3, font={"size": 12, "color": theme.INK})
+        caption(figure, words.fit(name, 18), column * (1 + GAP), len(data.pictures) * (tall + GAP) - GAP)
     return panels(figure, len(data.methods), len(data.pictures), tall, "Where methods look", "each map by its own range")
 
 
-def check_row(found: SpatialAttribution, row: int) -> int:
-    """The row as an int of this record.
-
-    Raises:
-        InputError: no such row.
-    """
-    if not -len(found) <= row < len(found):
-        raise InputError(f"row {row} of a result of {len(found)} images; expected a row from 0 to {len(found) - 1}")
-    return int(row) % len(found)
-
-
 def _target(found: SpatialAttribution, row: int, names: Sequence[str] | None) -> str:
-    name = words.class_name(int(found.targets[check_row(found, row)]), names)
-    where = "" if found.layer == ":input" else f" · layer {words.safe(words.short(found.layer, 24))}"
-    return f"target {words.safe(words.short(name, 24))}{where}"
-
-
-def place_picture(figure: go.Figure, picture: np.ndarray, left: float, top: float, tall: float, hover: str) -> None:
-    """A picture [H, W, 3] of width 1 and height `tall`, its corner at (left, top), with a text under the pointer."""
-    figure.add_layout_image(source=raster.data_uri(picture, quality=74), x=left, y=top, sizex=1, sizey=tall, xref="x", yref="y",
-                            sizing="stretch", layer="below")
-    figure.add_scatter(x=[left + 0.5], y=[top + tall / 2], mode="markers", marker={"size": 60, "opacity": 0}, hovertemplate=hover)
-
-
-def panels(figure: go.Figure, columns: int, lines: int, tall: float, title: str, below: str) -> go.Figure:
-    """Room for a grid of panels with text below its last line."""
-    high, wide = lines * (tall + GAP) + LINE, columns * (1 + GAP)
-    theme.dress(figure, title, below, height=90 + int(high * 690 / wide))
-    figure.update_xaxes(visible=False, range=[-0.03, wide - 0.03], constrain="domain", fixedrange=True)
-    figure.update_yaxes(visible=False, range=[high, -0.03], scaleanchor="x", constrain="domain", constraintoward="top", fixedrange=True)
-    return figure.update_layout(margin={"l": 14, "r": 14, "t": 74, "b": 10}, showlegend=False)
+    name = words.class_name(int(found.targets[row]), names)
+    where = "" if found.layer == ":input" else f" · layer {words.fit(found.layer, 24)}"
+    return f"target {words.fit(name, 24)}{where}"

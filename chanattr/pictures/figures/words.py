@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 from chanattr.errors import InputError
-from chanattr.records import NOT_REACHED, NOT_RUN, ImageAttribution
+from chanattr.records import NOT_REACHED, NOT_RUN
 from chanattr.settings import Settings
+from chanattr.tables import short
 
 REWARDS = {"logit": "logit", "contrastive": "logit less the best other logit", "log_probability": "log-probability"}
 GAMES = {"preserve": "only the selected channels kept", "delete": "the selected channels dropped",
          "dual": "selected kept, less selected dropped"}
 
 
+def printable(text: object) -> str:
+    """Text with control characters, surrogates and direction overrides replaced, which could disguise a name or break a page."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in str(text))
+
+
 def safe(text: object) -> str:
-    """Text that plotly shows as it is, not as markup; control characters replaced. In HTML: between tags only."""
-    return html.escape("".join(c if c.isprintable() else "\ufffd" for c in str(text)), quote=False)
+    """Text that plotly shows as it is, not as markup. In HTML: between tags only."""
+    return html.escape(printable(text), quote=False)
 
 
-def short(text: str, most: int = 44) -> str:
-    """Text of at most `most` characters, the middle left out."""
-    if len(text) <= most:
-        return text
-    head = (most - 1) // 2
-    return f"{text[:head]}…{text[-(most - 1 - head):]}"
+def fit(text: str, most: int) -> str:
+    """Safe text of at most `most` characters, the middle left out."""
+    return safe(short(text, most))
 
 
 def class_name(target: int, names: Sequence[str] | None) -> str:
@@ -52,18 +55,18 @@ def level(settings: Settings) -> str:
     return f"{float(settings.level):g} of the way from the empty to the original score"
 
 
-def smallest(area: int) -> str:
-    """a* in words."""
+def smallest(area: float, share: bool = False) -> str:
+    """a* in words: a count, or a share of a picture."""
     special = {NOT_REACHED: "a* not reached", NOT_RUN: "not run", 0: "a* = 0: nothing is needed"}
-    return special.get(int(area), f"a* = {int(area):,}")
+    return special.get(area, f"a* = {area:.1%}" if share else f"a* = {int(area):,}")
 
 
-def check_row(found: ImageAttribution, row: int) -> int:
+def check_row(images: Sized, row: int, what: str = "result") -> int:
     """The row as an int of this record.
 
     Raises:
         InputError: no such row.
     """
-    if not -len(found) <= row < len(found):
-        raise InputError(f"row {row} of a result of {len(found)} images; expected a row from 0 to {len(found) - 1}")
-    return int(row) % len(found)
+    if not -len(images) <= row < len(images):
+        raise InputError(f"row {row} of a {what} of {len(images)} images; expected a row from 0 to {len(images) - 1}")
+    return int(row) % len(images)

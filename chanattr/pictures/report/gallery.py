@@ -18,6 +18,7 @@ from chanattr.pictures.report.markup import Markup, element, join
 from chanattr.pictures.report.masks import Held, badge, held, mask_cards
 from chanattr.pictures.report.view import view
 from chanattr.records import NOT_REACHED, NOT_RUN, ImageAttribution
+from chanattr.tables import short
 
 if TYPE_CHECKING:
     from chanattr.store import Run
@@ -141,7 +142,7 @@ def _tiles(shown: Sequence[Shown], names: Sequence[str], drawn: Drawn,
 
 def _tile(one: Shown, row: int, name: str, drawn: Drawn, *badges: Markup) -> Markup:
     picture = (element("img", src=raster.data_uri(one.picture, quality=74), alt=f"{one.key}, {name}", loading="lazy")
-               if one.picture is not None else element("span", words.short(one.key.rsplit("/", 1)[-1], 22), class_="blank"))
+               if one.picture is not None else element("span", short(one.key.rsplit("/", 1)[-1], 22), class_="blank"))
     marks = [element("span", _badge(found, row), class_="badge", data_section=number, data_how=_how(found, row, one.label))
              for number, _, found in drawn]
     return element("a", picture, *marks, *badges, href=_link(one.key, drawn[0][1] if drawn else None), class_="tile", data_image=row,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from chanattr.evidence.sets import Clusters, Overlap, cluster, overlap
-from chanattr.pictures.figures import words
 from chanattr.pictures.report.answer import Section
 from chanattr.pictures.report.markup import Markup, element, join
+from chanattr.tables import short
 
 CELL, TREE, LETTER = 20, 120, 7  # of the drawing: side of a cell, width of the tree, and of a letter
 MOST = 40  # classes
@@ -47,7 +47,7 @@ def _drawing(found: Overlap, joined: Clusters, targets: Sequence[int], names: Se
              linked: set[int]) -> Markup:
     count, order = len(targets), joined.order.tolist()
     most = float(found.jaccard[~np.eye(count, dtype=bool)].max())
-    room = LETTER * max(len(words.short(name, 26)) for name in names) + 14
+    room = LETTER * max(len(short(name, 26)) for name in names) + 14
     wide, high = TREE + room + count * CELL + 8, count * CELL + 8
     rows = [_row(found.jaccard[row][order], max(most, 1e-9), place, targets[row], names[row], order, names, section,
                  linked, room) for place, row in enumerate(order)]
@@ -64,7 +64,7 @@ def _row(values: np.ndarray, most: float, place: int, target: int, name: str, or
     cells = [element("rect", x=TREE + room + column * CELL, y=top, class_="own") if column == place else
              element("rect", x=TREE + room + column * CELL, y=top, fill_opacity=f"{max(0.04, min(1.0, value / most)):.2f}")
              for column, value in enumerate(values.tolist())]
-    label = element("text", words.short(name, 26), x=TREE + room - 8, y=top + CELL * 0.7)
+    label = element("text", short(name, 26), x=TREE + room - 8, y=top + CELL * 0.7)
     line = join([element("title", said), element("rect", x=TREE, y=top, class_="hit", style=f"width:{room}px"), label, *cells])
     if target not in linked:
         return element("g", line)

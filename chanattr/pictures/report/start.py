@@ -12,6 +12,7 @@ from chanattr.pictures.figures import words
 from chanattr.pictures.report.answer import Section, answer
 from chanattr.pictures.report.layer import compared_area
 from chanattr.pictures.report.markup import Markup, element
+from chanattr.tables import short
 
 if TYPE_CHECKING:
     from chanattr.store import Run
@@ -142,7 +143,7 @@ def _median_curve(run: Run, section: Section) -> list[tuple[float, float]]:
 def _figure(title: str, below: str, shown: Sequence[tuple[int, Section]], lines: Iterable[Markup], ticks: Sequence[tuple[float, str]],
             alt: str, bottom: float = 0, after: Markup | None = None) -> Markup:
     bottom = bottom or TOP + LINE * len(shown)
-    names = [element("a", element("text", words.short(section.title, 17), x=LEFT - 10, y=TOP + LINE * (line + 0.5) + 4, class_="name"),
+    names = [element("a", element("text", short(section.title, 17), x=LEFT - 10, y=TOP + LINE * (line + 0.5) + 4, class_="name"),
                      href=f"#layer/{section.link}") for line, (_, section) in enumerate(shown)]
     axis = [element("text", text, x=_n(at), y=bottom + 18, class_="tick") for at, text in ticks]
     drawing = element("svg", *lines, *names, *axis, viewBox=f"0 0 {WIDE} {bottom + 26}", role="group", aria_label=alt)
