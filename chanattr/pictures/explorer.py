@@ -147,7 +147,7 @@ def curve_svg(found: ImageAttribution, steps: list[dict[str, Any]], at: int) -> 
     def down(score: float) -> float:
         return HIGH - BOTTOM - (HIGH - TOP - BOTTOM) * (score - low) / max(high - low, 1e-9)
 
-    parts = [_line(LEFT, HIGH - BOTTOM, WIDE - RIGHT, HIGH - BOTTOM), _line(LEFT, TOP, LEFT, HIGH - BOTTOM)]
+    parts: list[object] = [_line(LEFT, HIGH - BOTTOM, WIDE - RIGHT, HIGH - BOTTOM), _line(LEFT, TOP, LEFT, HIGH - BOTTOM)]
     parts += [_line(LEFT, down(score), WIDE - RIGHT, down(score), "4 4") for score in ends]
     marks = [score for score in (low, high) if not ends or abs(down(score) - down(ends[0])) > 12]  # room for the original's beside them
     parts += [_text(LEFT - 6, down(score) + 4, words.number(score), "end") for score in [*ends[:1], *marks]]

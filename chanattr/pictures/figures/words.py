@@ -57,7 +57,7 @@ def level(settings: Settings) -> str:
 
 def smallest(area: float, share: bool = False) -> str:
     """a* in words: a count, or a share of a picture."""
-    special = {NOT_REACHED: "a* not reached", NOT_RUN: "not run", 0: "a* = 0: nothing is needed"}
+    special: dict[float, str] = {NOT_REACHED: "a* not reached", NOT_RUN: "not run", 0: "a* = 0: nothing is needed"}
     return special.get(area, f"a* = {area:.1%}" if share else f"a* = {int(area):,}")
 
 

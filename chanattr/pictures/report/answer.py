@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from chanattr.axes import array_axes
 from chanattr.pictures.figures import words
 from chanattr.records import NOT_REACHED, NOT_RUN, ClassAttribution, ImageAttribution, entries_of
 from chanattr.settings import Settings
@@ -20,7 +21,7 @@ _WHOLE = ("targets", "predictions", "smallest_area", "smallest_top1")
 
 
 class Section(NamedTuple):
-    """Answers under one layer and label; `found` has every image but neither masks nor scores, so that large runs fit."""
+    """Answers under one layer and label; `found` has every image but no masks and scores, so that large runs fit."""
 
     layer: str
     label: str
@@ -94,17 +95,14 @@ def sections(run: Run) -> list[Section]:
 
 
 def whole(run: Run, layer: str, label: str) -> ImageAttribution:
-    """Every image of a section, with the fields that statistics need; areas, masks and energies are left out."""
+    """Every image of a section, with the fields that statistics need; masks, scores and energies are zeros that take no memory."""
     none = run.per_image(layer, label, rows=slice(0, 0))
-    count, channels = len(run.keys), none.masks.shape[2]
-    empty = {"areas": (0,), "masks": (count, 0, channels), "scores": (count, 0), "top1": (count, 0),
-             "energy_by_area": (count, 0, *none.energy.shape[1:])}
-    fields: dict[str, Any] = {name: np.empty(shape, getattr(none, name).dtype) for name, shape in empty.items()}
-    fields |= {name: run.field(layer, name, label) for name in _WHOLE}
-    for name in ("probability", "original", "empty", "smallest_score", "evaluations", "refine_evaluations", "energy", "smallest_mask"):
+    fields: dict[str, Any] = {}
+    for name, letters in array_axes(ImageAttribution).items():
         value = getattr(none, name)
-        fields[name] = np.broadcast_to(value.dtype.type(0), (count, *value.shape[1:]))  # takes no memory
-    return dataclasses.replace(none, keys=tuple(run.keys), **fields)
+        if letters[0] == "N":
+            fields[name] = np.broadcast_to(value.dtype.type(0), (len(run.keys), *value.shape[1:]))
+    return dataclasses.replace(none, keys=tuple(run.keys), **fields | {name: run.field(layer, name, label) for name in _WHOLE})
 
 
 def answer(found: ImageAttribution, labels: np.ndarray) -> Answer:
@@ -181,7 +179,7 @@ def _apart(given: Answer) -> str:
 def asked(section: Section, names: Sequence[str]) -> list[tuple[str, str]]:
     """The question as pairs of a word and its value, less the layer and the model."""
     record, settings = section.record, section.record.settings
-    pairs = [("score", f"{words.REWARDS.get(settings.reward, settings.reward)} of the target{_targets(section, names)}"),
+    pairs = [("score", f"{words.REWARDS.get(settings.reward, settings.reward)} of the target{_targets(section.found, names)}"),
              ("game", f"{settings.game}: {words.GAMES.get(settings.game, '')}"),
              ("a dropped channel becomes", _fill(settings)),
              ("a* must reach", f"{words.level(settings)}{'; a* refined to the exact count' if settings.refine else ''}"),
@@ -198,8 +196,7 @@ def asked(section: Section, names: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _targets(section: Section, names: Sequence[str]) -> str:
-    found = section.found
+def _targets(found: ImageAttribution | None, names: Sequence[str]) -> str:
     if found is None:
         return ""
     ran = found.smallest_area != NOT_RUN

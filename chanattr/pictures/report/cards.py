@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image
 
 from chanattr.pictures.figures import raster, words
-from chanattr.pictures.records import NONE, ChannelImages, Examples
+from chanattr.pictures.records import NONE, Examples
 from chanattr.pictures.report.answer import Section
-from chanattr.pictures.report.markup import Markup, element, join, script_json
+from chanattr.pictures.report.markup import Markup, element, join
 from chanattr.pictures.settings import PictureSettings
 from chanattr.records import ClassAttribution
+from chanattr.tables import count
 
 if TYPE_CHECKING:
     from chanattr.store import Run
@@ -26,7 +27,7 @@ PAGE = 9_700_000  # bytes of a page that is not too large
 FOR_CARDS = 0.6  # of a layer's bytes, at most
 FRAME = 300  # bytes that a picture takes beside its own: its words
 TOP = 6  # cards of a class
-KINDS = {"driven": "driven most by", "needed": "needed most by"}
+KINDS = ("driven", "needed")
 
 
 class Kept(NamedTuple):
@@ -44,21 +45,17 @@ class Room:
     def __init__(self, size: int) -> None:
         self.left = size
 
-    def part(self, share: float) -> Room:
-        """A room of its own within this one; what was taken of it is to be taken off here too."""
-        return Room(int(self.left * share))
-
-    def take(self, sources: Iterable[str]) -> bool:
-        """Takes what pictures need, if there is as much left."""
+    def take(self, sources: Iterable[str], spare: int = 0) -> bool:
+        """Takes what pictures need, if there is as much beside what is to be spared."""
         size = sum(len(source) + FRAME for source in sources)
-        if size > self.left:
+        if size > self.left - spare:
             return False
         self.left -= size
         return True
 
 
 def kept_of(run: Run, section: Section, wanted: Mapping[int, float], keys: Sequence[str], names: Sequence[str], room: Room,
-            targets: Sequence[int] = ()) -> Kept:
+            targets: Sequence[int]) -> Kept:
     """The pictures that the run keeps of a section's channels and classes and of the page's images.
 
     Args:
@@ -71,33 +68,33 @@ def kept_of(run: Run, section: Section, wanted: Mapping[int, float], keys: Seque
         targets: classes that have a place of their own.
     """
     classes, no_room = _of_classes(run, section, targets, names, room)
-    if section.record.settings.group:
-        inverted, said = _inverted(run, section.layer, keys, names, room)
-        return Kept({}, inverted, no_room + said, classes)
-    order = [channel for channel, _ in sorted(wanted.items(), key=lambda pair: (-pair[1], pair[0]))]
-    made: dict[int, dict[str, Any]] = {}
-    drawn = _best(run.channel_pictures(section.layer, [f"channel {channel}" for channel in order]))
-    seen = run.examples(section.layer, order)
-    at = [(one, {int(channel): row for row, channel in enumerate(one.channels)}) for one in seen]
-    there = [channel for channel in order if f"channel {channel}" in drawn or any(channel in rows for _, rows in at)]
-    for_cards = room.part(FOR_CARDS)
-    whole = for_cards.left
+    cards, more = ({}, "") if section.record.settings.group else _of_channels(run, section.layer, wanted, names, room)
+    inverted, said = _inverted(run, section.layer, keys, names, room)
+    return Kept(cards, inverted, no_room + more + said, classes)
+
+
+def _of_channels(run: Run, layer: str, wanted: Mapping[int, float], names: Sequence[str],
+                 room: Room) -> tuple[dict[int, dict[str, Any]], str]:
+    """Cards of the channels that most sets have, by number; and how many have no room, in words."""
+    order = sorted(wanted, key=lambda channel: (-wanted[channel], channel))
+    drawn = _drawn(run, layer, [f"channel {channel}" for channel in order])
+    seen = [(one, {int(channel): row for row, channel in enumerate(one.channels)}) for one in run.examples(layer, order)]
+    there = [channel for channel in order if f"channel {channel}" in drawn or any(channel in rows for _, rows in seen)]
+    cards: dict[int, dict[str, Any]] = {}
+    spare = room.left - int(room.left * FOR_CARDS)
     for channel in there[:MOST_CHANNELS]:
         card: dict[str, Any] = {}
         if (found := drawn.get(f"channel {channel}")) is not None:
-            card["picture"] = small(found.picture, SIDE)
-            card["said"] = found.said(f"channel {channel}", names)
-        for one, rows in at:
-            if channel in rows and one.kind in KINDS and one.kind not in card:
+            card |= {"picture": small(found.picture, SIDE), "said": found.said(f"channel {channel}", names)}
+        for one, rows in seen:
+            if channel in rows and one.kind not in card:
                 card[one.kind] = _crops(one, rows[channel])
-        if not for_cards.take([*([card["picture"]] if "picture" in card else []),
-                               *(source for kind in KINDS for source, _ in card.get(kind, ()))]):
+        sources = [card["picture"]] if "picture" in card else []
+        if not room.take(sources + [source for kind in KINDS for source, _ in card.get(kind, ())], spare):
             break
-        made[channel] = card
-    room.left -= whole - for_cards.left
-    inverted, said = _inverted(run, section.layer, keys, names, room)
-    more = len(there) - len(made)
-    return Kept(made, inverted, no_room + (f"The file has pictures of {more:,} more channels. " if more else "") + said, classes)
+        cards[channel] = card
+    more = len(there) - len(cards)
+    return cards, f"The file has pictures of {more:,} more channels. " if more else ""
 
 
 def _of_classes(run: Run, section: Section, targets: Sequence[int], names: Sequence[str], room: Room) -> tuple[dict[int, Markup], str]:
@@ -107,7 +104,7 @@ def _of_classes(run: Run, section: Section, targets: Sequence[int], names: Seque
     every = section.classes.targets.tolist()
     wanted = {f"class {target}": (target, None) for target in targets}
     wanted |= {f"class {target} less class {other}": (target, other) for target in targets for other in every if other != target}
-    drawn = _best(run.channel_pictures(section.layer, list(wanted)))
+    drawn = _drawn(run, section.layer, list(wanted))
     figures: dict[int, list[Markup]] = {}
     left = 0
     for name, (target, other) in wanted.items():
@@ -128,7 +125,7 @@ def _of_classes(run: Run, section: Section, targets: Sequence[int], names: Seque
 
 
 class Drawn(NamedTuple):
-    """One picture made of a channel or of a weighted set, and how."""
+    """One picture that was made: how, the mean activation that it reaches (of an inversion the cosine), and what it is named."""
 
     settings: PictureSettings
     value: float
@@ -143,23 +140,23 @@ class Drawn(NamedTuple):
 
 def made_in(settings: PictureSettings) -> str:
     """How a picture was made, in a few words."""
-    return f"{settings.steps:,} step{'' if settings.steps == 1 else 's'}, {settings.parametrisation}"
+    return f"{count(settings.steps, 'step')}, {settings.parametrisation}"
 
 
-def _best(records: Iterable[ChannelImages]) -> dict[str, Drawn]:
-    """By name the picture of the most steps; of several such the one of the largest value."""
-    found: dict[str, Drawn] = {}
-    for record in records:
+def _best(made: Iterable[tuple[Any, Drawn]]) -> dict[Any, Drawn]:
+    """Of several pictures of one thing that of the most steps, then of the largest value."""
+    ranked = sorted(made, key=lambda pair: (pair[1].settings.steps, pair[1].value, pair[1].settings.to_json()))
+    return dict(ranked)  # the last of each stays
+
+
+def _drawn(run: Run, layer: str, names: Sequence[str]) -> dict[str, Drawn]:
+    """By name the best picture of a channel or of a weighted set."""
+    made = []
+    for record in run.channel_pictures(layer, names):
         for row, name in enumerate(record.names):
-            best = int(record.value[row].argmax())
-            one = Drawn(record.settings, float(record.value[row, best]), int(record.predictions[row, best]), record.pictures[row, best])
-            if name not in found or _rank(one) > _rank(found[name]):
-                found[name] = one
-    return found
-
-
-def _rank(one: Drawn) -> tuple[int, float, str]:
-    return one.settings.steps or 0, one.value, one.settings.to_json()
+            at = row, int(record.value[row].argmax())
+            made.append((name, Drawn(record.settings, float(record.value[at]), int(record.predictions[at]), record.pictures[at])))
+    return _best(made)
 
 
 def _crops(one: Examples, row: int) -> list[list[str]]:
@@ -178,47 +175,31 @@ def _inverted(run: Run, layer: str, keys: Sequence[str], names: Sequence[str], r
         if len(made) == MOST_INVERTED:
             break
         found = _inversions(run, layer, key)[:MOST_OF_ONE]
-        sources = [small(one.picture, INVERSION) for one in found]
+        sources = [small(one.picture, INVERSION) for _, one in found]
         if not room.take(sources):
             break
-        cards: list[Markup] = []
-        for one, source in zip(found, sources, strict=True):
-            what = "the whole activation" if one.whole else f"{one.area:,} channels"
-            if not cards:
-                cards.append(_figure("", f"The image {key}", "the image", ""))
+        if not found:
+            continue
+        cards = [_figure("", f"The image {key}", "the image", "")]
+        for (what, one), source in zip(found, sources, strict=True):
+            named = words.class_name(one.prediction, names)
             cards.append(_figure(source, f"Inversion of {what} of {key}", what,
-                                 f"cosine {one.cosine:.2f}; named {words.class_name(one.prediction, names)}; {one.settings.objective}, "
-                                 f"{made_in(one.settings)}"))
-            shown += 1
-        if cards:
-            title = element("h4", "Inversions: what the activations look like")
-            made[key] = element("div", title, element("div", *cards, class_="inversions"), class_="panel")
+                                 f"cosine {one.value:.2f}; named {named}; {one.settings.objective}, {made_in(one.settings)}"))
+        shown += len(found)
+        title = element("h4", "Inversions: what the activations look like")
+        made[key] = element("div", title, element("div", *cards, class_="inversions"), class_="panel")
     return made, f"The file has {total - shown:,} more inversions." if total > shown else ""
 
 
-class Inverted(NamedTuple):
-    """One inversion of an image, and how it was made."""
-
-    whole: bool
-    area: int
-    cosine: float
-    prediction: int
-    settings: PictureSettings
-    picture: np.ndarray
-
-
-def _inversions(run: Run, layer: str, key: str) -> list[Inverted]:
-    """Of an image the inversions of every mask, the largest first: for each that of the most steps, then of the largest cosine."""
-    best: dict[bytes, Inverted] = {}
+def _inversions(run: Run, layer: str, key: str) -> list[tuple[str, Drawn]]:
+    """Of an image the best inversion of every mask, the largest first, with what was inverted in words."""
+    made = []
     for record in run.inversions(layer, [key]):
-        for row in range(len(record)):
-            mask = record.masks[row]
-            one = Inverted(bool((mask == 1).all()), int(record.areas[row]), float(record.cosine[row]), int(record.predictions[row]),
-                           record.settings, record.pictures[row])
-            other = best.get(mask.tobytes())
-            if other is None or (one.settings.steps or 0, one.cosine) > (other.settings.steps or 0, other.cosine):
-                best[mask.tobytes()] = one
-    return sorted(best.values(), key=lambda one: -one.area)
+        for row, mask in enumerate(record.masks):
+            one = Drawn(record.settings, float(record.cosine[row]), int(record.predictions[row]), record.pictures[row])
+            made.append(((int(record.areas[row]), bool((mask == 1).all()), mask.tobytes()), one))
+    best = sorted(_best(made).items(), key=lambda pair: -pair[0][0])
+    return [("the whole activation" if whole else f"{area:,} channels", one) for (area, whole, _), one in best]
 
 
 def _figure(source: str, alt: str, title: str, below: str) -> Markup:
@@ -233,25 +214,18 @@ def small(picture: np.ndarray, side: int) -> str:
     return raster.data_uri(np.asarray(whole), quality=72)
 
 
-def store(kept: Kept, number: int) -> Markup | None:
-    """What the script takes cards from."""
-    return script_json(kept.channels, id=f"channels-{number}") if kept.channels else None
-
-
-def card_list(channels: Iterable[int], kept: Kept, below: dict[int, str] | None = None) -> Markup | None:
-    """A place for a card a channel: those with a picture, or all where there are words for them; None without any."""
+def card_list(channels: Iterable[int], kept: Kept, below: Mapping[int, str] | None = None, one: str = "channel") -> Markup | None:
+    """A place for a card a channel (or group): those with a picture, or all where there are words for them; None without any."""
     shown = [channel for channel in channels if below is not None or channel in kept.channels]
     if not shown:
         return None
-    said = below or {}
-    items = [element("li", element("b", f"channel {channel}"), element("span", said[channel], class_="quiet") if channel in said else None,
-                     data_channel=channel) for channel in shown]
+    items = [element("li", element("b", f"{one} {channel}"), element("span", below[channel], class_="quiet") if below else None,
+                     data_channel=channel if one == "channel" else None) for channel in shown]
     return element("ul", *items, class_="cards")
 
 
-def class_cards(classes: ClassAttribution, target: int, kept: Kept) -> Markup | None:
+def class_cards(classes: ClassAttribution, place: int, kept: Kept) -> Markup | None:
     """The channels that most of a class's images need, with how often, and how much more often than the other classes' images."""
-    place = classes.targets.tolist().index(target)
     rates = classes.mean_mask[place]
     top = [int(channel) for channel in np.argsort(-rates, kind="stable")[:TOP] if rates[channel] > 0]
     if not top or not classes.images[place]:
@@ -265,9 +239,9 @@ def class_cards(classes: ClassAttribution, target: int, kept: Kept) -> Markup | 
         if elsewhere is not None:
             rate += f", elsewhere {elsewhere[channel]:.0%}: specificity {rates[channel] - elsewhere[channel]:+.2f}"
         below[channel] = rate
+    cards = card_list(top, kept, below, unit[:-1])
     if unit != "channels":
-        items = [element("li", element("b", f"{unit[:-1]} {channel}"), element("span", below[channel], class_="quiet")) for channel in top]
-        return element("ul", *items, class_="cards")
+        return cards
     note = element("p", "Inclusion: share of the class's a* sets that hold the channel. Specificity: that, less the mean over the other "
                    "classes.", class_="note")
-    return join([card_list(top, kept, below), note])
+    return join([cards, note])

@@ -13,11 +13,11 @@ from chanattr.pictures.figures import raster, words
 from chanattr.pictures.figures.slider import Part, seen_part
 from chanattr.pictures.report.answer import Section, encode
 from chanattr.pictures.report.cards import Kept, card_list
-from chanattr.pictures.report.layer import channel_list, image_link
+from chanattr.pictures.report.layer import channel_list
 from chanattr.pictures.report.markup import Markup, element, join
-from chanattr.pictures.report.masks import Held, badge, held, mask_cards
+from chanattr.pictures.report.masks import Held, held, mask_cards
 from chanattr.pictures.report.view import view
-from chanattr.records import NOT_REACHED, NOT_RUN, ImageAttribution
+from chanattr.records import NOT_REACHED, NOT_RUN, ImageAttribution, SpatialAttribution
 from chanattr.tables import short
 
 if TYPE_CHECKING:
@@ -72,20 +72,20 @@ def drawn_of(run: Run, sections: Sequence[Section], shown: Sequence[Shown]) -> D
 
 def gallery(run: Run, drawn: Drawn, shown: Sequence[Shown], names: Sequence[str], kept: Sequence[Kept]) -> Markup:
     """The tiles, and beside them the chosen image."""
-    masks = held(run, [one.key for one in shown])
-    cards = _masks(run, masks, shown, names)
+    masks, parts = held(run, [one.key for one in shown]), _parts(run, drawn, shown)
+    cards = [mask_cards(masks, row, part, names) for row, part in enumerate(parts)]
     if not shown or not (drawn or any(cards)):
         none = element("p", "No images were searched, only classes.", class_="note")
         return element("section", element("h2", "Images"), none, id="images")
-    parts = _parts(run, drawn, shown)
-    viewers = [element("div", *[_image_article(found, row, one, names, drawn, section, shown, cards[row], kept[number], parts[row])
-                                for row, one in enumerate(shown)], data_section=number) for number, section, found in drawn]
-    badges = [] if drawn else [element("span", badge(masks[0].found, row), class_="badge") for row in range(len(shown)) if masks]
+    viewers = [element("div", *[_article(row, shown, section, _at_each_layer(row, shown, section, drawn),
+                                         *_answer(found, row, shown[row], names, section, cards[row], kept[number], parts[row]))
+                                for row in range(len(shown))], data_section=number) for number, section, found in drawn]
     if not drawn:
-        viewers = [element("div", *[_masks_article(row, shown, cards[row]) for row in range(len(shown))], data_section=0)]
+        missing = element("p", "This image was not run.", class_="answer")
+        viewers = [element("div", *[_article(row, shown, None, card or missing) for row, card in enumerate(cards)], data_section=0)]
     return element("section", element("h2", "Images"), element("p", _left_out(len(run.keys), shown), class_="note"),
                    element("a", "Skip to the chosen image", href="#chosen", class_="skip", data_skip="chosen"),
-                   element("div", element("div", _filter(drawn), _tiles(shown, names, drawn, badges), class_="choose"),
+                   element("div", element("div", _filter(drawn), _tiles(shown, names, drawn, masks), class_="choose"),
                            element("div", *viewers, class_="viewer", id="chosen", tabindex=-1),
                            class_="images"), id="images")
 
@@ -107,20 +107,6 @@ def _parts(run: Run, drawn: Drawn, shown: Sequence[Shown]) -> list[Part | None]:
     return [None if one.picture is None else seen_part(said, one.picture.shape[0], one.picture.shape[1]) for one in shown]
 
 
-def _masks(run: Run, masks: Sequence[Held], shown: Sequence[Shown], names: Sequence[str]) -> list[Markup | None]:
-    """Of each image the cards of its masks on the picture."""
-    said = str(run.attributes.get("preprocessing") or "")
-    return [mask_cards(masks, row, None if one.picture is None else (one.picture.shape[0], one.picture.shape[1]), said, names)
-            for row, one in enumerate(shown)]
-
-
-def _masks_article(row: int, shown: Sequence[Shown], cards: Markup | None) -> Markup:
-    """An image of a run that has masks alone."""
-    head = element("div", element("h3", shown[row].key, tabindex=-1), element("p", *_steps(row, shown, None), class_="steps"),
-                   class_="head")
-    return element("article", head, cards or element("p", "This image was not run.", class_="answer"), data_image=row, hidden=True)
-
-
 def _left_out(count: int, shown: Sequence[Shown]) -> str:
     without = "" if shown[0].picture is not None else " The file keeps no thumbnails, so energy is drawn on plain grey."
     if len(shown) == count:
@@ -130,29 +116,31 @@ def _left_out(count: int, shown: Sequence[Shown]) -> str:
     return f"{len(shown):,} of {count:,} images{kind}, {which}; the other {count - len(shown):,} are in the file. Choose one.{without}"
 
 
-def _tiles(shown: Sequence[Shown], names: Sequence[str], drawn: Drawn,
-           badges: Sequence[Markup]) -> Markup:
+def _tiles(shown: Sequence[Shown], names: Sequence[str], drawn: Drawn, masks: Sequence[Held]) -> Markup:
     groups = []
     for label, rows in itertools.groupby(range(len(shown)), key=lambda r: shown[r].label):
         name = words.class_name(label, names) if label >= 0 else "no label" if any(s.label >= 0 for s in shown) else "images"
-        tiles = [_tile(shown[row], row, name, drawn, *badges[row:row + 1]) for row in rows]
+        tiles = [_tile(shown[row], row, name, drawn, masks) for row in rows]
         groups.append(element("div", element("h3", name), element("div", *tiles, class_="tiles"), class_="group"))
     return element("nav", *groups, class_="gallery", aria_label="Images; arrow keys move among them")
 
 
-def _tile(one: Shown, row: int, name: str, drawn: Drawn, *badges: Markup) -> Markup:
+def _tile(one: Shown, row: int, name: str, drawn: Drawn, masks: Sequence[Held]) -> Markup:
     picture = (element("img", src=raster.data_uri(one.picture, quality=74), alt=f"{one.key}, {name}", loading="lazy")
                if one.picture is not None else element("span", short(one.key.rsplit("/", 1)[-1], 22), class_="blank"))
     marks = [element("span", _badge(found, row), class_="badge", data_section=number, data_how=_how(found, row, one.label))
-             for number, _, found in drawn]
-    return element("a", picture, *marks, *badges, href=_link(one.key, drawn[0][1] if drawn else None), class_="tile", data_image=row,
+             for number, _, found in drawn] or [element("span", _badge(kind.found, row), class_="badge") for kind in masks[:1]]
+    return element("a", picture, *marks, href=_link(one.key, drawn[0][1] if drawn else None), class_="tile", data_image=row,
                    data_link=f"image/{encode(one.key)}", data_words=f"{one.key} {name}".lower(), title=one.key,
                    tabindex=-1 if row else None)
 
 
-def _badge(found: ImageAttribution, row: int) -> str:
-    area = int(found.smallest_area[row])
-    return {-2: "not run", -1: "–"}.get(area, f"{'●' if found.smallest_top1[row] else '○'} {area:,}")
+def _badge(found: ImageAttribution | SpatialAttribution, row: int) -> str:
+    """a* of an image in a few letters."""
+    area = float(found.smallest_area[row])
+    said = f"{area:,.0f}" if isinstance(found, ImageAttribution) else f"{100 * area:.3g} %"
+    special: dict[float, str] = {NOT_RUN: "not run", NOT_REACHED: "–"}
+    return special.get(area, f"{'●' if found.smallest_top1[row] else '○'} {said}")
 
 
 def _how(found: ImageAttribution, row: int, label: int) -> str:
@@ -162,21 +150,29 @@ def _how(found: ImageAttribution, row: int, label: int) -> str:
     return " ".join(how + (["wrong"] if area != NOT_RUN and 0 <= label != int(found.predictions[row]) else []))
 
 
-def _image_article(found: ImageAttribution, row: int, one: Shown, names: Sequence[str], drawn: Drawn, section: Section,
-                   shown: Sequence[Shown], cards: Markup | None, kept: Kept, part: Part | None) -> Markup:
-    """An image at a layer."""
-    head = element("div", element("h3", one.key, tabindex=-1), element("p", *_steps(row, shown, section), class_="steps"), class_="head")
-    others = [element("a", f"{other.title}: {words.smallest(int(record.smallest_area[row]))}", href=image_link(one.key, other),
+def _article(row: int, shown: Sequence[Shown], section: Section | None, *body: Markup | None) -> Markup:
+    """An image: its head with the way to its neighbours, and what is said of it."""
+    near = [(place, word) for place, word in ((row - 1, "← previous"), (row + 1, "next →")) if 0 <= place < len(shown)]
+    steps = element("p", *[element("a", word, href=_link(shown[place].key, section)) for place, word in near], class_="steps")
+    head = element("div", element("h3", shown[row].key, tabindex=-1), steps, class_="head")
+    return element("article", head, *body, data_image=row, hidden=True)
+
+
+def _at_each_layer(row: int, shown: Sequence[Shown], section: Section, drawn: Drawn) -> Markup | None:
+    """The way to the same image elsewhere."""
+    others = [element("a", f"{other.title}: {words.smallest(int(record.smallest_area[row]))}", href=_link(shown[row].key, other),
                       aria_current="true" if other is section else None) for _, other, record in drawn]
-    tabs = element("nav", *others, class_="at", aria_label="The same image at each layer") if len(others) > 1 else None
+    return element("nav", *others, class_="at", aria_label="The same image at each layer") if len(others) > 1 else None
+
+
+def _answer(found: ImageAttribution, row: int, one: Shown, names: Sequence[str], section: Section, cards: Markup | None, kept: Kept,
+            part: Part | None) -> list[Markup | None]:
+    """What a layer's answer for an image comes to."""
     if found.smallest_area[row] == NOT_RUN:
-        body: list[Markup | None] = [element("p", f"This image was not run at {section.title}.", class_="answer"), cards]
-    else:
-        channels = found.channels(row).tolist()
-        body = [element("p", _verdict(found, row, names), class_="answer"), element("p", _facts(found, row, one, names)),
-                view(found, row, f"{one.key} at {section.title}", part, one.picture is not None), cards, _channels(found, channels, kept),
-                kept.inversions.get(one.key)]
-    return element("article", head, tabs, *body, data_image=row, hidden=True)
+        return [element("p", f"This image was not run at {section.title}.", class_="answer"), cards]
+    return [element("p", _verdict(found, row, names), class_="answer"), element("p", _facts(found, row, one, names)),
+            view(found, row, f"{one.key} at {section.title}", part, one.picture is not None), cards,
+            _channels(found, found.channels(row).tolist(), kept), kept.inversions.get(one.key)]
 
 
 def _channels(found: ImageAttribution, channels: list[int], kept: Kept) -> Markup | None:
@@ -191,12 +187,8 @@ def _channels(found: ImageAttribution, channels: list[int], kept: Kept) -> Marku
 
 
 def _link(key: str, section: Section | None) -> str:
-    return f"#image/{encode(key)}" if section is None else image_link(key, section)
-
-
-def _steps(row: int, shown: Sequence[Shown], section: Section | None) -> list[Markup]:
-    places = ((row - 1, "← previous"), (row + 1, "next →"))
-    return [element("a", word, href=_link(shown[place].key, section)) for place, word in places if 0 <= place < len(shown)]
+    """The deep link to an image, at a layer if there is one."""
+    return f"#image/{encode(key)}" + (f"/{section.link}" if section else "")
 
 
 def _verdict(found: ImageAttribution, row: int, names: Sequence[str]) -> str:

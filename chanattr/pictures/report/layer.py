@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from chanattr import tables
 from chanattr.pictures import figures
 from chanattr.pictures.figures import words
-from chanattr.pictures.report.answer import Section, asked, encode, right_answers, sentence, spread
-from chanattr.pictures.report.cards import Kept, class_cards, store
+from chanattr.pictures.report.answer import Section, asked, right_answers, sentence, spread
+from chanattr.pictures.report.cards import Kept, class_cards
 from chanattr.pictures.report.likeness import likeness
-from chanattr.pictures.report.markup import Markup, element, join
+from chanattr.pictures.report.markup import Markup, element, join, number, script_json, scrolled, table
 from chanattr.pictures.report.plots import Plot, pair
 from chanattr.records import ClassAttribution, ImageAttribution
 
@@ -23,6 +24,7 @@ TOP = 5
 class ClassRow(NamedTuple):
     """One line of the table of classes; `searched`, `held_out` and `original` are mean scores, the first two of `compared` channels."""
 
+    place: int
     target: int
     name: str
     images: int
@@ -59,7 +61,7 @@ def class_rows(section: Section, labels: np.ndarray) -> list[ClassRow]:
                               for scores in (classes.joint_scores, classes.held_out_scores))
         held = min(TOP, int((classes.mean_mask[row] > 0).sum())) if classes.images[row] else 0
         top = tuple(classes.channels(target, held, source="mean").tolist()) if held else ()
-        rows.append(ClassRow(target, classes.names[row] or f"class {target}", int(classes.rows[row]), median,
+        rows.append(ClassRow(row, target, classes.names[row] or f"class {target}", int(classes.rows[row]), median,
                              int(classes.smallest_area[row]), top, kept, right, searched, held_out, float(classes.original[row])))
     return rows
 
@@ -79,21 +81,19 @@ def layer_section(section: Section, number: int, labels: np.ndarray, names: Sequ
     """A layer's part of the page; `drawn` is what `class_figures` made for it."""
     rows = class_rows(section, labels)
     title = element("h2", "Layer ", element("code", section.title))
-    classes = _classes(section, rows, drawn, labels, kept) if rows else _no_classes()
+    classes = element("p", "No classes were searched at this layer: they need images in class folders.", class_="note")
+    if section.classes is not None and rows:
+        classes = _classes(section, section.classes, rows, drawn, labels, kept)
     return element("section", title, element("p", spread(section), class_="answer"), _differences(section, first, names),
                    _overview(section, labels, names), classes, element("p", kept.left_out, class_="note") if kept.left_out else None,
-                   store(kept, number), data_section=number, class_="layer")
+                   script_json(kept.channels, id=f"channels-{number}") if kept.channels else None, data_section=number, class_="layer")
 
 
 def class_figures(section: Section, labels: np.ndarray, most: int) -> dict[int, Markup]:
     """By target what is drawn of the classes that have a place of their own: the `most` with the most images."""
     rows = class_rows(section, labels)
     detailed = sorted(sorted(range(len(rows)), key=lambda row: -rows[row].images)[:most])
-    return {} if section.classes is None else {rows[r].target: _drawn(section, section.classes, rows[r]) for r in detailed}
-
-
-def _no_classes() -> Markup:
-    return element("p", "No classes were searched at this layer: they need images in class folders.", class_="note")
+    return {} if section.classes is None else {rows[r].target: _drawn(section.classes, rows[r]) for r in detailed}
 
 
 def _differences(section: Section, first: Section, names: Sequence[str]) -> Markup | None:
@@ -125,22 +125,17 @@ def _overview(section: Section, labels: np.ndarray, names: Sequence[str]) -> Mar
     return join([pair(*drawn), note])
 
 
-def _classes(section: Section, rows: Sequence[ClassRow], drawn: Mapping[int, Markup], labels: np.ndarray, kept: Kept) -> Markup:
+def _classes(section: Section, classes: ClassAttribution, rows: Sequence[ClassRow], drawn: Mapping[int, Markup], labels: np.ndarray,
+             kept: Kept) -> Markup:
     left_out = len(rows) - len(drawn)
     note = element("p", f"{left_out:,} of {len(rows):,} classes are in the table only; the {len(drawn)} with the most images have "
                    "figures. All are in the file.", class_="note") if left_out else None
-    articles = [_class_article(section, row, drawn[row.target], kept) for row in rows if row.target in drawn]
-    linked = set(drawn)
-    alike = None if section.classes is None else likeness(section, compared_area(section.classes), linked)
-    return join([element("h3", "Classes"), _table(section, rows, linked, labels), note, alike, *articles])
+    articles = [_class_article(section, classes, row, drawn[row.target], kept) for row in rows if row.target in drawn]
+    linked, area = set(drawn), compared_area(classes)
+    return join([element("h3", "Classes"), _table(section, area, rows, linked, labels), note, likeness(section, area, linked), *articles])
 
 
-def _images(count: int) -> str:
-    return f"{count:,} image{'s' if count != 1 else ''}"
-
-
-def _table(section: Section, rows: Sequence[ClassRow], linked: set[int], labels: np.ndarray) -> Markup:
-    area = None if section.classes is None else compared_area(section.classes)
+def _table(section: Section, area: int | None, rows: Sequence[ClassRow], linked: set[int], labels: np.ndarray) -> Markup:
     delete, unit = section.record.settings.game == "delete", section.record.settings.unit
     heads = [("class", "Choose one to see its channels and its joint sets"), ("images", "images searched together"),
              ("a*", "median over the images"), ("joint a*", "a* of one set for all images of the class"),
@@ -150,56 +145,41 @@ def _table(section: Section, rows: Sequence[ClassRow], linked: set[int], labels:
         heads.append((f"{area:,} joint {unit}", "mean score of the joint set on the images it was searched on"))
         heads.append(("held out", f"mean score of {area:,} joint {unit} on images that they were not searched on"))
         heads.append((f"all {unit}", "mean score with every channel"))
-    head = element("tr", *[element("th", name, scope="col", title=title) for name, title in heads])
     known = set(labels.tolist()) if section.found is not None else set()
     body = [_table_row(section, row, linked=row.target in linked, compared=area is not None, delete=delete, known=row.target in known)
             for row in rows]
-    table = element("table", element("thead", head), element("tbody", *body))
-    return element("div", table, class_="scroll", tabindex="0", role="region", aria_label=f"Classes at {section.title}")
+    return scrolled(table(heads, body), f"Classes at {section.title}")
 
 
 def _table_row(section: Section, row: ClassRow, *, linked: bool, compared: bool, delete: bool, known: bool) -> Markup:
     name = element("a", row.name, href=f"#class/{row.target}/{section.link}", data_class=row.target) if linked else row.name
-    count = row.right - row.kept if delete else row.kept
-    cells = [element("th", name, scope="row"), _number(f"{row.images:,}"), _number(f"{row.median:,g}" if row.median == row.median else "–"),
-             _number(_area(row.joint)), element("td", " ".join(map(str, row.top)) or "–", class_="channels"),
-             _number(f"{count} of {row.right}" if known else "–")]
+    right = row.right - row.kept if delete else row.kept
+    cells = [element("th", name, scope="row"), number(f"{row.images:,}"), number(f"{row.median:,g}" if row.median == row.median else "–"),
+             number(tables.area(row.joint)), element("td", " ".join(map(str, row.top)) or "–", class_="channels"),
+             number(f"{right} of {row.right}" if known else "–")]
     if compared:
         held = words.number(row.held_out) if np.isfinite(row.held_out) else "–"
-        cells += [_number(words.number(row.searched)), _number(held), _number(words.number(row.original))]
+        cells += [number(words.number(row.searched)), number(held), number(words.number(row.original))]
     return element("tr", *cells, data_class=row.target)
 
 
-def _number(text: str) -> Markup:
-    return element("td", text, class_="number")
-
-
-def _area(area: int) -> str:
-    return {-1: "not reached", -2: "not run"}.get(area, f"{area:,}")
-
-
-def _drawn(section: Section, classes: ClassAttribution, row: ClassRow) -> Markup:
+def _drawn(classes: ClassAttribution, row: ClassRow) -> Markup:
     """The figures of a class, and its joint a* set."""
-    name, unit, set_ = row.name, section.record.settings.unit, _joint_set(classes, row)
-    images = int(classes.images[classes.targets.tolist().index(row.target)])
+    name, unit, set_ = row.name, classes.settings.unit, np.flatnonzero(classes.smallest_mask[row.place]).tolist()
     channels = Plot(figures.class_channels(classes, row.target), f"{unit.capitalize()} its images need",
-                    f"from {_images(images)} with this target and an a*",
+                    f"from {tables.count(int(classes.images[row.place]), 'image')} with this target and an a*",
                     f"{unit.capitalize()} in most a* sets of {name}: {', '.join(map(str, row.top))}")
     curves = Plot(figures.class_curves(classes, row.target), "Joint sets", f"mean score of one set for all {row.images} images",
-                  f"Mean score of the joint sets of {name} against their area. {_joint_words(section, classes, row)}")
+                  f"Mean score of the joint sets of {name} against their area. {_joint_words(classes, row)}")
     return join([pair(channels, curves), channel_list(f"The {len(set_):,} {unit} of the joint a* set", set_) if set_ else None])
 
 
-def _joint_set(classes: ClassAttribution, row: ClassRow) -> list[int]:
-    return np.flatnonzero(classes.smallest_mask[classes.targets.tolist().index(row.target)]).tolist()
-
-
-def _joint_words(section: Section, classes: ClassAttribution, row: ClassRow) -> str:
+def _joint_words(classes: ClassAttribution, row: ClassRow) -> str:
     """What the joint sets of a class come to."""
-    unit, set_ = section.record.settings.unit, _joint_set(classes, row)
+    unit, joint = classes.settings.unit, classes.smallest_mask[row.place]
     text = f"One joint set for all {row.images} images: {words.smallest(row.joint)}."
-    if set_ and row.top:
-        text += f" {len(set(set_) & set(row.top))} of the {len(row.top)} top {unit} are in it."
+    if joint.any() and row.top:
+        text += f" {int(joint[list(row.top)].sum())} of the {len(row.top)} top {unit} are in it."
     if np.isfinite(row.searched):
         held = f", {words.number(row.held_out)} on images held out" if np.isfinite(row.held_out) else ""
         text += (f" {compared_area(classes):,} joint {unit} score {words.number(row.searched)} on the images searched{held}; every "
@@ -207,21 +187,13 @@ def _joint_words(section: Section, classes: ClassAttribution, row: ClassRow) -> 
     return text
 
 
-def _class_article(section: Section, row: ClassRow, drawn: Markup, kept: Kept) -> Markup:
-    classes = section.classes
-    if classes is None:
-        raise ValueError("a class article needs classes")
+def _class_article(section: Section, classes: ClassAttribution, row: ClassRow, drawn: Markup, kept: Kept) -> Markup:
     title = element("h4", f"{row.name} ", element("span", f"class {row.target}", class_="quiet"))
-    return element("article", title, element("p", _joint_words(section, classes, row)), kept.classes.get(row.target),
-                   class_cards(classes, row.target, kept), drawn, data_class=row.target, hidden=True,
+    return element("article", title, element("p", _joint_words(classes, row)), kept.classes.get(row.target),
+                   class_cards(classes, row.place, kept), drawn, data_class=row.target, hidden=True,
                    id=f"class/{row.target}/{section.link}")
 
 
 def channel_list(title: str, channels: Sequence[int]) -> Markup:
     """Channel numbers, folded away."""
     return element("details", element("summary", title), element("p", ", ".join(map(str, channels)), class_="channels"))
-
-
-def image_link(key: str, section: Section) -> str:
-    """The deep link to an image at a layer."""
-    return f"#image/{encode(key)}/{section.link}"

@@ -8,7 +8,7 @@ import numpy as np
 
 from chanattr.evidence.sets import Clusters, Overlap, cluster, overlap
 from chanattr.pictures.report.answer import Section
-from chanattr.pictures.report.markup import Markup, element, join
+from chanattr.pictures.report.markup import Markup, element, join, scrolled
 from chanattr.tables import short
 
 CELL, TREE, LETTER = 20, 120, 7  # of the drawing: side of a cell, width of the tree, and of a letter
@@ -39,7 +39,7 @@ def likeness(section: Section, area: int | None, linked: set[int]) -> Markup | N
                       element("span", f"Jaccard index of their {what}; joined by average linkage; choose a class to see it.{left_out}"))
     drawing = _drawing(found, joined, part.targets.tolist(), [name or f"class {target}" for name, target in
                                                               zip(part.names, part.targets.tolist(), strict=True)], section, linked)
-    scroll = element("div", drawing, class_="scroll-x", tabindex="0", role="group", aria_label=f"Likeness of classes at {section.title}")
+    scroll = scrolled(drawing, f"Likeness of classes at {section.title}", "scroll-x", "group")
     return element("figure", caption, scroll, class_="card likeness")
 
 

@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from chanattr.pictures.figures.words import printable
+
 _VOID = {"img", "meta", "br", "input"}
 # What could end a script or open a comment in it; JSON and JavaScript read these as the same characters.
 _IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -18,14 +20,9 @@ class Markup(str):
     __slots__ = ()
 
 
-def plain(text: object) -> str:
-    """Text with control characters, surrogates and direction overrides replaced, which could disguise a name or break the page."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in str(text))
-
-
 def escape(content: object) -> str:
     """HTML of a content: markup as it is, anything else as text."""
-    return content if isinstance(content, Markup) else html.escape(plain(content))
+    return content if isinstance(content, Markup) else html.escape(printable(content))
 
 
 def join(contents: Iterable[object]) -> Markup:
@@ -46,9 +43,26 @@ def element(tag: str, *contents: object, **attributes: object) -> Markup:
         if value is True:
             parts.append(f" {name}")
         elif value is not None and value is not False:
-            parts.append(f' {name}="{html.escape(plain(value))}"')
+            parts.append(f' {name}="{html.escape(printable(value))}"')
     opening = "".join(parts) + ">"
     return Markup(opening) if tag in _VOID else Markup(f"{opening}{join(contents)}</{tag}>")
+
+
+def number(text: str) -> Markup:
+    """A cell of a table with a number."""
+    return element("td", text, class_="number")
+
+
+def table(heads: Iterable[tuple[str, str]], rows: Iterable[Markup], last: Markup | None = None) -> Markup:
+    """A table: heads as pairs of a name and what it means, rows, and one set apart below them."""
+    head = element("tr", *[element("th", name, scope="col", title=title) for name, title in heads])
+    foot = None if last is None else element("tfoot", last)
+    return element("table", element("thead", head), element("tbody", *rows), foot)
+
+
+def scrolled(content: Markup, what: str, class_: str = "scroll", role: str = "region") -> Markup:
+    """What scrolls where it is too wide or high; reachable without a mouse."""
+    return element("div", content, class_=class_, tabindex="0", role=role, aria_label=what)
 
 
 def script_json(value: Any, **attributes: object) -> Markup:

@@ -9,8 +9,8 @@ import numpy as np
 
 from chanattr.codes import masks_of
 from chanattr.pictures.figures import raster, words
-from chanattr.pictures.figures.slider import Part, seen_part
-from chanattr.pictures.report.markup import Markup, element, join
+from chanattr.pictures.figures.slider import Part
+from chanattr.pictures.report.markup import Markup, element, join, number, table
 from chanattr.records import NOT_REACHED, NOT_RUN, SpatialAttribution
 from chanattr.settings import Settings
 
@@ -45,12 +45,6 @@ def held(run: Run, keys: Sequence[str]) -> list[Held]:
             for label in run.labels(layer, spatial=True)]
 
 
-def badge(found: SpatialAttribution, row: int) -> str:
-    """a* of an image in a few letters."""
-    area = float(found.smallest_area[row])
-    return {float(NOT_RUN): "not run", float(NOT_REACHED): "–"}.get(area, f"{'●' if found.smallest_top1[row] else '○'} {100 * area:.3g} %")
-
-
 def lines_of(found: SpatialAttribution, row: int) -> list[Line]:
     """The masks of a row by their measured areas, a* among them where there is one."""
     lines = [Line(f"{100 * area:.3g} %", float(found.true_areas[row, place]), float(found.scores[row, place]),
@@ -62,18 +56,16 @@ def lines_of(found: SpatialAttribution, row: int) -> list[Line]:
     return sorted(lines, key=lambda line: line.area)
 
 
-def mask_cards(masks: Sequence[Held], row: int, size: tuple[int, int] | None, preprocessing: str, names: Sequence[str]) -> Markup | None:
+def mask_cards(masks: Sequence[Held], row: int, part: Part | None, names: Sequence[str]) -> Markup | None:
     """A card for every layer and label under which an image has masks; None without any.
 
     Args:
         masks: of the page's images.
         row: which of them.
-        size: height and width of its thumbnail; None without one.
-        preprocessing: what the network was given, in words.
+        part: of its picture that the network saw, as shares; None where nothing tells.
         names: of the classes.
     """
-    made = [_card(one, row, seen_part(preprocessing, *size) if size else None, names) for one in masks
-            if one.found.smallest_area[row] != NOT_RUN]
+    made = [_card(one, row, part, names) for one in masks if one.found.smallest_area[row] != NOT_RUN]
     return join(made) if made else None
 
 
@@ -106,21 +98,17 @@ def _dark(found: SpatialAttribution) -> str:
 
 
 def _table(found: SpatialAttribution, row: int, lines: Sequence[Line]) -> Markup:
-    heads = element("tr", *[element("th", name, scope="col", title=title) for name, title in (
-        ("area", "as asked; a*: the smallest found that reaches the level"), ("measured", "mean of the mask"),
-        ("score", "of the picture through the mask"), ("hard mask", "score with the mask's highest pixels alone, of the same area"),
-        ("class kept", "whether the network still names the class"))])
-    body = [element("tr", element("th", line.name, scope="row"), _number(f"{100 * line.area:.1f} %"), _number(words.number(line.score)),
-                    _number(words.number(line.hard) if np.isfinite(line.hard) else "–"), element("td", "● yes" if line.kept else "○ no"))
-            for line in lines]
-    kept = "● yes" if found.predictions[row] == found.targets[row] else "○ no"
-    whole = element("tr", element("th", "all", scope="row"), _number("100 %"), _number(words.number(float(found.original[row]))),
-                    _number("–"), element("td", kept))
-    return element("table", element("thead", heads), element("tbody", *body), element("tfoot", whole))
+    heads = (("area", "as asked; a*: the smallest found that reaches the level"), ("measured", "mean of the mask"),
+             ("score", "of the picture through the mask"), ("hard mask", "score with the mask's highest pixels alone, of the same area"),
+             ("class kept", "whether the network still names the class"))
+    whole = bool(found.predictions[row] == found.targets[row])
+    return table(heads, [_row(line.name, f"{100 * line.area:.1f} %", line.score, line.hard, line.kept) for line in lines],
+                 _row("all", "100 %", float(found.original[row]), float("nan"), whole))
 
 
-def _number(text: str) -> Markup:
-    return element("td", text, class_="number")
+def _row(name: str, area: str, score: float, hard: float, kept: bool) -> Markup:
+    return element("tr", element("th", name, scope="row"), number(area), number(words.number(score)),
+                   number(words.number(hard) if np.isfinite(hard) else "–"), element("td", "● yes" if kept else "○ no"))
 
 
 def _verdict(found: SpatialAttribution, row: int, names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chanattr import __version__
+from chanattr import __version__, tables
 from chanattr.errors import InputError, StoreError
 from chanattr.pictures.figures import theme, words
 from chanattr.pictures.report import cards, start
@@ -177,8 +177,7 @@ def _header(run: Run, found: Sequence[Section], labels: np.ndarray, names: Seque
     model = str(run.attributes.get("model") or "this network")
     layers = list(dict.fromkeys(section.layer for section in found))
     known = np.unique(labels[labels >= 0])
-    of = f" of {len(known):,} class{'es' if len(known) != 1 else ''}" if len(known) else ""
-    count = f"{len(run.keys):,} image{'s' if len(run.keys) != 1 else ''}{of}"
+    count = tables.count(len(run.keys), "image") + (f" of {tables.count(len(known), 'class', 'classes')}" if len(known) else "")
     answers = [element("li", element("a", element("code", section.title), href=f"#layer/{section.link}"), " ", sentence(section, labels))
                for section in found]
     digest = str(run.attributes.get("model_sha256") or "")
@@ -231,20 +230,20 @@ def _reading(run: Run, found: Sequence[Section], shown: Sequence[Shown]) -> Mark
 
 
 def _snippet(run: Run, found: Sequence[Section], shown: Sequence[Shown]) -> Markup:
+    """How the first answers are read from the file, as code."""
+    more = []
     if not found:
         layer = run.spatial_layers[0]
         where = "" if layer == ":input" else f"layer={layer!r}, "
-        lines = ["import chanattr as ca", "", f"with ca.open_run({run.path.name!r}) as run:",
-                 f"    found = run.spatial({where}label={run.labels(layer, spatial=True)[0]!r})", "print(found.smallest_area)"]
-        return element("pre", element("code", Markup("\n".join(element("span", line) for line in lines))), tabindex="0")
-    section = found[0]
-    label = "" if section.first and section.label == "exact" else f", {section.label!r}"
-    kind = "per_image" if section.found is not None else "per_class"
-    lines = ["import chanattr as ca", "", f"with ca.open_run({run.path.name!r}) as run:",
-             f"    found = run.{kind}({section.layer!r}{label})", "print(found.smallest_area)"]
-    if section.found is not None:
-        row = run.keys.index(shown[0].key)
-        lines.append(f"print(found.channels({row}))  # of {shown[0].key!r}")
+        read = f"spatial({where}label={run.labels(layer, spatial=True)[0]!r})"
+    else:
+        section = found[0]
+        label = "" if section.first and section.label == "exact" else f", {section.label!r}"
+        read = f"{'per_class' if section.found is None else 'per_image'}({section.layer!r}{label})"
+        if section.found is not None:
+            more = [f"print(found.channels({run.keys.index(shown[0].key)}))  # of {shown[0].key!r}"]
+    lines = ["import chanattr as ca", "", f"with ca.open_run({run.path.name!r}) as run:", f"    found = run.{read}",
+             "print(found.smallest_area)", *more]
     code = Markup("\n".join(element("span", line) for line in lines))
     return element("pre", element("code", code), tabindex="0")
 

@@ -11,7 +11,8 @@ import numpy as np
 from chanattr.pictures.figures import words
 from chanattr.pictures.report.answer import Section, answer
 from chanattr.pictures.report.layer import compared_area
-from chanattr.pictures.report.markup import Markup, element
+from chanattr.pictures.report.markup import Markup, element, number, scrolled, table
+from chanattr.records import NOT_RUN, ImageAttribution
 from chanattr.tables import short
 
 if TYPE_CHECKING:
@@ -39,24 +40,27 @@ def depth_of(section: Section) -> Depth:
     return Depth(*(np.quantile(reached, (0, 0.25, 0.5, 0.75, 1)).tolist() if len(reached) else [float("nan")] * 5))
 
 
+Answers = Sequence[tuple[Section, ImageAttribution]]
+
+
 def figures(run: Run, found: Sequence[Section], labels: np.ndarray) -> Markup | None:
     """The answer in three figures; None where no images were searched."""
-    shown = [(number, section) for number, section in enumerate(found) if section.found is not None]
+    shown = [(section, section.found) for section in found if section.found is not None]
     if not shown:
         return None
     return element("div", _depth(shown), _right(shown, labels), _curves(run, shown), class_="three")
 
 
-def _depth(shown: Sequence[tuple[int, Section]]) -> Markup:
+def _depth(shown: Answers) -> Markup:
     """a* by depth."""
-    least = min((depth.low for _, section in shown if (depth := depth_of(section)).low > 0), default=0.01)
+    least = min((depth.low for section, _ in shown if (depth := depth_of(section)).low > 0), default=0.01)
     start = next((share for share in reversed(SHARES) if share <= min(least, 0.5)), SHARES[0])  # an axis has two ends
 
     def place(share: float) -> float:
         return LEFT + (WIDE - LEFT - 30) * math.log(max(share, start) / start) / math.log(1 / start)
 
     lines, said = [], []
-    for line, (_, section) in enumerate(shown):
+    for line, (section, _) in enumerate(shown):
         depth, y = depth_of(section), TOP + LINE * (line + 0.5)
         if np.isfinite(depth.median):
             lines += [element("line", x1=_n(place(depth.low)), x2=_n(place(depth.high)), y1=y, y2=y, class_="thin"),
@@ -69,22 +73,19 @@ def _depth(shown: Sequence[tuple[int, Section]]) -> Markup:
                    shown, lines, ticks, f"a* as a share of each layer's channels, median image: {', '.join(said)}")
 
 
-def _right(shown: Sequence[tuple[int, Section]], labels: np.ndarray) -> Markup:
+def _right(shown: Answers, labels: np.ndarray) -> Markup:
     """Right answers that a* sets keep."""
     lines, said, labelled = [], [], True
-    for line, (_, section) in enumerate(shown):
-        if section.found is None:
-            continue
-        given, y = answer(section.found, labels), TOP + LINE * (line + 0.5)
-        delete = section.record.settings.game == "delete"
+    for line, (section, found) in enumerate(shown):
+        given, y = answer(found, labels), TOP + LINE * (line + 0.5)
         labelled = labelled and given.labelled
-        count = given.right - given.kept if delete else given.kept
+        count = given.right - given.kept if found.settings.game == "delete" else given.kept
         share, room = count / given.right if given.right else 0.0, WIDE - LEFT - 30
         lines += [element("rect", x=LEFT, y=y - 8, width=room, height=16, class_="track"),
                   element("rect", x=LEFT, y=y - 8, width=_n(room * share), height=16, class_="bar"),
                   element("text", f"{count:,} of {given.right:,}", x=LEFT + 6, y=y + 4.5, class_="inside")]
         said.append(f"{section.title} {count} of {given.right}")
-    games = {section.record.settings.game for _, section in shown}
+    games = {found.settings.game for _, found in shown}
     what = ("are gone without the a* channels" if games == {"delete"} else "stay with the a* channels alone" if "delete" not in games else
             "stay (or, in the game delete, are gone)")
     whose = "right answers" if labelled else "answers"
@@ -92,16 +93,11 @@ def _right(shown: Sequence[tuple[int, Section]], labels: np.ndarray) -> Markup:
                    [(LEFT, "0"), (WIDE - 30, "all")], f"{whose.capitalize()} that {what}: {', '.join(said)}")
 
 
-def _curves(run: Run, shown: Sequence[tuple[int, Section]]) -> Markup:
+def _curves(run: Run, shown: Answers) -> Markup:
     """The median image's score against the area, at each layer."""
-    bottom, high = TOP + LINE * max(len(shown), 4), 0.0
-    drawn: list[tuple[int, list[tuple[float, float]]]] = []
-    for number, section in shown:
-        points = _median_curve(run, section)
-        drawn.append((number, points))
-        high = max([high, *(value for _, value in points)])
-    high = max(1.1, high * 1.05)
-    start = min((share for _, points in drawn for share, _ in points), default=0.01)
+    bottom, drawn = TOP + LINE * max(len(shown), 4), [_median_curve(run, section, found) for section, found in shown]
+    high = max(1.1, 1.05 * max((value for points in drawn for _, value in points), default=0.0))
+    start = min((share for points in drawn for share, _ in points), default=0.01)
 
     def x(share: float) -> float:
         return 44 + (WIDE - 74) * math.log(share / start) / math.log(1 / start) if start < 1 else 44
@@ -112,39 +108,36 @@ def _curves(run: Run, shown: Sequence[tuple[int, Section]]) -> Markup:
     lines: list[Markup] = [element("line", x1=44, x2=WIDE - 30, y1=_n(y(1)), y2=_n(y(1)), class_="level"),
                            element("text", "1", x=38, y=_n(y(1) + 4), class_="value end"),
                            element("text", "0", x=38, y=_n(y(0) + 4), class_="value end")]
-    for line, (_, points) in enumerate(drawn):
+    for line, points in enumerate(drawn):
         if points:
             path = "M" + "L".join(f"{x(share):.1f} {y(value):.1f}" for share, value in points)
             dot = "stroke-linecap:round;stroke-width:8px" if len(points) == 1 else None
             lines.append(element("path", d=path + ("h0.01" if dot else ""), class_=f"curve-{line % 4}", style=dot))
     ticks = [(x(share), _percent(share)) for share in SHARES if start <= share and share in (0.01, 0.1, 1.0)]
-    legend = [element("span", element("i", class_=f"key curve-{line % 4}"), section.title) for line, (_, section) in enumerate(shown)]
+    legend = [element("span", element("i", class_=f"key curve-{line % 4}"), section.title) for line, (section, _) in enumerate(shown)]
     return _figure("How the score comes back", "of the median image, 0: no channel, 1: all of them; against the share of channels", [],
                    lines, ticks, "Median score against the share of channels selected, a line a layer", bottom,
                    element("p", *legend, class_="legend"))
 
 
-def _median_curve(run: Run, section: Section) -> list[tuple[float, float]]:
+def _median_curve(run: Run, section: Section, found: ImageAttribution) -> list[tuple[float, float]]:
     """Share of channels, and the median image's share of the way from no channel to all."""
-    found = section.found
-    areas = run.per_image(section.layer, section.label, rows=slice(0, 0)).areas
-    if found is None or not len(areas):
-        return []
-    rows = np.flatnonzero(found.smallest_area != -2)
+    rows = np.flatnonzero(found.smallest_area != NOT_RUN)
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(int)] if len(rows) else rows
     scores, original, empty = (run.field(section.layer, name, section.label, rows) for name in ("scores", "original", "empty"))
     span = (original - empty)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(np.abs(span) > 1e-6, (scores - empty[:, None]) / span, np.nan)
     known = set(np.flatnonzero(np.isfinite(share).any(axis=0)).tolist())
-    return [(area / section.channels, float(np.nanmedian(share[:, place]))) for place, area in enumerate(areas.tolist()) if place in known]
+    return [(area / section.channels, float(np.nanmedian(share[:, place]))) for place, area in enumerate(found.areas.tolist())
+            if place in known]
 
 
-def _figure(title: str, below: str, shown: Sequence[tuple[int, Section]], lines: Iterable[Markup], ticks: Sequence[tuple[float, str]],
+def _figure(title: str, below: str, shown: Answers, lines: Iterable[Markup], ticks: Sequence[tuple[float, str]],
             alt: str, bottom: float = 0, after: Markup | None = None) -> Markup:
     bottom = bottom or TOP + LINE * len(shown)
     names = [element("a", element("text", short(section.title, 17), x=LEFT - 10, y=TOP + LINE * (line + 0.5) + 4, class_="name"),
-                     href=f"#layer/{section.link}") for line, (_, section) in enumerate(shown)]
+                     href=f"#layer/{section.link}") for line, (section, _) in enumerate(shown)]
     axis = [element("text", text, x=_n(at), y=bottom + 18, class_="tick") for at, text in ticks]
     drawing = element("svg", *lines, *names, *axis, viewBox=f"0 0 {WIDE} {bottom + 26}", role="group", aria_label=alt)
     return element("figure", element("figcaption", element("b", title), " ", element("span", below)), drawing, after, class_="card start")
@@ -160,10 +153,10 @@ def _percent(share: float) -> str:
 
 def evidence(run: Run, found: Sequence[Section]) -> Markup:
     """What the run file says for and against its answers; what was not measured is said too."""
-    parts = [part for section in found for part in (_certified(run, section), _held_out(section), _methods(run, section)) if part]
-    if (open_ := _uncertified(found)) is not None:
-        parts.append(open_)
-    if not any(_methods(run, section) for section in found):
+    methods = [_methods(run, section) for section in found]
+    parts = [part for section, held in zip(found, methods, strict=True) for part in (_certified(run, section), _held_out(section), held)]
+    parts.append(_uncertified(found))
+    if not any(methods):
         parts.append(element("li", "Other methods were not held against these answers here: ", element("code", "chanattr evaluate"),
                              " does it, and its table then stands in this place."))
     return element("section", element("h2", "The evidence"), element("ul", *parts, class_="evidence"), id="evidence")
@@ -187,8 +180,7 @@ def _uncertified(found: Sequence[Section]) -> Markup | None:
 
 def _held_out(section: Section) -> Markup | None:
     classes = section.classes
-    area = None if classes is None else compared_area(classes)  # as in the table of classes
-    if classes is None or area is None:
+    if classes is None or (area := compared_area(classes)) is None:  # as in the table of classes
         return None
     known = np.isfinite(classes.held_out_scores).all(1)
     if not known.any():
@@ -208,14 +200,11 @@ def _methods(run: Run, section: Section) -> Markup | None:
         rows = [(str(line["method"]), _value(line["share"]), _value(line["smallest"])) for line in lines]
     except (KeyError, TypeError, IndexError, AttributeError):
         return None
-    head = element("tr", *[element("th", name, scope="col", title=title) for name, title in (
-        ("method", "the search of this file first"), ("share", "of what the best method gains on selecting nothing"),
-        ("a*", "fewest channels that reach the level, mean"))])
-    body = [element("tr", element("th", method, scope="row"), *[element("td", text, class_="number") for text in rest])
-            for method, *rest in rows]
-    table = element("table", element("thead", head), element("tbody", *body))
+    heads = (("method", "the search of this file first"), ("share", "of what the best method gains on selecting nothing"),
+             ("a*", "fewest channels that reach the level, mean"))
+    body = [element("tr", element("th", method, scope="row"), number(share), number(smallest)) for method, share, smallest in rows]
     return element("li", element("code", section.title), " held against other methods:",
-                   element("div", table, class_="scroll", tabindex="0", role="region", aria_label=f"Methods at {section.title}"))
+                   scrolled(table(heads, body), f"Methods at {section.title}"))
 
 
 def _value(interval: Any) -> str:

@@ -28,12 +28,13 @@ def view(found: ImageAttribution, row: int, where: str, part: Part | None, pictu
         pictured: whether there is a thumbnail.
     """
     steps = steps_of(found, row)
-    start = next((n for n, step in enumerate(steps) if step["star"]), len(steps) - 1)
+    data = _data(found, row, steps, part)
     grid = found.energy[row].size > 1
     canvas = element("canvas", width=320, height=320, role="img",
                      aria_label=f"Where the chosen channels are active, over {where}") if grid else None
     slider = element("label", element("span", "area"), element(
-        "input", type="range", min=0, max=max(0, len(steps) - 1), value=max(0, start), step=1,
+        "input", type="range", min=0, max=max(0, len(steps) - 1),
+        value=data["star"] if data["star"] >= 0 else max(0, len(steps) - 1), step=1,
         aria_label=f"Area: {found.settings.unit} selected", disabled=not steps))
     notes = _notes(found, row, part, pictured, steps)
     curve = element("div", class_="curve", role="img", aria_label=f"Score against area of {where}. {_curve_words(found, row)}")
@@ -41,8 +42,7 @@ def view(found: ImageAttribution, row: int, where: str, part: Part | None, pictu
                    element("p", notes, class_="note") if notes else None)
     caption = element("figcaption", element("b", "Sets of growing area"), " ",
                       element("span", f"{'glow: where the selected channels are active; ' if grid else ''}● the target is the top class"))
-    return element("figure", caption, element("div", canvas, side, class_="look"), script_json(_data(found, row, steps, part)),
-                   class_="card view")
+    return element("figure", caption, element("div", canvas, side, class_="look"), script_json(data), class_="card view")
 
 
 def _data(found: ImageAttribution, row: int, steps: Sequence[dict[str, Any]], part: Part | None) -> dict[str, Any]:
