@@ -11,7 +11,6 @@ import numpy as np
 from chanattr.store import check
 from chanattr.store.index import Answers, Index
 from chanattr.store.layout import ENERGY, FOLDERS, TEXT, Column
-from chanattr.store.thumbnails import read_thumbnail
 
 MEASURED = "evaluations"  # attribute with what `chanattr evaluate` found, seconds among it
 
@@ -29,7 +28,7 @@ def content_sha256(index: Index) -> str:
         row = index.row[key]
         _say(digest, [key, index.sha256[row].hex(), index.label[row]])
     for key in sorted(index.thumbnails):
-        picture = read_thumbnail(index, key)
+        picture = index.thumbnail(key)
         _say(digest, [key, picture.shape])
         digest.update(picture.tobytes())
     for kind in FOLDERS:

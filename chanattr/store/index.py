@@ -30,7 +30,7 @@ from chanattr.store.layout import (
 )
 from chanattr.store.parts import PartName
 from chanattr.store.picture_rows import Shelf, add_pictures, is_pictures
-from chanattr.store.source import Items, Piece, Source, block_rows, check_columns, read_array, read_places, read_rows
+from chanattr.store.source import Items, Piece, Source, block_rows, check_columns, picture_at, read_array, read_places, read_rows
 
 Name = tuple[str, str]  # layer, label
 
@@ -134,6 +134,19 @@ class Index:
         if label >= 0:
             self.label[row] = label
         return row
+
+    def thumbnail(self, key: str) -> np.ndarray:
+        """The small picture of an image, u1 [y, x, rgb].
+
+        Raises:
+            StoreError: the file has none of it.
+        """
+        if key not in self.thumbnails:
+            known = "the image is in the file, but without one" if key in self.row else "no such image in the file"
+            raise StoreError(f"no thumbnail of {key!r} ({known}); expected one of the {len(self.thumbnails)} kept; open the picture itself")
+        source, place = self.thumbnails[key]
+        with source.open() as root:
+            return picture_at(root["images"], place)
 
     def close(self) -> None:
         """Closes the merged file."""

@@ -16,7 +16,6 @@ from chanattr.store.layout import ASKED, ENERGY, FOLDERS, asked_of
 from chanattr.store.picture_rows import read_stored
 from chanattr.store.run import Run, open_run
 from chanattr.store.source import BLOCK
-from chanattr.store.thumbnails import read_thumbnail
 from chanattr.store.writer import image_rows
 
 PICTURES = 64  # a part
@@ -81,7 +80,7 @@ def _copy_images(index: Index, target: Run) -> None:
     new = [key for row, key in enumerate(index.keys) if known.get(key) != (index.sha256[row], index.label[row])]
     for start in range(0, len(new), BLOCK):
         keys = new[start:start + BLOCK]
-        thumbnails = {key: read_thumbnail(index, key) for key in keys if key in index.thumbnails}
+        thumbnails = {key: index.thumbnail(key) for key in keys if key in index.thumbnails}
         target.write_stored(images=image_rows(index, {}, keys, thumbnails))
 
 

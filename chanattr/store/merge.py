@@ -24,7 +24,6 @@ from chanattr.store.picture_rows import merge_pictures
 from chanattr.store.provenance import LIBRARIES
 from chanattr.store.reader import is_complete
 from chanattr.store.source import BLOCK
-from chanattr.store.thumbnails import read_thumbnail
 
 
 def merge(place: Place, index: Index, table: ImageTable) -> None:
@@ -73,11 +72,8 @@ def _about(index: Index) -> dict[str, Any]:
 
 def _seal(path: Path) -> None:
     """Reads the new file as a reader will, and writes the digests of its content and header into it."""
-    index = load(path, [], sealed=False)
-    try:
+    with contextlib.closing(load(path, [], sealed=False)) as index:
         content = content_sha256(index)
-    finally:
-        index.close()
     with hdf5(path, "r+") as (root, _):
         found = check.walk(root)
         root.attrs["content_sha256"] = content
@@ -105,7 +101,7 @@ def _put_images(root: h5py.File, index: Index, table: ImageTable) -> None:
 def _put_thumbnails(group: h5py.Group, index: Index) -> None:
     """Each in the upper left corner of an array large enough for all, one chunk a picture."""
     keys = sorted(index.thumbnails, key=lambda key: index.row[key])
-    sizes = np.array([read_thumbnail(index, key).shape[:2] for key in keys], "<i4")
+    sizes = np.array([index.thumbnail(key).shape[:2] for key in keys], "<i4")
     scale(group, "row", np.array([index.row[key] for key in keys], "<i4"))
     for name, length in (("y", sizes[:, 0].max()), ("x", sizes[:, 1].max()), ("rgb", 3)):
         marker(group, name, int(length))
@@ -114,7 +110,7 @@ def _put_thumbnails(group: h5py.Group, index: Index) -> None:
     shape = (len(keys), *sizes.max(0).tolist(), 3)
     pictures = create_dataset(group, "thumbnail", shape, "|u1", ("row", "y", "x", "rgb"), most=1)
     for place, key in enumerate(keys):
-        pictures[place] = framed(read_thumbnail(index, key), sizes.max(0))
+        pictures[place] = framed(index.thumbnail(key), sizes.max(0))
 
 
 def _put_answers(root: h5py.File, answers: Answers, images: int, disk: Disk) -> None:

@@ -12,10 +12,9 @@ from chanattr import tables
 from chanattr.errors import StoreError
 from chanattr.records import ClassAttribution, ImageAttribution, SpatialAttribution
 from chanattr.store.digest import content_sha256
-from chanattr.store.index import Answers, Index
+from chanattr.store.index import Answers, Index, Name
 from chanattr.store.layout import ASKED, FORMAT_VERSION, Column, ImageTable, asked_of, columns, decode
 from chanattr.store.picture_rows import counted, verify_pictures
-from chanattr.store.thumbnails import read_thumbnail
 
 Keys = int | slice | str | Sequence[int] | Sequence[str] | np.ndarray | None
 _TABLE = ("target", "prediction", "probability")
@@ -148,9 +147,10 @@ def summary_of(index: Index, path: str) -> dict[str, Any]:
             "attributes": dict(index.attributes), "layers": layers, "spatial": spatial, "pictures": counted(index.pictures)}
 
 
-def has_channels(index: Index, name: tuple[str, str]) -> bool:
-    """Whether there are sets of channels, for images or classes, at a layer and label."""
-    return name in index.answers[ImageAttribution] or name in index.answers[ClassAttribution]
+def names_of(index: Index, spatial: bool) -> list[Name]:
+    """Layers and labels that have sets of channels, for images or classes, or masks on the picture, in the order of first writing."""
+    kinds = (SpatialAttribution,) if spatial else (ImageAttribution, ClassAttribution)
+    return [name for name in index.order if any(name in index.answers[kind] for kind in kinds)]
 
 
 def _common(answers: Answers) -> dict[str, Any]:
@@ -167,12 +167,6 @@ def _about(held: Answers, images: Answers | None, classes: Answers | None) -> di
     if classes:
         about |= {"class_areas": classes.head.areas.tolist(), "class_settings": classes.head.settings.as_dict()}
     return about
-
-
-def labels_of(index: Index, layer: str, spatial: bool) -> tuple[str, ...]:
-    """Labels under which a layer has sets of channels, or masks on the picture."""
-    held = [name for name in index.order if name[0] == layer]
-    return tuple(name[1] for name in held if (name in index.answers[SpatialAttribution] if spatial else has_channels(index, name)))
 
 
 def html_of(told: dict[str, Any]) -> str:
@@ -211,7 +205,7 @@ def verify(whole: Index, alone: Index) -> str:
                 if not np.array_equal(root[name][...], getattr(table, name), equal_nan=name == "probability"):
                     raise _changed(alone.file.path, f"/{name} differs from the layers'")
     for key in whole.thumbnails:
-        read_thumbnail(whole, key)
+        whole.thumbnail(key)
     verify_pictures(whole.pictures)
     return content_sha256(whole)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -27,7 +28,6 @@ from chanattr.store.picture_layout import Made
 from chanattr.store.picture_rows import picture_piece, records
 from chanattr.store.reader import Keys
 from chanattr.store.source import Source
-from chanattr.store.thumbnails import read_thumbnail
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -153,16 +153,16 @@ class Run:
     @property
     def layers(self) -> tuple[str, ...]:
         """Layers with sets of channels, in the order of first writing."""
-        return tuple(dict.fromkeys(name[0] for name in self._index.order if reader.has_channels(self._index, name)))
+        return tuple(dict.fromkeys(layer for layer, _ in reader.names_of(self._index, spatial=False)))
 
     @property
     def spatial_layers(self) -> tuple[str, ...]:
         """Layers with masks on the picture (":input"), or on their own grid, in the order of first writing."""
-        return tuple(dict.fromkeys(layer for layer, _ in self._index.answers[SpatialAttribution]))
+        return tuple(dict.fromkeys(layer for layer, _ in reader.names_of(self._index, spatial=True)))
 
     def labels(self, layer: str, *, spatial: bool = False) -> tuple[str, ...]:
         """Labels under which a layer has sets of channels, for images or classes, or masks on the picture; empty where it has none."""
-        return reader.labels_of(self._index, layer, spatial)
+        return tuple(label for one, label in reader.names_of(self._index, spatial) if one == layer)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -268,7 +268,7 @@ class Run:
         Raises:
             StoreError: none was kept.
         """
-        return self._read(lambda index: read_thumbnail(index, key))
+        return self._read(lambda index: index.thumbnail(key))
 
     def summary(self) -> dict[str, Any]:
         """What the run holds, in JSON types: layers, labels, settings, counts."""
@@ -287,11 +287,8 @@ class Run:
         Raises:
             StoreError: something has changed since it was written.
         """
-        alone = load(self.path if self._index.file else None, [])
-        try:
+        with contextlib.closing(load(self.path if self._index.file else None, [])) as alone:
             return reader.verify(self._index, alone)
-        finally:
-            alone.close()
 
     # What is written
 

@@ -17,13 +17,12 @@ from chanattr.records import NOT_RUN, SpatialAttribution
 from chanattr.store import check
 from chanattr.store.index import by_group, check_format, read_head, run_attributes
 from chanattr.store.layout import ASKED, ENERGY, FOLDERS, Column, Head, area_type, asked_of
-from chanattr.store.loading import tried
+from chanattr.store.loading import check_path, tried
 from chanattr.store.parts import ImageRows, PartGone, Place, list_parts
 from chanattr.store.picture_rows import is_pictures, whole_rows
 from chanattr.store.run import Run, open_run
 from chanattr.store.sound import odd_rows, ranges, read_whole, wrong_sizes
-from chanattr.store.source import BLOCK, Items, Source, block_rows, check_columns, read_array, read_rows
-from chanattr.store.thumbnails import picture_at
+from chanattr.store.source import BLOCK, Items, Source, block_rows, check_columns, picture_at, read_array, read_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +121,7 @@ def repair(path: Path, output: Path) -> Survey:
 def _through(path: Path, work: _Work) -> _Work:
     """The merged file, then the parts that it does not hold."""
     place = Place(path)
-    if not place.file.exists() and not list_parts(place.parts):
-        open_run(path).close()  # which says so
+    check_path(place, "r")
     merged, settings = 0, "{}"
     if place.file.exists():
         merged, settings = _file(place.file, work)
@@ -214,45 +212,35 @@ def _images(root: Items, odd: Mapping[str, np.ndarray], work: _Work, whole: bool
     """The image table; without a whole header a key counts where its digest says so."""
     count = len(root["image"]) if "image" in root and len(root["image"].shape) == 1 else 0
     keys: list[str | None] = []
-    sha256, label = np.zeros((count, 32), "u1"), np.full(count, -1, "<i4")
+    columns = {"sha256": np.zeros((count, 32), "u1"), "label": np.full(count, -1, "<i4")}
+    if not whole:
+        columns["key_sha256"] = np.zeros((count, check.KEY_BYTES), "u1")
+    there = {name: kept for name, kept in columns.items()
+             if name in root and (root[name].shape, root[name].dtype) == (kept.shape, kept.dtype)}
+    lost = sorted(columns.keys() - there.keys()) if count else []
+    work.faults += [f"/{name} is not there as it must be, and no image is kept without it" for name in lost]
     room = check.MAX_OPENED + (root["image"].file.id.get_filesize() if count else 0)
-    told: set[str] = set()
     for start in range(0, count, BLOCK):
         stop = min(start + BLOCK, count)
         texts, bad = read_whole(root["image"], start, stop, odd, work.faults)
-        for name, kept, shape in (("sha256", sha256, (count, 32)), ("label", label, (count,))):
-            if name not in root or root[name].shape != shape or root[name].dtype != kept.dtype:
-                told.add(f"/{name} is not there as it must be")
-                bad[:] = True
-                continue
+        bad |= bool(lost)
+        for name, kept in there.items():
             kept[start:stop], wrong = read_whole(root[name], start, stop, odd, work.faults)
             bad |= wrong
-        if not whole:
-            bad |= _wrong_keys(root, texts, start, stop, odd, work, told)
+        if "key_sha256" in there:
+            wrong = (check.key_digests([str(text) for text in texts]) != there["key_sha256"][start:stop]).any(1)
+            bad |= wrong
+            if wrong.any():
+                work.faults.append(f"/image rows {ranges(start + np.flatnonzero(wrong))} do not have the digests of their keys")
         room -= sum(map(len, texts)) + len(texts)
         if room < 0:
             work.faults.append("/image has more text than the file has bytes")
-            return _Images([None] * count, sha256, label)
+            return _Images([None] * count, columns["sha256"], columns["label"])
         keys += [None if lost else str(text) for text, lost in zip(texts, bad, strict=True)]
-    work.faults += sorted(told)
     repeated = {key for key, times in Counter(key for key in keys if key is not None).items() if times > 1}
     if repeated:
         work.faults.append(f"/image has {sorted(repeated)[0]!r} twice")
-    return _Images([None if key in repeated else key for key in keys], sha256, label)
-
-
-def _wrong_keys(root: Items, texts: np.ndarray, start: int, stop: int, odd: Mapping[str, np.ndarray], work: _Work,
-                told: set[str]) -> np.ndarray:
-    """Which keys do not have their digest, bool [R]; all of them in a file that has none."""
-    digests = root.get("key_sha256")
-    if digests is None or digests.dtype != np.uint8 or digests.shape != (len(root["image"]), check.KEY_BYTES):
-        told.add("its keys are under no digest that still holds")
-        return np.ones(stop - start, bool)
-    stated, bad = read_whole(digests, start, stop, odd, work.faults)
-    wrong = (check.key_digests([str(text) for text in texts]) != stated).any(1) | bad
-    if wrong.any():
-        work.faults.append(f"/image rows {ranges(start + np.flatnonzero(wrong))} do not have the digests of their keys")
-    return np.asarray(wrong)
+    return _Images([None if key in repeated else key for key in keys], columns["sha256"], columns["label"])
 
 
 def _keep_images(groups: Mapping[str, Items], images: _Images, work: _Work) -> None:

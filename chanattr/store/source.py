@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,3 +156,16 @@ def read_rows(item: h5py.Dataset, places: np.ndarray) -> np.ndarray:
         check.present(item, int(block * step), min(int((block + 1) * step), len(item)))
         found[mine] = view[int(block * step):int((block + 1) * step)][places[mine] - block * step]
     return found
+
+
+def picture_at(group: Mapping[str, Any], place: int) -> np.ndarray:
+    """The small picture in a place of a group of them, u1 [y, x, rgb], without what fills it up to the size of all.
+
+    Raises:
+        ValueError: it is no such picture.
+    """
+    height, width, padded = (read_rows(group[name], np.array([place]))[0] for name in ("height", "width", "thumbnail"))
+    picture = padded[:int(height), :int(width)]
+    if picture.shape != (height, width, 3) or picture.dtype != np.uint8 or not picture.size:
+        raise ValueError(f"a thumbnail is {picture.dtype} {picture.shape}, not uint8 {(int(height), int(width), 3)}")
+    return picture
