@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from chanattr.errors import InputError
@@ -14,11 +15,12 @@ from chanattr.evidence.evaluate import Here, baselines_of, check_names, evaluate
 from chanattr.evidence.evaluation import Evaluation, join
 from chanattr.evidence.peers import PEERS
 from chanattr.network.outputs import device_of
+from chanattr.network.stem import take_stem
 from chanattr.network.tail import Tail, bind, stems
 from chanattr.network.weights import model_sha256
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
-from chanattr.runs.shards import Shard, shards
+from chanattr.runs.shards import Shard, pictures_of
 from chanattr.search.objective import Reward
 from chanattr.settings import STEPS, check_number
 from chanattr.store import Run
@@ -54,55 +56,66 @@ def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: S
     names = list(layers) if layers is not None else [layer for layer in run.layers if label in run.labels(layer)]
     known = set.intersection(*[run.finished(layer, label) for layer in names]) if names else set()
     total = min(len(known), limit or len(known)) * len(names)
-    table, digest = run.images(), model_sha256(model)
-    bytes_known = dict(zip(table.keys, map(bytes, table.sha256), strict=True))
     chosen_methods = {layer: dict(baselines) for layer in names}
-    tails: dict[str, Tail] = {}
     parts: dict[str, list[Evaluation]] = {layer: [] for layer in names}
-    left = limit or len(known)
+    pictures = _same_bytes(pictures_of(run, loader, known, limit))
     with advance(progress, total, "images x layers") as tell:
-        for shard in shards(loader, int(run.attributes.get("shard_size", 16))):
-            rows = [row for row, key in enumerate(shard.keys) if key in known][:left]
-            left -= len(rows)
-            if not rows:
-                continue
-            chosen = shard.rows(rows)
-            _check_bytes(chosen, bytes_known)
-            images = chosen.images.to(device_of(model))
-            tails = tails or bind(model, images[:2], names, engine=engine, score=score, channel_axis=channel_axis)
-            for layer, here, found in _questions(run, model, tails, images, chosen, label, reward=reward, score=score, digest=digest,
-                                                 batch_size=batch_size):
-                if not parts[layer]:
-                    check_names(found, baselines)
-                    chosen_methods[layer] |= working(here, found, PEERS) if peers else {}
-                parts[layer].append(evaluate_rows(here, found, chosen_methods[layer], seed=seed))
-                tell(len(rows))
-            if left <= 0:
-                break
+        for _, here, found in asked_again(run, model, pictures, [(layer, label) for layer in names], reward=reward, score=score,
+                                          channel_axis=channel_axis, engine=engine, batch_size=batch_size):
+            if not parts[found.layer]:
+                check_names(found, baselines)
+                chosen_methods[found.layer] |= working(here, found, PEERS) if peers else {}
+            parts[found.layer].append(evaluate_rows(here, found, chosen_methods[found.layer], seed=seed))
+            tell(len(found))
     if not names or not all(parts.values()):
         raise InputError(f"none of the pictures has answers under the label {label!r} at {', '.join(names) or 'any layer'} in {run.path}; "
                          "expected pictures of the run, under the same keys; give the folder that the run was made from")
     return {layer: join(found) for layer, found in parts.items()}
 
 
-def _questions(run: Run, model: nn.Module, tails: Mapping[str, Tail], images: Tensor, shard: Shard, label: str, *,
-               reward: str | Reward | Mapping[str, Reward] | None, score: Callable[..., Tensor] | None, digest: str,
-               batch_size: int | None) -> Iterator[tuple[str, Here, ImageAttribution]]:
-    """One shard's question at every layer, in turn, with the run's answers; the stem runs once for all."""
-    for layer, stem in stems(tails, images).items():
-        found, tail = run.per_image(layer, label, rows=list(shard.keys)), tails[layer]
-        fill = fill_again(found, stem.activation, tail.layer)
-        question = question_again(found, model, tail.layer, fill, reward=reward, score=score, batch_size=batch_size, digest=digest)
-        yield layer, Here(model, tail, stem, images, question, fill, score), found
-
-
-def _check_bytes(shard: Shard, known: Mapping[str, bytes]) -> None:
-    """Refuses another picture under a key of the run.
+def _same_bytes(pictures: Iterable[tuple[Shard, Collection[str]]]) -> Iterator[Shard]:
+    """Pictures, each of which has the bytes that were attributed.
 
     Raises:
-        InputError: so.
+        InputError: one has others.
     """
-    for key, digest in zip(shard.keys, map(bytes, shard.sha256), strict=True):
-        if any(digest) and any(known[key]) and digest != known[key]:
+    for part, other in pictures:
+        for key in other:
             raise InputError(f"picture {key!r} has other bytes than in the run; expected the one that was attributed; give the folder that "
                              "the run was made from")
+        yield part
+
+
+def asked_again(run: Run, model: nn.Module, pictures: Iterable[Shard], answers: Sequence[tuple[str, str]], *,
+                reward: str | Reward | Mapping[str, Reward] | None, score: Callable[..., Tensor] | None, channel_axis: int | None,
+                engine: str = "auto", batch_size: int | None = None) -> Iterator[tuple[str, Here, ImageAttribution]]:
+    """A run's answers for pictures, shard by shard, with the network and the question about them at hand once more.
+
+    Args:
+        run, model, reward, score, channel_axis, engine, batch_size: as for `evaluate_run`.
+        pictures: of the run.
+        answers: layers and labels; the network runs once up to all of the layers.
+
+    Yields:
+        The label, what is at hand, and the answers, where some of a shard's pictures have any.
+
+    Raises:
+        InputError: they are of another model, or were asked with callables that are not given.
+    """
+    digest, done = model_sha256(model), {at: run.finished(*at) for at in answers}
+    tails: dict[str, Tail] = {}
+    for shard in pictures:
+        images = shard.images.to(device_of(model))
+        tails = tails or bind(model, images[:2], list(dict.fromkeys(layer for layer, _ in answers)), engine=engine, score=score,
+                              channel_axis=channel_axis)
+        kept = stems(tails, images)
+        for layer, label in answers:
+            rows = [row for row, key in enumerate(shard.keys) if key in done[layer, label]]
+            if not rows:
+                continue
+            found, tail = run.per_image(layer, label, rows=[shard.keys[row] for row in rows]), tails[layer]
+            index = torch.tensor(rows, device=images.device)
+            stem = take_stem(kept[layer], index)
+            fill = fill_again(found, stem.activation, tail.layer)
+            question = question_again(found, model, tail.layer, fill, reward=reward, score=score, batch_size=batch_size, digest=digest)
+            yield label, Here(model, tail, stem, images[index], question, fill, score), found

@@ -72,18 +72,17 @@ class Maker(NamedTuple):
         settings = resolved(settings, INVERSION, INVERSIONS)
         ids = [inversion_id(*row) for row in zip(keys, masks, targets, strict=True)]
         have, new = self._have(Inversion, layer, settings, self.made_with, ids)
-        if not new:
-            return _ordered(have, ids)
-        given = images([keys[row] for row in new])
-        if tuple(given.shape[2:]) != tuple(self.pixels.size):
-            raise InputError(f"the pictures given are {tuple(given.shape[2:])} pixels, pixels.size is {tuple(self.pixels.size)}; expected "
-                             "one size; take pixels_of the preprocessing that the loader has")
-        with advance(self.progress, len(new) * int(settings.steps or 0), f"inversions at {layer}") as tell:
+        with advance(self.progress if new else False, len(new) * int(settings.steps or 0), f"inversions at {layer}") as tell:
             for start in range(0, len(new), BATCH):
                 rows = new[start:start + BATCH]
-                part = invert(self.model, given[start:start + BATCH], layer, mask=masks[rows], targets=[targets[row] for row in rows],
-                              settings=settings, keys=_apart([keys[row] for row in rows]), progress=_onward(tell), **self.options)
-                have.append(self._keep(dataclasses.replace(part, keys=tuple(keys[row] for row in rows)), self.made_with))
+                own = [keys[row] for row in rows]
+                given = images(own)
+                if tuple(given.shape[2:]) != tuple(self.pixels.size):
+                    raise InputError(f"the pictures given are {tuple(given.shape[2:])} pixels, pixels.size is {tuple(self.pixels.size)}; "
+                                     "expected one size; take pixels_of the preprocessing that the loader has")
+                part = invert(self.model, given, layer, mask=masks[rows], targets=[targets[row] for row in rows], settings=settings,
+                              keys=_apart(own), progress=_onward(tell), **self.options)
+                have.append(self._keep(dataclasses.replace(part, keys=tuple(own)), self.made_with))
         return _ordered(have, ids)
 
     def channels(self, layer: str, names: Sequence[str], weights: np.ndarray, count: int,
@@ -133,7 +132,7 @@ class Maker(NamedTuple):
         """The record of what the run has, if anything, and the rows that it has not, each once."""
         there, known = made_before(self.run.index_for_copies.pictures, kind, layer, question_of(how, made_with), ids, self.run.keys)
         first = {one: row for row, one in reversed(list(enumerate(ids)))}
-        return [there] if there is not None else [], [row for one, row in sorted(first.items(), key=lambda at: at[1]) if one not in known]
+        return [there] if there is not None else [], sorted(row for one, row in first.items() if one not in known)
 
     def _keep(self, record: _Made, made_with: dict[str, Any]) -> _Made:
         """The record, written where the run is open for that."""
@@ -177,6 +176,4 @@ def _ordered(parts: Sequence[_Made], ids: Sequence[bytes]) -> _Made:
         elif isinstance(values[0], tuple) and not (field.name == "keys" and isinstance(parts[0], Examples)):
             joined = [text for value in values for text in value]
             fields[field.name] = tuple(joined[row] for row in rows)
-        else:
-            fields[field.name] = values[0]
-    return type(parts[0])(**fields)
+    return dataclasses.replace(parts[0], **fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from chanattr.pictures.settings import PictureSettings
 from chanattr.progress import Progress
 from chanattr.records import ImageAttribution
 from chanattr.runs.making import Maker
-from chanattr.runs.shards import Shard, as_shard, join, shards
+from chanattr.runs.shards import Shard, join, pictures_of, shards
 from chanattr.search.objective import Reward
 from chanattr.settings import STEPS, check_number
 from chanattr.store import Run
@@ -70,19 +71,18 @@ def invert_run(run: Run, model: nn.Module, loader: Iterable[Any], *, pixels: Pix
     names = list(layers or layers_with(run, label))
     maker = Maker(run, model, check_run_model(run, model), pixels, score, channel_axis, progress)
     chosen = choose_keys(run, names, label, keys, limit)
-    read: dict[str, Tensor] = {}
 
-    def images(some: Sequence[str]) -> Tensor:
-        if not read:
-            read.update(zip(chosen, images_of(run, loader, chosen).to(device_of(model)), strict=True))
-        return torch.stack([read[key] for key in some])
+    @functools.cache
+    def read() -> dict[str, Tensor]:
+        return dict(zip(chosen, images_of(run, loader, chosen).to(device_of(model)), strict=True))
 
     areas = sorted(set(area)) if isinstance(area, Sequence) else [area]
     made = {}
     for name in names:
         found = run.per_image(name, label, rows=chosen)
         masks = np.stack([found.channel_mask(row, one) for one in areas for row in range(len(found))]).astype(np.float32)
-        whole, masked = (maker.inversions(name, chosen * times, kept, found.targets.tolist() * times, settings, images)
+        whole, masked = (maker.inversions(name, chosen * times, kept, found.targets.tolist() * times, settings,
+                                          lambda some: torch.stack([read()[key] for key in some]))
                          for times, kept in ((1, np.ones_like(masks[:len(found)])), (len(areas), masks)))
         made[name] = Inverted(whole, masked)
     return made
@@ -126,13 +126,11 @@ def visualise_run(run: Run, model: nn.Module, loader: Iterable[Any] | None, *, p
     found = run.per_image(layer, label)
     rates = found.smallest_mask[:, found.groups].sum(0) if weights is None else weights[0]
     numbers = list(channels) or np.argsort(-rates, kind="stable")[:top].tolist()
-    whole = None
-    if weights is not None:
-        name = f"class {target}" + (f" less class {against}" if against is not None else "")
-        whole = maker.channels(layer, [name], weights, count, settings)
     if not all(0 <= number < len(found.groups) for number in numbers):
         raise InputError(f"channels {str(numbers)[:80]} at {layer!r}; expected channel numbers from 0 to {len(found.groups) - 1}; "
                          "'chanattr show' lists those of a* sets")
+    name = f"class {target}" + (f" less class {against}" if against is not None else "")
+    whole = None if weights is None else maker.channels(layer, [name], weights, count, settings)
     single = maker.channels(layer, [f"channel {number}" for number in numbers], np.eye(len(found.groups), dtype=np.float32)[numbers], count,
                             settings)
     return Channels(whole, single, () if loader is None else _examples(maker, loader, found, numbers, shown, reward))
@@ -143,8 +141,7 @@ def _examples(maker: Maker, loader: Iterable[Any], found: ImageAttribution, numb
     """Images that drive the channels, and those that need them; of a loader that lists its keys only these, where nothing is missing."""
     rows = {key: row for row, key in enumerate(found.keys) if found.smallest_area[row] >= -1}
     listed = getattr(loader, "keys", None)
-    known = None if not isinstance(listed, tuple) or getattr(loader, "bad", None) else listed
-    keys = [key for key in known if key in rows] if known is not None else []
+    keys = [key for key in listed if key in rows] if isinstance(listed, tuple) and not getattr(loader, "bad", None) else []
     if not keys:
         loader = list(loader) if iter(loader) is loader else loader  # what can be gone through but once is held
         keys = [key for part in _wanted(maker.run, loader, rows) for key in part.keys]
@@ -246,25 +243,18 @@ def images_of(run: Run, loader: Iterable[Any], keys: Sequence[str]) -> Tensor:
 
 
 def _wanted(run: Run, loader: Iterable[Any], keys: Iterable[str]) -> Iterator[Shard]:
-    """The wanted images of a loader, batch by batch, until all were there.
+    """The wanted images of a loader, some at a time, until all were there.
 
     Raises:
         InputError: there is none.
         StoreError: one has other bytes than the run says.
     """
-    table, wanted = run.images(), set(keys)
-    stored = {key: bytes(digest) for key, digest in zip(table.keys, table.sha256, strict=True) if key in wanted}
-    found = 0
-    for batch in loader:
-        part = as_shard(batch)
-        rows = [row for row, key in enumerate(part.keys) if key in wanted]
-        for row in rows:
-            check_bytes(part.keys[row], stored[part.keys[row]], bytes(part.sha256[row]))
-        if rows:
-            yield part.rows(rows)
-        found += len(rows)
-        if found == len(wanted):
-            break
+    wanted, found = set(keys), False
+    for part, other in pictures_of(run, loader, wanted):
+        for key, (stored, given) in other.items():
+            check_bytes(key, stored, given)
+        found = True
+        yield part
     if not found:
         raise InputError(f"none of the pictures given is among the {len(wanted)} of the run that are asked for; expected them under the "
                          "same keys; give the folder that the run was made from")

@@ -16,7 +16,7 @@ from chanattr.images.boxes import ImageBoxes
 from chanattr.images.frame import measured_frame, regions_of
 from chanattr.network.outputs import device_of
 from chanattr.progress import Progress, advance
-from chanattr.runs.shards import shards
+from chanattr.runs.shards import pictures_of
 from chanattr.store import Run
 
 OURS = "masks"
@@ -60,28 +60,23 @@ def pointing_run(run: Run, annotations: Mapping[str, ImageBoxes], preprocess: Ca
     found = {OURS: pointing_game(codes.masks(), keys, codes.targets, told, regions=regions)}
     if not methods or model is None:
         return found
-    heats = _heats(model, loader, keys, codes.targets, methods, score=score, seed=seed, progress=progress,
-                   size=int(run.attributes.get("shard_size", 16)))
+    heats = _heats(run, model, loader, keys, codes.targets, methods, score=score, seed=seed, progress=progress)
     return found | {method: pointing_game(heat, keys, codes.targets, told, regions=regions, **POINTING[method])
                     for method, heat in heats.items()}
 
 
-def _heats(model: nn.Module, loader: Iterable[Any], keys: Sequence[str], targets: np.ndarray, methods: Sequence[str], *,
-           score: Callable[..., Tensor] | None, seed: int, size: int, progress: Progress) -> dict[str, np.ndarray]:
+def _heats(run: Run, model: nn.Module, loader: Iterable[Any], keys: Sequence[str], targets: np.ndarray, methods: Sequence[str], *,
+           score: Callable[..., Tensor] | None, seed: int, progress: Progress) -> dict[str, np.ndarray]:
     """Heat maps [N, H, W] of every method, in the order of the keys."""
     place = {key: row for row, key in enumerate(keys)}
     held: dict[str, dict[int, np.ndarray]] = {method: {} for method in methods}
     with advance(progress, len(keys) * len(methods), "images x methods") as tell:
-        for shard in shards(loader, size):
-            rows = [row for row, key in enumerate(shard.keys) if key in place]
-            if not rows:
-                continue
-            chosen = shard.rows(rows)
+        for chosen, _ in pictures_of(run, loader, place):
             goal = [int(targets[place[key]]) for key in chosen.keys]
             for method in methods:
                 heat = saliency(model, chosen.images.to(device_of(model)), method, targets=goal, score=score, seed=seed)
                 held[method] |= {place[key]: one for key, one in zip(chosen.keys, heat.values.cpu().numpy(), strict=True)}
-                tell(len(rows))
+                tell(len(goal))
     missing = [key for row, key in enumerate(keys) if any(row not in rows for rows in held.values())]
     if missing:
         raise InputError(f"{len(missing)} annotated pictures of the run are not among the images, first {missing[0]!r}; expected all; give "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from chanattr.errors import InputError
+from chanattr.store import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,31 @@ def shards(loader: Iterable[Any], size: int) -> Iterator[Shard]:
             waiting = [whole.rows(range(size, len(whole.keys)))] if len(whole.keys) > size else []
     if waiting:
         yield join(waiting)
+
+
+def pictures_of(run: Run, loader: Iterable[Any], keys: Collection[str],
+                limit: int | None = None) -> Iterator[tuple[Shard, dict[str, tuple[bytes, bytes]]]]:
+    """The pictures of a loader that have these keys of a run, shard by shard of the run's size, until all were there.
+
+    Args:
+        run: that knows them.
+        loader: as for `attribute`.
+        keys: of the run.
+        limit: pictures at most, the first ones; None is all.
+
+    Yields:
+        Some pictures, and by key the digests in the run and here of those that have other bytes, as far as both are known.
+    """
+    table, left = run.images(), len(keys) if limit is None else limit
+    stored = dict(zip(table.keys, map(bytes, table.sha256), strict=True))
+    for shard in shards(loader, int(run.attributes.get("shard_size", 16))):
+        part = shard.rows([row for row, key in enumerate(shard.keys) if key in keys][:left])
+        both = {key: (stored[key], bytes(digest)) for key, digest in zip(part.keys, part.sha256, strict=True)}
+        left -= len(both)
+        if both:
+            yield part, {key: (there, here) for key, (there, here) in both.items() if any(there) and any(here) and there != here}
+        if left <= 0:
+            return
 
 
 def part_of(loader: Iterable[Any], part: tuple[int, int] | None, size: int) -> Iterable[Any]:
