@@ -25,7 +25,7 @@ from chanattr.runs.images import RunSummary, begin
 from chanattr.runs.plan import Plan, Ready, make_ready
 from chanattr.runs.pool import results
 from chanattr.runs.shards import as_shard, part_of
-from chanattr.runs.tally import Worker
+from chanattr.runs.worker import Worker
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward
 from chanattr.settings import COUNT, Search, check_number
@@ -106,11 +106,10 @@ def _with_means(ready: Ready, run: Run, loader: Iterable[Any], label: str) -> Re
     """The fill "mean" resolved once for the whole run: from the file where it is stored, else by a first pass over the loader."""
     fills = dict(ready.plan.fills)
     for layer, fill in fills.items():
-        if not (isinstance(fill, str) and fill == "mean"):
-            continue
-        if run.finished(layer, label):
+        resolved = not isinstance(fill, str) or fill != "mean"
+        if not resolved and run.finished(layer, label):
             fills[layer] = mean_of(torch.from_numpy(run.per_image(layer, label, rows=slice(0, 1)).fill_values))
-        else:
+        elif not resolved:
             fills[layer] = mean_fill(ready.tails[layer], _finite(ready.tails[layer], loader, device_of(ready.plan.model)))
     return dataclasses.replace(ready, plan=dataclasses.replace(ready.plan, fills=fills))
 

@@ -149,26 +149,28 @@ def check_targets(tail: Tail, example: Tensor, targets: Targets) -> int:
     return classes
 
 
-def check_labels(labels: Iterable[int], keys: Iterable[str], classes: int) -> None:
-    """Refuses classes that the model does not have.
+def check_labels(labels: Iterable[int], keys: Iterable[str], classes: int, targets: Targets) -> None:
+    """Refuses classes that the model does not have, and where labels are the targets images without one.
 
     Raises:
         InputError: so; names the first image.
     """
     for key, number in zip(keys, labels, strict=True):
+        if number < 0 and targets == "label":
+            raise InputError(f"targets='label', but {key!r} has no label; expected class folders; use targets='predicted'")
         if number >= classes:
             raise InputError(f"image {key!r} has the class {number}, but the model has {classes} classes; expected 0 to {classes - 1}, "
                              "or -1 for none; name its folder NNN_name by the model's own numbers, or leave the image out")
 
 
-def check_known_labels(loader: Iterable[Any], classes: int) -> None:
-    """Refuses classes that the model does not have, where a loader tells all labels without reading images.
+def check_known_labels(loader: Iterable[Any], classes: int, targets: Targets) -> None:
+    """Refuses what `check_labels` does, where a loader tells all labels without reading images.
 
     Raises:
         InputError: so; names the first image.
     """
     if hasattr(loader, "keys") and hasattr(loader, "labels"):
-        check_labels(map(int, loader.labels), loader.keys, classes)
+        check_labels(map(int, loader.labels), loader.keys, classes, targets)
     elif isinstance(loader, (list, tuple)):
         for part in map(as_shard, loader):
-            check_labels(part.labels.tolist(), part.keys, classes)
+            check_labels(part.labels.tolist(), part.keys, classes, targets)

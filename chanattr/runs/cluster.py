@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,8 +18,8 @@ import torch
 
 from chanattr.errors import InputError, ModelError, first_line
 from chanattr.network.outputs import device_of
-from chanattr.runs.plan import Back, Plan, Ready, Results, Searched, Task, packed, search_packed, unpacked, unready
-from chanattr.runs.tally import Worker
+from chanattr.runs.plan import Plan, Ready, Results, Task
+from chanattr.runs.worker import Back, Worker, packed, search_packed, unpacked, unready
 
 LOG = logging.getLogger(__name__)
 TRIES = 3  # of a shard whose worker died; an error of our own code, or of the model's, is raised at once
@@ -112,7 +112,7 @@ def _hire(ray: Any, plan: Plan, where: Cluster, done: list[Worker]) -> _Team:
     return _Team(hire, unit, {number: hire() for number in range(count)}, done)
 
 
-def _give_out(ray: Any, team: _Team, tasks: Iterable[Task]) -> Iterator[tuple[Task, Searched]]:
+def _give_out(ray: Any, team: _Team, tasks: Iterable[Task]) -> Results:
     idle, again, out, coming = deque(team.workers), deque[_Job](), dict[Any, _Job](), iter(tasks)
 
     def send() -> None:
@@ -123,9 +123,9 @@ def _give_out(ray: Any, team: _Team, tasks: Iterable[Task]) -> Iterator[tuple[Ta
     while out:
         [reference], _ = ray.wait(list(out), num_returns=1)
         job = out.pop(reference)
-        found: list[Searched] = []
+        back: Back | None = None
         try:
-            back: Back = ray.get(reference)
+            back = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, Exception) else error) from error
         except ray.exceptions.RayError as error:
@@ -134,12 +134,11 @@ def _give_out(ray: Any, team: _Team, tasks: Iterable[Task]) -> Iterator[tuple[Ta
             _replace(ray, team, job, error)
             again.append(job)
         else:
-            found = back.found
             team.done[job.worker].add(back.host, len(job.task.shard.keys), back.seconds)
         if job.worker in team.workers:
             idle.append(job.worker)
         send()  # before what came is looked at: a worker must not wait for the disk
-        for searched in found:
+        for searched in back.found if back is not None else ():
             yield job.task, searched
 
 
@@ -196,7 +195,8 @@ class _Worker:
 @contextmanager
 def _ray(where: Cluster) -> Iterator[Any]:
     """Ray, connected; what was started here is ended, and its handlers of signals are ours again."""
-    kept = _handlers()
+    main = threading.current_thread() is threading.main_thread()
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
     try:
         import ray
     except ImportError as error:
@@ -219,11 +219,6 @@ def _ray(where: Cluster) -> Iterator[Any]:
         _restore(kept)
 
 
-def _handlers() -> dict[int, Any]:
-    main = threading.current_thread() is threading.main_thread()
-    return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
-
-
-def _restore(handlers: dict[int, Any]) -> None:
+def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)

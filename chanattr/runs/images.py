@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from chanattr.attribution.image import shard_size_of
 from chanattr.attribution.question import Asked
-from chanattr.errors import InputError, ModelError
+from chanattr.errors import ModelError
 from chanattr.network.tail import Tail
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution, SpatialAttribution
@@ -21,7 +21,7 @@ from chanattr.runs.checks import Targets, check_file, check_known_labels, check_
 from chanattr.runs.overlap import ahead, behind
 from chanattr.runs.plan import Results, Task
 from chanattr.runs.shards import Shard, pinned, shards
-from chanattr.runs.tally import Worker
+from chanattr.runs.worker import Worker
 from chanattr.store import ImageTable, Run
 from chanattr.store.layout import ASKED, asked_of
 
@@ -119,7 +119,7 @@ class Pass:
         """The shards' missing rows: one task for all layers that miss the same rows. The next shard is read while one is searched."""
         with closing(ahead(map(pinned, shards(loader, self.shard_size)))) as coming:
             for shard in coming:
-                check_labels(shard.labels.tolist(), shard.keys, self.classes)
+                check_labels(shard.labels.tolist(), shard.keys, self.classes, self.targets)
                 missing: dict[tuple[int, ...], list[str]] = {}
                 for layer in self.layers:
                     rows = tuple(i for i, key in enumerate(shard.keys) if key not in finished[layer])
@@ -127,8 +127,7 @@ class Pass:
                 do(self.run.register, shard.keys, shard.sha256, shard.labels)
                 for rows, here in missing.items():
                     if rows:
-                        part = shard.rows(rows)
-                        yield Task(shard=part, layers=tuple(here), targets=_targets(part, self.targets))
+                        yield Task(shard=shard.rows(rows), layers=tuple(here), targets=self.targets)
                 seen.update(shard.keys)
                 if skipped := sum(len(shard.keys) - len(rows) for rows, here in missing.items() for _ in here):
                     tell(skipped)
@@ -155,21 +154,10 @@ def begin(run: Run, asked: Asked, model: nn.Module, loader: Iterable[Any], layer
     check_file(run, digest, label, [layer for layer in layers if label in run.labels(layer, spatial=spatial)], size, resume)
     number = check_targets(next(iter(layers.values())), example, targets)
     known = number if classes or targets == "label" else sys.maxsize  # labels that are only noted may be any
-    check_known_labels(loader, known)
+    check_known_labels(loader, known, targets)
     about = {"model": asked.model, "model_sha256": digest, "shard_size": size, "preprocessing": asked.preprocessing,
              "class_names": list(class_names)}
     return Pass(run=run, label=label, layers=tuple(layers), about=about, targets=targets, classes=known, shard_size=size, spatial=spatial)
-
-
-def _targets(shard: Shard, targets: Targets) -> Sequence[int] | None:
-    if targets == "predicted":
-        return None
-    if isinstance(targets, str):
-        bare = [key for key, label in zip(shard.keys, shard.labels, strict=True) if label < 0]
-        if bare:
-            raise InputError(f"targets='label', but {bare[0]!r} has no label; expected class folders; use targets='predicted'")
-        return [int(label) for label in shard.labels]
-    return [int(targets)] * len(shard.keys)
 
 
 def _table(shard: Shard, record: ImageAttribution | SpatialAttribution) -> ImageTable:

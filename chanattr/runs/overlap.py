@@ -62,16 +62,11 @@ def behind(most: int = 2) -> Iterator[Callable[..., None]]:
     what waits is done first: nothing that was finished is lost.
     """
     waiting: list[Future[None]] = []
-    failed = threading.Event()
 
-    def call(function: Callable[..., Any], *given: Any, **named: Any) -> None:
-        if failed.is_set():
-            return
-        try:
-            function(*given, **named)
-        except BaseException:
-            failed.set()
-            raise
+    def call(before: Future[None] | None, function: Callable[..., Any], *given: Any, **named: Any) -> None:
+        if before is not None:
+            before.result()  # its error is the one of all that come after it
+        function(*given, **named)
 
     def settle(left: int) -> None:
         while len(waiting) > left or (waiting and waiting[0].done()):
@@ -79,7 +74,7 @@ def behind(most: int = 2) -> Iterator[Callable[..., None]]:
 
     def do(function: Callable[..., Any], *given: Any, **named: Any) -> None:
         settle(most - 1)
-        waiting.append(pool.submit(call, function, *given, **named))
+        waiting.append(pool.submit(call, waiting[-1] if waiting else None, function, *given, **named))
 
     with ThreadPoolExecutor(1, thread_name_prefix="chanattr-behind") as pool:
         try:

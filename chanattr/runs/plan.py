@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import pickle
-import socket
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -21,7 +17,7 @@ from chanattr.attribution.inputs import check_model
 from chanattr.attribution.question import Areas, Asked, Question, default_batch_size, family_of, make_question, planned
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.axes import concatenate
-from chanattr.errors import ChanattrError, InputError, ModelError, first_line
+from chanattr.errors import InputError, ModelError
 from chanattr.network.batches import bytes_of
 from chanattr.network.fast import fast
 from chanattr.network.layers import describe_all
@@ -102,38 +98,6 @@ def by_layer(areas: Areas | Mapping[str, Areas], layers: Sequence[str], names: C
     return {layer: areas[written[layer]] if layer in written else None for layer in layers}
 
 
-def packed(plan: Plan) -> bytes:
-    """A plan as it goes to another process.
-
-    Raises:
-        ModelError: its model, reward or another of its callables cannot be pickled.
-    """
-    try:
-        return pickle.dumps(plan)
-    except Exception as error:  # pickle raises what the objects raise
-        raise ModelError(f"the model, or a function of its question, cannot go to worker processes ({first_line(error)}); "
-                         "expected classes and functions at the top of a module of their own; put them into a file by another name than "
-                         "any loaded before, or take workers=0") from error
-
-
-def unpacked(data: bytes) -> Ready | ChanattrError:
-    """A packed plan made ready in this process, or why it cannot be: raised with the first shard, since of a start that fails a pool tells
-    nothing.
-    """
-    try:
-        return make_ready(pickle.loads(data))
-    except ChanattrError as error:
-        return error
-    except Exception as error:  # whatever the user's own modules raise
-        return unready(first_line(error))
-
-
-def unready(why: str) -> ModelError:
-    """What a worker says that cannot make its plan ready."""
-    return ModelError(f"a worker cannot get ready ({why}); expected the model's file, its packages and chanattr there as they are here; "
-                      "put them there under the same paths, or work here with workers=0")
-
-
 def one_names(model: nn.Module, example: Tensor, given: Sequence[str], *, channel_axis: int | None) -> dict[str, str]:
     """What a caller wrote, by the one name that each layer has in a file.
 
@@ -189,15 +153,17 @@ def make_ready(plan: Plan) -> Ready:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One shard, the layers to search it at, and the class of each image (None: the predicted one)."""
+    """One shard, the layers to search it at, and its classes: "predicted", "label", or one for all."""
 
     shard: Shard
     layers: tuple[str, ...]
-    targets: Sequence[int] | None
+    targets: str | int
 
     def targets_of(self, rows: Sequence[int]) -> list[int] | None:
-        """The class of each of some rows."""
-        return None if self.targets is None else [self.targets[row] for row in rows]
+        """The class of each of some rows; None is the predicted one of each."""
+        if self.targets == "predicted":
+            return None
+        return [int(self.shard.labels[row] if self.targets == "label" else self.targets) for row in rows]
 
 
 class Searched(NamedTuple):
@@ -212,28 +178,6 @@ class Searched(NamedTuple):
     bad: tuple[tuple[str, str], ...]
 
 
-class Back(NamedTuple):
-    """What a worker gives back of a shard: an answer a layer, its host and process, and the seconds that it took."""
-
-    found: list[Searched]
-    host: str
-    process: int
-    seconds: float
-
-
-def search_packed(ready: Ready | ChanattrError, task: bytes) -> Back:
-    """What a worker does with a task that came to it.
-
-    Raises:
-        ChanattrError: why the worker could not get ready.
-    """
-    if isinstance(ready, Exception):
-        raise ready
-    began = time.monotonic()
-    found = list(search_shard(ready, pickle.loads(task)))
-    return Back(found, socket.gethostname(), os.getpid(), time.monotonic() - began)
-
-
 Results = Generator[tuple[Task, Searched], None, None]  # each task with what it gives, one a layer
 
 
@@ -242,37 +186,36 @@ def search_shard(ready: Ready, task: Task) -> Iterator[Searched]:
     device = device_of(ready.plan.model)
     kept = stems({layer: ready.tails[layer] for layer in task.layers}, task.shard.images.to(device, non_blocking=True))
     for layer in task.layers:
-        yield search_rows(functools.partial(_answer, ready, task, layer, kept[layer]), kept[layer].logits, task.shard.keys)
+        yield search_rows(functools.partial(_answer, ready, task, layer, kept[layer]), task, kept[layer])
 
 
-def _answer(ready: Ready, task: Task, layer: str, stem: Stem, rows: Sequence[int]) -> ImageAttribution:
+def _answer(ready: Ready, task: Task, layer: str, whole: Stem, stem: Stem, index: Tensor, **of: Any) -> ImageAttribution:
     """The record of some rows of a shard side by side."""
-    index = torch.as_tensor(rows, device=stem.logits.device)
-    fill = ready.fill(layer, stem.activation)
-    return answer(ready.question(layer, fill), ready.tails[layer], take_stem(stem, index), keys=[task.shard.keys[row] for row in rows],
-                  targets=task.targets_of(rows), fill=fill.of(index), keep_energy=bool(task.shard.thumbnails))
+    fill = ready.fill(layer, whole.activation)
+    return answer(ready.question(layer, fill), ready.tails[layer], stem, fill=fill.of(index), keep_energy=bool(task.shard.thumbnails), **of)
 
 
-def search_rows(search: Callable[[Sequence[int]], ImageAttribution | SpatialAttribution], logits: Tensor, keys: Sequence[str],
+def search_rows(search: Callable[..., ImageAttribution | SpatialAttribution], task: Task, stem: Stem,
                 rows: Sequence[int] | None = None) -> Searched:
     """Rows of a shard side by side, without those whose scores are not finite.
 
     Args:
-        search: gives the record of some rows, or a `ModelError` where one of them has none.
-        logits: of all rows of the shard.
-        keys: of all rows.
+        search: ``search(stem, index, keys=, targets=)`` gives the record of some rows, or a `ModelError` where one of them has none.
+        task: of the shard.
+        stem: of all its rows.
         rows: None is all.
     """
-    rows = range(len(keys)) if rows is None else rows
+    rows = range(len(task.shard.keys)) if rows is None else rows
+    index, keys = torch.as_tensor(rows, device=stem.logits.device), [task.shard.keys[row] for row in rows]
     try:
-        return Searched(search(rows), ())
+        return Searched(search(take_stem(stem, index), index, keys=keys, targets=task.targets_of(rows)), ())
     except ModelError as error:
         if len(rows) == 1:
-            return Searched(None, ((keys[rows[0]], str(error)),))
-    finite = logits[torch.as_tensor(rows, device=logits.device)].isfinite().all(1).tolist()
+            return Searched(None, ((keys[0], str(error)),))
+    finite = stem.logits[index].isfinite().all(1).tolist()
     good = [row for row, fine in zip(rows, finite, strict=True) if fine]
     together = [good] if 0 < len(good) < len(rows) else []  # the others are still searched side by side
     alone = [[row] for row in rows if not together or row not in good]
-    parts = [search_rows(search, logits, keys, group) for group in (*together, *alone)]
+    parts = [search_rows(search, task, stem, group) for group in (*together, *alone)]
     records = [part.record for part in parts if part.record is not None]
     return Searched(concatenate(records) if records else None, tuple(pair for part in parts for pair in part.bad))

@@ -1,7 +1,8 @@
-"""Shards searched in this process, or in a local pool of processes; results come back in the order of the tasks."""
+"""Shards searched in this process, or in a local pool of processes, what they log said here; results in the order of the tasks."""
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection, Pipe, wait
 
 import torch
 from tqdm.std import tqdm
@@ -22,10 +23,10 @@ from tqdm.std import tqdm
 from chanattr.errors import ChanattrError, ModelError
 from chanattr.processes import leave_signals
 from chanattr.runs.cluster import Cluster, cluster_results
-from chanattr.runs.hearing import heard, speak_through
-from chanattr.runs.plan import Back, Ready, Results, Task, packed, search_packed, search_shard, unpacked
-from chanattr.runs.tally import Worker
+from chanattr.runs.plan import Ready, Results, Task, search_shard
+from chanattr.runs.worker import Back, Worker, packed, search_packed, unpacked
 
+LONGEST = 3000  # bytes of a message: what a pipe takes at once, whoever else writes to it
 _READY: list[Ready | ChanattrError] = []  # one a worker process, set by its initializer; or why there is none
 
 
@@ -52,7 +53,7 @@ def results(ready: Ready, tasks: Iterable[Task], workers: int | Cluster, team: l
     threads = max(1, (os.cpu_count() or 1) // workers)
     context = multiprocessing.get_context("spawn")
     known: dict[int, Worker] = {}
-    with heard() as says:
+    with _heard() as says:
         given = (packed(ready.plan), threads, says, logging.getLogger().level)
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=given)
         try:
@@ -116,7 +117,7 @@ def _deaf() -> Iterator[None]:
 
 
 def _start(plan: bytes, threads: int, says: Connection, level: int) -> None:
-    speak_through(says, level)
+    _speak_through(says, level)
     leave_signals()
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the pool ends its workers so when one of them died
@@ -136,3 +137,47 @@ def _end_with_parent() -> None:
 
 def _search(task: bytes) -> Back:
     return search_packed(_READY[0], task)
+
+
+class _Sends(logging.Handler):
+    """Sends records through a pipe."""
+
+    def __init__(self, pipe: Connection) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record with its traceback, cut to its longest."""
+        data = json.dumps([record.name[:200], record.levelno, self.format(record)[:LONGEST // 6]]).encode()  # an odd letter takes six bytes
+        with suppress(OSError):  # the process that listened is gone
+            self._pipe.send_bytes(data)
+
+
+def _speak_through(pipe: Connection, level: int) -> None:
+    """In a worker: from here on all that is logged or warned of goes to the one that listens."""
+    root = logging.getLogger()
+    root.handlers[:] = [_Sends(pipe)]
+    root.setLevel(level)
+    logging.captureWarnings(True)
+
+
+@contextmanager
+def _heard() -> Iterator[Connection]:
+    """The end of a pipe for workers' `_speak_through`; inside, and until all of them have ended, what they say is logged here."""
+    hears, says = Pipe(duplex=False)
+
+    def listen() -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                name, level, text = json.loads(hears.recv_bytes())
+                logging.getLogger(name).log(level, "%s", text)
+
+    thread = threading.Thread(target=listen, name="chanattr-hearing", daemon=True)
+    thread.start()
+    try:
+        yield says
+    finally:
+        says.close()
+        thread.join(timeout=5)
+        if not thread.is_alive():
+            hears.close()

@@ -9,21 +9,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from chanattr.attribution.inputs import check_model
+from chanattr.attribution.inputs import tail_at
 from chanattr.attribution.perturbation import BLUR, LEVELS, Perturbation, perturbation_of
 from chanattr.attribution.question import Asked, Question
 from chanattr.attribution.spatial import INPUT, answer, picture_question
 from chanattr.errors import InputError
 from chanattr.network.names import kind
 from chanattr.network.outputs import device_of
-from chanattr.network.stem import Stem, take_stem
-from chanattr.network.tail import Tail, bind
+from chanattr.network.tail import Tail
 from chanattr.network.weights import model_sha256
 from chanattr.progress import Progress
-from chanattr.records import SpatialAttribution
 from chanattr.runs.checks import check_words, first_images, other_targets, refuse
 from chanattr.runs.images import RunSummary, begin
 from chanattr.runs.plan import Results, Task, search_rows
@@ -80,8 +77,7 @@ def spatial_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layer: str
                   preprocessing=preprocessing, batch_size=batch_size, precision=precision)
     under = _under(perturbation, levels, blur, seed)
     example = first_images(loader).to(device_of(model))
-    check_model(model, example, score)
-    tail = bind(model, example, [layer], engine=engine, score=score, channel_axis=channel_axis)[layer]
+    tail = tail_at(model, example, layer, engine=engine, score=score, channel_axis=channel_axis)
     digest, where = model_sha256(model), tail.layer.name
     question = picture_question(asked, model, tail.layer, under, areas=areas, flip=flip, jitter=jitter, samples=samples, digest=digest)
     images = begin(run, asked, model, loader, {where: tail}, example, digest=digest, label=label, targets=targets, shard_size=shard_size,
@@ -129,13 +125,7 @@ def _results(question: Question, under: Perturbation, tail: Tail, example: Tenso
             raise InputError(f"the loader gave images of {shape} ({task.shard.keys[0]!r}) after such of {first}; expected one size for all "
                              "images of a run; let the preprocessing crop them to one")
         stem = tail.stem(task.shard.images.to(example.device))
-        found = search_rows(functools.partial(_answer, question, under, tail, task, stem), stem.logits, task.shard.keys)
+        found = search_rows(lambda own, _, **of: answer(question, tail, own, under=under, **of), task, stem)
         if found.record is not None:
             engines[found.record.layer] = found.record.engine
         yield task, found
-
-
-def _answer(question: Question, under: Perturbation, tail: Tail, task: Task, stem: Stem, rows: Sequence[int]) -> SpatialAttribution:
-    index = torch.as_tensor(rows, device=stem.logits.device)
-    return answer(question, tail, take_stem(stem, index), keys=[task.shard.keys[row] for row in rows], targets=task.targets_of(rows),
-                  under=under)

@@ -1,9 +1,70 @@
-"""What each worker of a run did: its images and how fast it was."""
+"""A worker process, wherever it runs: how a plan comes to it, what it does with a shard, and what it did so far."""
 
 from __future__ import annotations
 
+import os
+import pickle
+import socket
+import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+from chanattr.errors import ChanattrError, ModelError, first_line
+from chanattr.runs.plan import Plan, Ready, Searched, make_ready, search_shard
+
+
+def packed(plan: Plan) -> bytes:
+    """A plan as it goes to another process.
+
+    Raises:
+        ModelError: its model, reward or another of its callables cannot be pickled.
+    """
+    try:
+        return pickle.dumps(plan)
+    except Exception as error:  # pickle raises what the objects raise
+        raise ModelError(f"the model, or a function of its question, cannot go to worker processes ({first_line(error)}); "
+                         "expected classes and functions at the top of a module of their own; put them into a file by another name than "
+                         "any loaded before, or take workers=0") from error
+
+
+def unpacked(data: bytes) -> Ready | ChanattrError:
+    """A packed plan made ready in this process, or why it cannot be: raised with the first shard, since of a start that fails a pool tells
+    nothing.
+    """
+    try:
+        return make_ready(pickle.loads(data))
+    except ChanattrError as error:
+        return error
+    except Exception as error:  # whatever the user's own modules raise
+        return unready(first_line(error))
+
+
+def unready(why: str) -> ModelError:
+    """What a worker says that cannot make its plan ready."""
+    return ModelError(f"a worker cannot get ready ({why}); expected the model's file, its packages and chanattr there as they are here; "
+                      "put them there under the same paths, or work here with workers=0")
+
+
+class Back(NamedTuple):
+    """What a worker gives back of a shard: an answer a layer, its host and process, and the seconds that it took."""
+
+    found: list[Searched]
+    host: str
+    process: int
+    seconds: float
+
+
+def search_packed(ready: Ready | ChanattrError, task: bytes) -> Back:
+    """What a worker does with a task that came to it.
+
+    Raises:
+        ChanattrError: why the worker could not get ready.
+    """
+    if isinstance(ready, Exception):
+        raise ready
+    began = time.monotonic()
+    found = list(search_shard(ready, pickle.loads(task)))
+    return Back(found, socket.gethostname(), os.getpid(), time.monotonic() - began)
 
 
 @dataclass
