@@ -106,10 +106,10 @@ def _with_means(ready: Ready, run: Run, loader: Iterable[Any], label: str) -> Re
     """The fill "mean" resolved once for the whole run: from the file where it is stored, else by a first pass over the loader."""
     fills = dict(ready.plan.fills)
     for layer, fill in fills.items():
-        resolved = not isinstance(fill, str) or fill != "mean"
-        if not resolved and run.finished(layer, label):
+        mean = isinstance(fill, str) and fill == "mean"
+        if mean and run.finished(layer, label):
             fills[layer] = mean_of(torch.from_numpy(run.per_image(layer, label, rows=slice(0, 1)).fill_values))
-        elif not resolved:
+        elif mean:
             fills[layer] = mean_fill(ready.tails[layer], _finite(ready.tails[layer], loader, device_of(ready.plan.model)))
     return dataclasses.replace(ready, plan=dataclasses.replace(ready.plan, fills=fills))
 
