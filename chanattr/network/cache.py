@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,8 @@ Score = Callable[[Any], Tensor] | None
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Export:
-    """One export, or why there is none; of what it was. Models and score functions are held weakly."""
+    """One export, or why there is none; of what it was. Score functions are held weakly."""
 
-    model: Callable[[], nn.Module | None]
     score: Callable[[], Any]
     question: tuple[Any, ...]
     state: tuple[Any, ...]
@@ -32,7 +32,7 @@ class _Export:
 
 
 _LOCK = threading.Lock()
-_KEPT: list[_Export] = []  # the one used last is last
+_KEPT: WeakKeyDictionary[nn.Module, list[_Export]] = WeakKeyDictionary()  # the model used last is last, and so is its export
 
 
 def graphs_of(model: nn.Module, example: Inputs, layers: Sequence[str], score: Score) -> tuple[Graphs, bool]:
@@ -54,12 +54,10 @@ def graphs_of(model: nn.Module, example: Inputs, layers: Sequence[str], score: S
     return made, found is not None
 
 
-def forget(model: nn.Module | None = None) -> None:
-    """Gives up what is kept of a model; without one, everything."""
+def forget(model: nn.Module) -> None:
+    """Gives up what is kept of a model."""
     with _LOCK:
-        for one in list(_KEPT):
-            if model is None or one.model() is model:
-                _drop(one)
+        _KEPT.pop(model, None)
 
 
 def _made(model: nn.Module, example: Inputs, layers: Sequence[str], score: Score) -> Graphs | Unsupported:
@@ -72,43 +70,21 @@ def _made(model: nn.Module, example: Inputs, layers: Sequence[str], score: Score
 def _find(model: nn.Module, score: Score, question: tuple[Any, ...], state: tuple[Any, ...]) -> _Export | None:
     """What fits, now the one used last. What is kept of the model with other weights, which will not come again, is given up."""
     with _LOCK:
-        ours = [one for one in _KEPT if one.model() is model]
-        for one in ours:
-            if one.state[0] != state[0]:
-                _drop(one)
-        for one in ours:
-            if one.question == question and one.state == state and one.score() == score:
-                _drop(one)
-                _KEPT.append(one)
-                return one
-    return None
+        ours = [one for one in _KEPT.pop(model, []) if one.state[0] == state[0]]
+        found = next((one for one in ours if one.question == question and one.state == state and one.score() == score), None)
+        _KEPT[model] = sorted(ours, key=lambda one: one is found)
+    return found
 
 
 def _keep(model: nn.Module, score: Score, question: tuple[Any, ...], state: tuple[Any, ...], made: Graphs | Unsupported) -> None:
     try:
-        score_reference = (lambda: None) if score is None else weakref.WeakMethod(score) if inspect.ismethod(score) else weakref.ref(score)
+        held = (lambda: None) if score is None else weakref.WeakMethod(score) if inspect.ismethod(score) else weakref.ref(score)
     except TypeError:  # a function that cannot be held weakly cannot be told from another that has its place later
         return
-    export = _Export(model=weakref.ref(model, _bury), score=score_reference, question=question, state=state, made=made)
     with _LOCK:
-        _KEPT.append(export)
-        for old in _KEPT[:-MOST]:
-            _drop(old)
-
-
-def _bury(_dead: Any) -> None:
-    """Gives up what is kept of models that are gone. Runs inside whatever lets the model go, so without the lock, a step at a time."""
-    for one in list(_KEPT):
-        if one.model() is None:
-            _drop(one)
-
-
-def _drop(export: _Export) -> None:
-    if export in _KEPT:
-        try:
-            _KEPT.remove(export)
-        except ValueError:  # another thread was faster
-            return
+        _KEPT.setdefault(model, []).append(_Export(score=held, question=question, state=state, made=made))
+        while sum(map(len, _KEPT.values())) > MOST:
+            next(filter(None, _KEPT.values())).pop(0)
 
 
 def _state(model: nn.Module, score: Score) -> tuple[Any, ...]:
