@@ -30,18 +30,16 @@ def given_axis(shape: tuple[int, ...], given: int) -> int:
     return axis
 
 
-def told(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """The channel axis of a module's output as the module itself tells; -1 where it does not."""
-    return _by_kind(module, shape, OUTPUT_SIZES)
+def told(module: nn.Module, shape: tuple[int, ...], sizes: tuple[str, ...]) -> int:
+    """The channel axis as the module itself tells; -1 where it does not.
 
+    It goes by what kind of module it is; its own count of channels decides where it is no module of torch itself.
 
-def taken(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """The channel axis of a module's input as the module itself tells; -1 where it does not."""
-    return _by_kind(module, shape, INPUT_SIZES)
-
-
-def _by_kind(module: nn.Module, shape: tuple[int, ...], sizes: tuple[str, ...]) -> int:
-    """By what kind of module it is; its own count of channels decides where it is no module of torch itself."""
+    Args:
+        module: that gives or takes the activation.
+        shape: of the activation.
+        sizes: what modules call their count of channels: OUTPUT_SIZES for what it gives, INPUT_SIZES for what it takes.
+    """
     if len(shape) < 3 or not isinstance(module, FIRST + LAST):
         return 1 if len(shape) == 2 else -1
     usual = 1 if isinstance(module, FIRST) else len(shape) - 1
@@ -101,7 +99,7 @@ def axis_for_mask(place: Place, shape: tuple[int, ...], size: int | None, given:
     """
     if given is not None:
         return given_axis(shape, given)
-    axis = (taken if place.is_input else told)(place.module, shape)
+    axis = told(place.module, shape, INPUT_SIZES if place.is_input else OUTPUT_SIZES)
     if axis > 0 or len(shape) == 3:
         return axis if axis > 0 else 2
     if size is None:

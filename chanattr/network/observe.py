@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from chanattr.network.hooks import frozen, watch
-from chanattr.network.layout import clues, keeps_layout, taken, told
+from chanattr.network.layout import INPUT_SIZES, OUTPUT_SIZES, clues, keeps_layout, told
 from chanattr.network.names import INPUT, named
 from chanattr.network.outputs import Inputs, call, first_tensor, replace_tensor
 
@@ -55,14 +56,15 @@ def look(model: nn.Module, example: Inputs, wanted: Collection[str], inputs: Col
     _run(model, modules, example, calls)
     flow = _axes_by_flow(modules, calls)
     square = _is_square(first_tensor(example))
-    insides: dict[str, nn.Module | None] = {**modules, **dict.fromkeys(inputs)}  # what is inside a module tells nothing of its input
-    seen: dict[str, list[Sight]] = {name: [] for name in insides}
+    seen: dict[str, list[Sight]] = {name: [] for name in (*modules, *inputs)}
     for name, value in _passed(calls, inputs):
-        seen[name].append(Sight(value.shape, _axis(insides[name], value, flow, square)) if value is not None else Sight((), -1))
+        seen[name].append(Sight(value.shape, _axis(value, flow)) if value is not None else Sight((), -1))
+    if square:  # two equal sizes mean something
+        _fill_in_clues(seen, modules, square)
     if any(sight.axis < 0 and len(sight.shape) == 4 for name in wanted for sight in seen[name]):
         _fill_in(seen, _passed(_watched_at_twice_the_size(model, modules, example), inputs))
     if not square:
-        _fill_in_clues(seen, modules)
+        _fill_in_clues(seen, modules, square)
     return seen
 
 
@@ -72,16 +74,11 @@ def _passed(calls: list[Call], inputs: Collection[str]) -> list[tuple[str, Value
     return [pair for pairs in found for pair in pairs]
 
 
-def _axis(module: nn.Module | None, output: Value, flow: Mapping[int, int], square: bool) -> int:
-    """By the flow; else by likelihoods that agree, where two equal sizes mean something; else of tokens the last."""
-    if len(output.shape) < 3:
-        return 1 if len(output.shape) == 2 else -1
-    if output.number in flow:
-        return flow[output.number]
-    if len(output.shape) == 3:
-        return 2
-    likely = clues(module, output.shape, square) if square else set()
-    return likely.pop() if len(likely) == 1 else -1
+def _axis(value: Value, flow: Mapping[int, int]) -> int:
+    """By the flow; else of tokens the last."""
+    if len(value.shape) < 3:
+        return 1 if len(value.shape) == 2 else -1
+    return flow.get(value.number, 2 if len(value.shape) == 3 else -1)
 
 
 @torch.inference_mode(False)
@@ -112,9 +109,9 @@ def _axes_by_flow(modules: Mapping[str, nn.Module], calls: list[Call]) -> dict[i
     joined = []
     for name, given, output in calls:
         module = modules[name]
-        for found, axis in ((given, taken), (output, told)):
-            if found is not None and (place := axis(module, found.shape)) > 0:
-                votes[found.number].add(place)
+        for found, sizes in ((given, INPUT_SIZES), (output, OUTPUT_SIZES)):
+            if found is not None and (axis := told(module, found.shape, sizes)) > 0:
+                votes[found.number].add(axis)
         if given is not None and output is not None and given.shape == output.shape and keeps_layout(module):
             joined.append((given.number, output.number))
     for pairs in (joined, joined[::-1]):  # along a chain, and back
@@ -142,10 +139,8 @@ def _watched_at_twice_the_size(model: nn.Module, modules: Mapping[str, nn.Module
         return calls
     high, wide = _spatial(images)
     larger = replace_tensor(example, lambda x: x.repeat_interleave(2, high).repeat_interleave(2, wide))
-    try:
+    with contextlib.suppress(Exception):  # whatever the model's code raises at a size that it is not made for
         _run(model, modules, larger, calls)
-    except Exception:  # whatever the model's code raises at a size that it is not made for
-        return calls
     return calls
 
 
@@ -161,11 +156,11 @@ def _fill_in(seen: dict[str, list[Sight]], larger: list[tuple[str, Value | None]
                 sights[number] = sight._replace(axis=same[0])
 
 
-def _fill_in_clues(seen: dict[str, list[Sight]], modules: Mapping[str, nn.Module]) -> None:
-    """Axes that are not known even so, from what is inside the module: of images that are not square, the last thing to go by."""
+def _fill_in_clues(seen: dict[str, list[Sight]], modules: Mapping[str, nn.Module], square: bool) -> None:
+    """Axes that are not known, from what is inside the module (which tells nothing of its input), if that and equal sizes agree."""
     for name, sights in seen.items():
         for number, sight in enumerate(sights):
-            unknown = name in modules and sight.axis < 0 and len(sight.shape) > 3
-            likely = clues(modules[name], sight.shape, square=False) if unknown else set()
+            unknown = sight.axis < 0 and len(sight.shape) > 3
+            likely = clues(modules.get(name), sight.shape, square) if unknown else set()
             if len(likely) == 1:
                 sights[number] = sight._replace(axis=likely.pop())
