@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from torch import nn
 
 from chanattr.errors import LayerError
 from chanattr.network.layers import Layer
-from chanattr.network.names import INPUT, kind, named, split_call, split_input
+from chanattr.network.names import INPUT, is_attention, kind, named, split_call, split_input
 
 COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head")  # as attention modules call them
 SIZES = ("head_dim", "attention_head_size")
-ATTENTION = re.compile("attention|attn", re.IGNORECASE)
 
 
 def heads_of(model: nn.Module, layer: Layer) -> int:
@@ -62,9 +59,8 @@ def _attention(modules: dict[str, nn.Module], name: str) -> nn.Module | None:
     """The nearest module around a projection that is an attention and holds a number of heads, in itself or in what is inside it."""
     while name:
         name = name.rpartition(".")[0]
-        module = modules.get(name)
-        is_attention = bool(ATTENTION.search(kind(module)) or ATTENTION.search(name.rpartition(".")[2])) if module is not None else False
-        if is_attention and module is not None and _numbers(module, COUNTS):
+        module = modules[name]
+        if is_attention(kind(module), name.rpartition(".")[2]) and _numbers(module, COUNTS):
             return module
     return None
 

@@ -111,13 +111,16 @@ def check_called(model: nn.Module, place: Place) -> None:
         LayerError: so.
     """
     owner, _, last = split_input(place.name)[0].rpartition(".")
-    parent = named(model).get(owner)
-    attends = parent is not None and re.search("attention|attn", kind(parent), re.IGNORECASE)
-    if not owner or parent is None or not attends or not isinstance(place.module, nn.Linear):
-        return
-    raise LayerError(f"layer {place.name!r} is never called: {kind(parent)} {owner!r} uses the weights of its {last!r} itself, as torch's "
-                     "attention does, and no hook sees what passes there (the attention heads side by side); expected a module that is "
-                     f"called; choose {owner!r}, its output, or for heads a model of timm or transformers, which call their projection")
+    parent = kind(named(model)[owner])
+    if owner and is_attention(parent) and isinstance(place.module, nn.Linear):
+        raise LayerError(f"layer {place.name!r} is never called: {parent} {owner!r} uses the weights of its {last!r} itself, as torch's "
+                         "attention does, and no hook sees what passes there (the attention heads side by side); expected a module that is "
+                         f"called; choose {owner!r}, its output, or for heads a model of timm or transformers, which call their projection")
+
+
+def is_attention(*names: str) -> bool:
+    """Whether one of some names says that a module is an attention."""
+    return any(re.search("attention|attn", name, re.IGNORECASE) for name in names)
 
 
 def inner_name(module: nn.Module) -> str:
