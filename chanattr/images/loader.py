@@ -21,6 +21,7 @@ from chanattr.errors import ImageError, InputError
 from chanattr.images.find import Found, PathLike, find_images
 from chanattr.images.read import decode, open_image, read_bytes, thumbnail_of
 from chanattr.processes import leave_signals
+from chanattr.settings import COUNT, STEPS, check_number
 from chanattr.tables import count, outline
 
 THUMBNAILS = 500
@@ -174,11 +175,10 @@ def image_loader(paths: PathLike | Sequence[PathLike], preprocess: Preprocess, *
         >>> loader.keys[0], int(loader.labels[0]), len(loader)
         ('130_flamingo/flamingo_image_0001.jpg', 130, 1)
     """
-    for name, number in {"batch_size": batch_size, "limit_per_class": limit_per_class}.items():
-        if number is not None and number < 1:
-            raise InputError(f"{name} is {number}; expected a whole number from 1; leave it out for the usual")
-    if readers < 0:
-        raise InputError(f"readers is {readers}; expected a whole number from 0; leave it out to read in this process")
+    check_number(f"batch_size is {batch_size}", batch_size, STEPS, "leave it out for the usual")
+    check_number(f"readers is {readers}", readers, COUNT, "leave it out to read in this process")
+    if limit_per_class is not None:
+        check_number(f"limit_per_class is {limit_per_class}", limit_per_class, STEPS, "leave it out for all")
     found = find_images(paths, class_names=class_names, wordnet_ids=wordnet_ids, root=root)
     return ImageLoader(found if limit_per_class is None else _limited(found, limit_per_class), preprocess, batch_size, readers)
 
