@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, fx
 
-from chanattr.errors import InputError, first_line
+from chanattr.errors import first_line
 from chanattr.network.batches import anchor_of, in_batches, is_out_of_memory
-from chanattr.network.folding import folded, has_attention, has_convolutions, lowered, work
+from chanattr.network.folding import ATTENTION, CONVOLUTIONS, folded, has, lowered, work
 from chanattr.network.layers import Layer
+from chanattr.network.rows import difference
 from chanattr.network.stem import Stem
 from chanattr.network.tail import ExportedTail, Tail, masked_rows
 
@@ -96,12 +97,7 @@ def fast(tail: Tail, stem: Stem, *, precision: str = "auto", evaluations: int = 
         precision: "float32"; "bfloat16"; or "auto", which is bfloat16 where the device computes in it and the graph is large enough.
         evaluations: planned in the whole run; where they are many, and on CUDA, the graph is compiled.
         at_once: masked images that the check runs together, at most; fewer where memory runs out.
-
-    Raises:
-        InputError: no such precision.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision={precision!r}; expected one of {', '.join(PRECISIONS)}; leave it out for 'auto'")
     if not isinstance(tail, ExportedTail) or {stem.activation.dtype, stem.logits.dtype} != {torch.float32}:
         return tail
     device = stem.activation.device
@@ -123,7 +119,7 @@ def fast(tail: Tail, stem: Stem, *, precision: str = "auto", evaluations: int = 
 
 def _gains(graph: fx.GraphModule, device: torch.device) -> bool:
     """Whether a graph is faster in bfloat16, as far as was measured."""
-    return has_bfloat16(device) and work(graph) >= WORTH and not (device.type == "cpu" and has_attention(graph))
+    return has_bfloat16(device) and work(graph) >= WORTH and not (device.type == "cpu" and has(graph, ATTENTION))
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -168,7 +164,7 @@ def _made(tail: ExportedTail, stem: Stem, dtype: torch.dtype, compiled: bool, at
 def _make(tail: ExportedTail, dtype: torch.dtype, stem: Stem, compiled: bool) -> FastTail:
     cut, activation = tail.graphs.cuts[tail.number], stem.activation
     graph = folded(cut.tail)
-    last = activation.ndim == 4 and tail.layer.channel_axis == 1 and activation.device.type in ("cpu", "cuda") and has_convolutions(graph)
+    last = activation.ndim == 4 and tail.layer.channel_axis == 1 and activation.device.type in ("cpu", "cuda") and has(graph, CONVOLUTIONS)
     memory_format = torch.channels_last if last else torch.contiguous_format
     graph = lowered(graph, dtype, memory_format, (activation, *stem.sides), grouped_wide=activation.device.type == "cpu")
     run: Callable[..., Tensor] = _compiled(graph) if compiled else graph
@@ -199,14 +195,13 @@ def _objection(made: FastTail, tail: ExportedTail, stem: Stem, at_once: int) -> 
     rows = torch.arange(CHECKED, device=device) % min(2, len(stem.logits))
     (ours, our_slopes), (theirs, their_slopes) = (_tried(one, kept, masks, rows, at_once) for one, kept in
                                                   ((made, made.prepare(stem)), (tail, stem)))
-    finite = theirs.isfinite()
-    if not torch.equal(finite, ours.isfinite()) or not finite.any():
-        return "other logits are finite"
-    difference = float((ours - theirs)[finite].abs().amax() / theirs[finite].abs().amax().clamp(min=1e-30))
+    if not theirs.isfinite().any():
+        return "no logit is finite"
+    apart = difference(ours, theirs)
     low = made.dtype != torch.float32
     allowed = LOW_AGREEMENT if low else AGREEMENT
-    if difference > allowed:
-        return f"logits differ by {difference:.1e} of their scale (at most {allowed:.0e})"
+    if apart > allowed:
+        return f"logits differ by {apart:.1e} of their scale (at most {allowed:.0e})"
     correlation = _correlation(our_slopes, their_slopes) if low else 1.0
     return f"slopes correlate by {correlation:.3f} (at least {LOW_CORRELATION})" if correlation < LOW_CORRELATION else ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ ATEN = torch.ops.aten
 CONVOLUTIONS = (ATEN.conv1d.default, ATEN.conv2d.default, ATEN.conv3d.default)
 NORMS = (ATEN._native_batch_norm_legit_no_training.default, ATEN.batch_norm.default)
 PRODUCTS = (ATEN.linear.default, ATEN.addmm.default, ATEN.mm.default, ATEN.matmul.default)
+ATTENTION = (ATEN.scaled_dot_product_attention.default,)  # around which CPUs copy bfloat16 slowly
 VIEWS = (ATEN.view.default, ATEN._unsafe_view.default)
 # What gives in a lower precision exactly what it gives in a higher one, of the same numbers.
 EXACT = (ATEN.relu.default, ATEN.hardtanh.default, ATEN.max_pool2d.default, ATEN.max_pool3d.default, ATEN.cat.default, ATEN.clone.default,
@@ -56,7 +57,11 @@ def lowered(tail: fx.GraphModule, dtype: torch.dtype, memory_format: torch.memor
         for need in list(node.all_input_nodes):
             if need.op == "get_attr":
                 kind = torch.float32 if node in wide or node.target in NORMS else dtype  # norms take what they give in any precision
-                node.replace_input_with(need, _constant(copy, need, node, _cast(kind, memory_format, node)))
+                values = _value(copy, need)
+                values = values.to(kind) if values.is_floating_point() else values
+                if values.ndim == 4 and node.target in CONVOLUTIONS:
+                    values = values.contiguous(memory_format=memory_format)
+                node.replace_input_with(need, _new_constant(copy, values, node))
             elif (node in wide) != (need in wide) and _is_floating(need):
                 with copy.graph.inserting_before(node):
                     cast = copy.graph.call_function(ATEN._to_copy.default, (need,), {"dtype": torch.float32 if node in wide else dtype})
@@ -69,9 +74,9 @@ def is_grouped(node: fx.Node) -> bool:
     return node.target in CONVOLUTIONS and len(node.args) > 6 and bool(node.args[6] != 1)
 
 
-def has_attention(tail: fx.GraphModule) -> bool:
-    """Whether a graph has torch's fused attention, around which CPUs copy bfloat16 slowly."""
-    return any(node.target is ATEN.scaled_dot_product_attention.default for node in tail.graph.nodes)
+def has(tail: fx.GraphModule, operations: Sequence[Any]) -> bool:
+    """Whether a graph has one of some operations."""
+    return any(node.target in operations for node in tail.graph.nodes)
 
 
 def _copied(tail: fx.GraphModule) -> fx.Graph:
@@ -87,19 +92,8 @@ def _cleaned(module: fx.GraphModule) -> fx.GraphModule:
     return module
 
 
-def _cast(dtype: torch.dtype, memory_format: torch.memory_format, user: fx.Node) -> Callable[[Tensor], Tensor]:
-    def cast(values: Tensor) -> Tensor:
-        values = values.to(dtype) if values.is_floating_point() else values
-        return values.contiguous(memory_format=memory_format) if values.ndim == 4 and user.target in CONVOLUTIONS else values
-    return cast
-
-
-def _constant(module: fx.GraphModule, old: fx.Node, user: fx.Node, change: Callable[[Tensor], Tensor]) -> fx.Node:
-    """A changed copy of a constant, read before its user."""
-    return _new_constant(module, change(_value(module, old)), user)
-
-
 def _new_constant(module: fx.GraphModule, values: Tensor, user: fx.Node) -> fx.Node:
+    """A constant, read before its user."""
     number = sum(1 for _ in module.buffers())
     while hasattr(module, name := f"folded_{number}"):
         number += 1
@@ -109,10 +103,7 @@ def _new_constant(module: fx.GraphModule, values: Tensor, user: fx.Node) -> fx.N
 
 
 def _value(module: fx.GraphModule, node: fx.Node) -> Tensor:
-    value: Any = module
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return value
+    return operator.attrgetter(str(node.target))(module)  # type: ignore[no-any-return]
 
 
 def _is_floating(node: fx.Node) -> bool:
@@ -163,9 +154,8 @@ def _fold_padding(padding: fx.Node) -> None:
     if mode != "constant" or value or not all(isinstance(size, int) and size >= 0 for size in sizes) or sizes[::2] != sizes[1::2]:
         return
     added = sizes[::2][::-1]
-    for user in padding.users:
-        if user.target not in CONVOLUTIONS or user.args[0] is not padding or len(added) != _axes(user):
-            return
+    if any(user.target not in CONVOLUTIONS or user.args[0] is not padding or len(added) != _axes(user) for user in padding.users):
+        return
     for user in list(padding.users):
         args: list[Any] = [*user.args, *(None, [1], [0])[len(user.args) - 2:]] if len(user.args) < 5 else list(user.args)
         inner = list(args[4]) * (_axes(user) if len(args[4]) == 1 else 1)
@@ -210,8 +200,3 @@ def work(tail: fx.GraphModule) -> int:
             kernel = max((_value(tail, need) for need in kernels), key=Tensor.numel)
             total += math.prod(sizes) * kernel[0].numel()
     return total
-
-
-def has_convolutions(tail: fx.GraphModule) -> bool:
-    """Whether a memory format with channels last is of use."""
-    return any(node.target in CONVOLUTIONS for node in tail.graph.nodes)

@@ -28,6 +28,16 @@ def check_rows(logits: Tensor, images: Inputs) -> None:
                          "one row an image; give images with a batch axis, and a model that neither mixes nor drops them")
 
 
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference of logits as a share of the scale of `theirs`; infinite where others are finite, 0 where none is."""
+    finite = theirs.isfinite()
+    if not torch.equal(finite, ours.isfinite()):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    return float((ours - theirs)[finite].abs().amax() / theirs[finite].abs().amax().clamp(min=1e-30))
+
+
 @torch.no_grad()
 def check_alone(model: nn.Module, example: Inputs, score: Callable[[Any], Tensor] | None) -> None:
     """Refuses a model that loses images, or whose logits of one depend on what runs beside it: every answer would hang on its batch.
@@ -51,10 +61,8 @@ def check_alone(model: nn.Module, example: Inputs, score: Callable[[Any], Tensor
             check_rows(logits, images)
             found.append(logits[0].float())
     alone, beside = found
-    finite = alone.isfinite() & beside.isfinite()
-    if not finite.any():
-        return  # what is not finite is refused where it is asked for
-    moved = float((alone - beside)[finite].abs().amax() / alone[finite].abs().amax().clamp(min=1e-30))
+    finite = alone.isfinite() & beside.isfinite()  # what is not finite is refused where it is asked for
+    moved = difference(beside[finite], alone[finite])
     if moved > APART:
         raise ModelError(f"{kind(model)} gives an image other logits when another image runs beside it (by {moved:.1e} of their scale); "
                          "expected each image by itself; a batch norm without running statistics, or in training mode inside forward, "

@@ -270,10 +270,7 @@ def test_slopes_of_no_use_are_refused(monkeypatch: pytest.MonkeyPatch, caplog: p
 
 
 def test_no_such_precision() -> None:
-    tail = tail_of(seeded(Normed))
     with pytest.raises(ca.InputError, match=r"precision='half'; expected one of auto, float32, bfloat16; leave it out"):
-        fast(tail, tail.stem(images(3)), precision="half")
-    with pytest.raises(ca.InputError, match="precision='half'; expected one of auto"):
         ca.per_image(seeded(Normed), images(2), "body", areas=(2,), precision="half")
 
 
