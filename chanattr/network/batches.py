@@ -16,7 +16,7 @@ from chanattr.errors import InputError
 LOG = logging.getLogger(__name__)
 SHORT = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc",
          "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 BESIDE = 2  # memory that an evaluation needs, in what its backward pass keeps: gradients and a convolution's own come and go beside it
 _LARGEST: WeakKeyDictionary[Any, dict[Hashable, int]] = WeakKeyDictionary()
 _NEEDED: WeakKeyDictionary[Any, dict[Hashable, int]] = WeakKeyDictionary()
@@ -95,18 +95,15 @@ def needed_by(anchor: Any, run: Callable[[int], Tensor], part: Hashable = None) 
 
 def _kept(run: Callable[[int], Tensor], count: int) -> int:
     """Bytes of all storages that a forward pass keeps for its backward pass."""
-    storages: dict[int, int] = {}
-    alive: list[Tensor] = []  # or another would get the same address
+    storages: dict[int, torch.UntypedStorage] = {}  # held, or another would get the same address
 
     def keep(values: Tensor) -> Tensor:
-        storage = values.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        alive.append(values)
+        storages[values.untyped_storage().data_ptr()] = values.untyped_storage()
         return values
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda values: values):
         run(count)
-    return sum(storages.values())
+    return sum(storage.nbytes() for storage in storages.values())
 
 
 def bytes_of(budget: str | int | float | None) -> int | None:
@@ -119,8 +116,7 @@ def bytes_of(budget: str | int | float | None) -> int | None:
         return None
     words = str(budget).strip().upper()
     number = words.rstrip("KMGTB ")
-    unit = words[len(number):].strip()
-    unit = unit + "B" if unit in ("K", "M", "G", "T") else unit
+    unit = words[len(number):].strip().removesuffix("B")
     try:
         found = int(float(number) * UNITS[unit])
     except (KeyError, ValueError, OverflowError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,12 +56,12 @@ def eager() -> Iterator[None]:
 @contextmanager
 def watch(modules: Mapping[str, nn.Module], note: Callable[[str, Any, Any], None]) -> Iterator[None]:
     """Inside, ``note(name, inputs, output)`` is called at every call of the modules; inputs are ``(positional, by keyword)``."""
+    def hook(name: str, _module: nn.Module, positional: Any, keywords: Any, output: Any) -> None:
+        note(name, (positional, keywords), output)
+
     with ExitStack() as stack:
         for name, module in modules.items():
-            def hook(_module: nn.Module, positional: Any, keywords: Any, output: Any, name: str = name) -> None:
-                note(name, (positional, keywords), output)
-
-            stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(functools.partial(hook, name), with_kwargs=True).remove)
         stack.enter_context(eager())
         yield
 
@@ -93,19 +94,15 @@ def change(model: nn.Module, layer: str, new: Change) -> Iterator[None]:
         calls.count = getattr(calls, "count", 0) + 1
         if not number and calls.count > 1:
             raise LayerError(f"layer {bare!r} fires more than once in a forward pass; expected its call to be named; use {bare}@1, "
-                             f"{bare}@2, "
-                             "...; 'chanattr layers MODEL' shows how many")
+                             f"{bare}@2, ...; 'chanattr layers MODEL' shows how many")
         return replace_tensor(passing, by_image) if number in (0, calls.count) else passing
-
-    def after(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        return changed(output)
-
-    def before(_module: nn.Module, positional: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        return changed((positional, keywords))
 
     with ExitStack() as stack:
         stack.callback(unwrapped(model).register_forward_pre_hook(begin, with_kwargs=True).remove)
-        placed = module.register_forward_pre_hook(before, with_kwargs=True) if is_input else module.register_forward_hook(after)
+        if is_input:
+            placed = module.register_forward_pre_hook(lambda _module, *given: changed(given), with_kwargs=True)
+        else:
+            placed = module.register_forward_hook(lambda _module, _inputs, output: changed(output))
         stack.callback(placed.remove)
         stack.enter_context(eager())
         yield
@@ -212,13 +209,11 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     """
     seen: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Change:
-        def note(activation: Tensor) -> Tensor:
-            seen[name] = activation.clone()
-            return activation
-        return note
+    def keep(name: str, activation: Tensor) -> Tensor:
+        seen[name] = activation.clone()
+        return activation
 
     with ExitStack() as stack:
         for name in layers:
-            stack.enter_context(change(model, name, keep(name)))
+            stack.enter_context(change(model, name, functools.partial(keep, name)))
         yield seen

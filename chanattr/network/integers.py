@@ -168,12 +168,9 @@ def _kinds() -> dict[type[nn.Module], Callable[[Any], nn.Module]]:
     from torch.ao.nn import quantized
     from torch.ao.nn.intrinsic import quantized as fused
 
-    def nothing(_old: Any) -> nn.Module:
-        return nn.Identity()
-
     return {quantized.Conv2d: RoundedConvolution, fused.ConvReLU2d: RoundedConvolution, quantized.Linear: RoundedLinear,
             fused.LinearReLU: RoundedLinear, quantized.Hardswish: RoundedHardswish, quantized.QFunctional: RoundedFunctions,
-            quantized.Quantize: _entrance, quantized.DeQuantize: nothing, quantized.Dropout: nothing}
+            quantized.Quantize: _entrance, quantized.DeQuantize: nn.Identity, quantized.Dropout: nn.Identity}
 
 
 def _entrance(old: Any) -> nn.Module:

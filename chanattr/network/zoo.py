@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torchvision
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -141,8 +142,6 @@ def imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _embedded(name: str, own: bool) -> LoadedModel:
     """SqueezeNet 1.0 with the shipped ImageNet weights (float16 on disk, float32 here)."""
-    from safetensors.torch import load_file
-
     module = torchvision.models.squeezenet1_0(weights=None)
     if own:
         module.load_state_dict({key: tensor.float() for key, tensor in load_file(embedded.path("squeezenet1_0.safetensors")).items()})
@@ -337,7 +336,7 @@ def _load_weights(module: nn.Module, path: Path, name: str) -> None:
         ModelError: the file cannot be read so, or does not fit.
     """
     try:
-        state = _read_state(path)
+        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many kinds for a file that is none of theirs
         what = "it is none of weights alone" if isinstance(error, pickle.UnpicklingError) else first_line(error)  # torch advises
         raise ModelError(f"weights {path} cannot be read ({what}); expected 'random', a .safetensors file or a state dict "
@@ -354,11 +353,3 @@ def _load_weights(module: nn.Module, path: Path, name: str) -> None:
         raise ModelError(f"weights {path} do not fit {name}: {'; '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''} "
                          f"({len(wrong)} in all); expected the state dict of this architecture")
     module.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=False)
-
-
-def _read_state(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
