@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from chanattr.network.layers import Layer
 from chanattr.network.names import plain_names
 from chanattr.network.outputs import Inputs, first_tensor
 from chanattr.network.stem import Stem
-from chanattr.network.tail import Tail
+from chanattr.network.tail import ExportedTail, ReplayTail, Tail
 
 WRAPPED = "model"  # under which name the exported module holds the user's
 PREFIX_WORDS = ("cls_token", "class_token", "dist_token", "distillation_token", "reg_token", "register_token", "register_tokens")
@@ -128,19 +127,17 @@ def _token_names(model: nn.Module, channels: int, prefix: int) -> tuple[str, ...
 
 def _side_nodes(tail: Tail) -> list[fx.Node]:
     """The nodes of the exported network whose values are the tail's side inputs; none for other ways."""
-    graphs: Any = getattr(tail, "graphs", None)
-    number: Any = getattr(tail, "number", None)
-    if graphs is None or number is None:
+    if not isinstance(tail, ExportedTail):
         return []
-    given = next(node for node in graphs.stem.graph.nodes if node.op == "output").args[0]
-    return [given[1 + len(graphs.cuts) + position] for position, _ in graphs.cuts[number].sides]
+    cuts = tail.graphs.cuts
+    given: Any = next(node for node in tail.graphs.stem.graph.nodes if node.op == "output").args[0]
+    return [given[1 + len(cuts) + position] for position, _ in cuts[tail.number].sides]
 
 
 def _answers(tail: Tail) -> dict[int, str]:
     """Of a replayed model, the module that gives each kept value, by the value's place."""
-    plan: Any = getattr(tail, "plan", None)
-    steps = () if plan is None else plan.steps
-    return {place: step.module for step in steps if step.answer is not None for place in step.answer.places if place >= 0}
+    steps = tail.plan.steps if isinstance(tail, ReplayTail) else ()
+    return {place: step.module for step in steps for place in step.places if place >= 0}
 
 
 def _origin(node: fx.Node, plain: Mapping[str, str]) -> tuple[str, str, bool]:
@@ -167,10 +164,6 @@ def _calls(node: fx.Node) -> dict[str, str]:
 
 def _shown(node: fx.Node, key: str, path: str, plain: Mapping[str, str]) -> str:
     """A module's name as its user knows it, with the call where it fires more than once."""
-    keys: dict[str, list[str]] = defaultdict(list)
-    for other in node.graph.nodes:
-        for call, name in _calls(other).items():
-            if call not in keys[name]:
-                keys[name].append(call)
+    keys = list(dict.fromkeys(call for other in node.graph.nodes for call, name in _calls(other).items() if name == path))
     name = plain.get(path, path)
-    return f"{name}@{keys[path].index(key) + 1}" if len(keys[path]) > 1 else name
+    return f"{name}@{keys.index(key) + 1}" if len(keys) > 1 else name

@@ -35,11 +35,13 @@ def _(activation: Tensor, number: int) -> Tensor:
     return torch.empty_like(activation)
 
 
-def _tap_backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
-    return gradient, None
+tap.register_autograd(lambda _context, gradient: (gradient, None))
 
 
-tap.register_autograd(_tap_backward)
+def no_path(layer: str) -> LayerError:
+    """What is said of a layer that the logits do not depend on."""
+    return LayerError(f"from layer {layer!r} no path leads to the score; expected one whose activation the logits depend on; "
+                      "choose another layer")
 
 
 class Unsupported(Exception):
@@ -101,12 +103,8 @@ def export_and_cut(model: nn.Module, example: Inputs, layers: Sequence[str], sco
     graph_module = _export(model, example, layers, score)
     graph = graph_module.graph
     taps = {node.args[1]: node for node in graph.nodes if node.target is torch.ops.chanattr.tap.default}
-    missing = [layer for number, layer in enumerate(layers) if number not in taps]
-    if missing:
-        raise LayerError(f"from layer {missing[0]!r} no path leads to the score; expected one whose activation the logits depend on; "
-                         "choose another layer")
     cutter = _Cutter(graph_module, [node for node in graph.nodes if node.op == "placeholder"])
-    found = [cutter.cut(taps[number], layer) for number, layer in enumerate(layers)]
+    found = [cutter.cut(taps.get(number), layer) for number, layer in enumerate(layers)]
     sides = list(dict.fromkeys(node for _, nodes in found for node in nodes))
     stem = _stem(graph_module, [taps[number] for number in range(len(layers))], sides)
     cuts = tuple(Cut(tail=tail, sides=tuple((sides.index(node), cutter.rows(node)) for node in nodes)) for tail, nodes in found)
@@ -158,13 +156,11 @@ class _Cutter:
         self.data = set().union(*map(_reachable, inputs))
         self.batch = inputs[0].meta["val"].shape[0]
 
-    def cut(self, start: fx.Node, layer: str) -> tuple[fx.GraphModule, list[fx.Node]]:
+    def cut(self, start: fx.Node | None, layer: str) -> tuple[fx.GraphModule, list[fx.Node]]:
         """The tail after a tap, and the nodes that it needs beside the activation."""
-        after = _reachable(start)
-        output = next(node for node in self.graph_module.graph.nodes if node.op == "output")
-        if output not in after:
-            raise LayerError(f"from layer {layer!r} no path leads to the score; expected one whose activation the logits depend on; "
-                             "choose another layer")
+        after = _reachable(start) if start is not None else set()
+        if start is None or not any(node.op == "output" for node in after):
+            raise no_path(layer)
         graph = fx.Graph()
         new: dict[fx.Node, fx.Node] = {start: graph.placeholder("activation")}
         sides = self._sides(start, after)
@@ -182,20 +178,16 @@ class _Cutter:
         """How many rows of a side input belong to one image."""
         size = node.meta["val"].shape[0] if node.meta["val"].ndim else 0
         ratio = size // self.batch if size is not self.batch else 1
-        try:
-            count = int(ratio)
-        except Exception as error:  # a symbolic ratio that is no number
-            raise Unsupported(f"{node.name} passes the layer by with {size} rows, not a multiple of the batch") from error
-        if count < 1 or not bool(count * self.batch == size):
-            raise Unsupported(f"{node.name} passes the layer by with {size} rows, not a multiple of the batch")
-        return count
+        with contextlib.suppress(Exception):  # a symbolic ratio that is no number
+            if int(ratio) >= 1 and int(ratio) * self.batch == size:
+                return int(ratio)
+        raise Unsupported(f"{node.name} passes the layer by with {size} rows, not a multiple of the batch")
 
     def _sides(self, start: fx.Node, after: set[fx.Node]) -> list[fx.Node]:
         """What is used after the tap and depends on the images, but not through the tap."""
         needed = dict.fromkeys(node for user in self.graph_module.graph.nodes if user in after and user is not start
                                for node in user.all_input_nodes)
-        return [node for node in needed
-                if node in self.data and node not in after and not _is_size(node) and isinstance(node.meta.get("val"), Tensor)]
+        return [node for node in needed if node in self.data and node not in after and isinstance(node.meta.get("val"), Tensor)]
 
     def _copied(self, node: fx.Node, graph: fx.Graph, new: dict[fx.Node, fx.Node], start: fx.Node) -> fx.Node:
         """The node in the tail: itself, and first whatever constants and sizes it needs."""
@@ -212,10 +204,6 @@ class _Cutter:
         return new[node]
 
 
-def _is_size(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), (torch.SymInt, int))
-
-
 def _reachable(start: fx.Node) -> set[fx.Node]:
     """A node and everything that depends on it."""
     found, waiting = {start}, [start]
@@ -228,26 +216,17 @@ def _reachable(start: fx.Node) -> set[fx.Node]:
 
 
 def _stem(graph_module: fx.GraphModule, taps: Sequence[fx.Node], sides: Sequence[fx.Node]) -> fx.GraphModule:
-    graph = fx.Graph()
-    new: dict[fx.Node, fx.Node] = {}
-    for node in graph_module.graph.nodes:
-        if node.op == "output":
-            logits = new[node.args[0][0]]
-        else:
-            new[node] = graph.node_copy(node, lambda n: new[n])
-    graph.output((logits, *(new[node] for node in taps), *(new[node] for node in sides)))
+    graph, new = fx.Graph(), dict[fx.Node, fx.Node]()
+    logits: Any = graph.graph_copy(graph_module.graph, new)
+    graph.output((logits[0], *(new[node] for node in (*taps, *sides))))
     return _detached(fx.GraphModule(graph_module, graph))
 
 
 def _detached(graph_module: fx.GraphModule) -> fx.GraphModule:
     """Its constants without gradients, sharing the model's memory: only masks are ever differentiated."""
-    for node in graph_module.graph.nodes:
-        if node.op != "get_attr":
-            continue
-        *path, last = node.target.split(".")
-        owner = graph_module.get_submodule(".".join(path))
-        value = getattr(owner, last)
-        if isinstance(value, nn.Parameter):
-            delattr(owner, last)
-            owner.register_buffer(last, value.detach(), persistent=False)
+    for name, value in list(graph_module.named_parameters(remove_duplicate=False)):
+        path, _, last = name.rpartition(".")
+        owner = graph_module.get_submodule(path)
+        delattr(owner, last)
+        owner.register_buffer(last, value.detach(), persistent=False)
     return graph_module

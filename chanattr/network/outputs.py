@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,13 +23,21 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
 
 def first_tensor(output: Any) -> Tensor | None:
     """The first tensor in an output (tensor, tuple, list, mapping or dataclass; None inside is passed over), or None."""
-    if isinstance(output, Tensor):
-        return output
-    for _, part in parts_of(output):
-        found = first_tensor(part)
-        if found is not None:
-            return found
-    return None
+    return next((leaf for _, leaf in leaves(output) if isinstance(leaf, Tensor)), None)
+
+
+def tensors_in(output: Any) -> list[Tensor]:
+    """The tensors that an output holds, in order."""
+    return [leaf for _, leaf in leaves(output) if isinstance(leaf, Tensor)]
+
+
+def leaves(output: Any, way: str = "") -> Iterator[tuple[str, Any]]:
+    """What an output holds, without the tuples, lists, mappings and dataclasses around it, each with the way to it."""
+    parts = [] if isinstance(output, Tensor) else parts_of(output)
+    if not parts:
+        yield way, output
+    for name, part in parts:
+        yield from leaves(part, f"{way}[{name!r}]")
 
 
 def replace_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -62,7 +70,7 @@ def _unscored(output: Any) -> Any:
     called = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if called is not None:
         return called
-    fitting = {name: tensor for name, tensor in _tensors(output, "") if _fits(tensor)}
+    fitting = {way: leaf for way, leaf in leaves(output) if _fits(leaf)}
     if len({id(tensor) for tensor in fitting.values()}) > 1:
         listed = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in fitting.items())
         raise ModelError(f"the model gave {len(fitting)} tensors that may be its logits ({listed}); expected one, or one called 'logits'; "
@@ -75,13 +83,6 @@ def _unscored(output: Any) -> Any:
 
 def _fits(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim == 2 and value.is_floating_point()
-
-
-def _tensors(output: Any, name: str) -> list[tuple[str, Tensor]]:
-    """Every tensor in an output, with the way to it."""
-    if isinstance(output, Tensor):
-        return [(name, output)]
-    return [found for key, part in parts_of(output) for found in _tensors(part, f"{name}[{key!r}]")]
 
 
 def parts_of(output: Any) -> list[tuple[Any, Any]]:
@@ -97,11 +98,9 @@ def parts_of(output: Any) -> list[tuple[Any, Any]]:
 
 def with_part(output: Any, name: Any, part: Any) -> Any:
     """The same tuple, list, mapping or dataclass with another part at one place or name."""
-    if isinstance(output, tuple):
+    if isinstance(output, (tuple, list)):
         values = [part if i == name else value for i, value in enumerate(output)]
         return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
-    if isinstance(output, list):
-        return [part if i == name else value for i, value in enumerate(output)]
     if isinstance(output, Mapping):
         return type(output)({**output, name: part})  # type: ignore[call-arg]
     return dataclasses.replace(output, **{name: part})

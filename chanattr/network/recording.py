@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from chanattr.network.hooks import eager, frozen
 from chanattr.network.inputs import with_tensors
 from chanattr.network.names import find, named, split_input, unwrapped
-from chanattr.network.outputs import Inputs, call, logits_of, parts_of
+from chanattr.network.outputs import Inputs, call, leaves, logits_of, tensors_in
 
 RECORDED = 5  # images of the recorded pass: few tensors that are no batch have as many rows
 READING = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape})
@@ -73,11 +72,11 @@ class _Watch(TorchDispatchMode):
         self.tape = tape
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        taken = _memory(arguments_of((args, kwargs)))
+        taken = _memory(tensors_in((args, kwargs)))
         output = func(*args, **(kwargs or {}))
         written = func._schema.is_mutable  # what is written to must be there
         read = self.tape.passed or written or bool(READING.intersection(func.tags))
-        self.tape.events.append(_Event(self.tape.stack[-1] if self.tape.stack else None, taken, _memory(arguments_of(output)), read))
+        self.tape.events.append(_Event(self.tape.stack[-1] if self.tape.stack else None, taken, _memory(tensors_in(output)), read))
         return output
 
 
@@ -88,14 +87,14 @@ def record(model: nn.Module, images: Inputs, layer: str, score: Callable[[Any], 
     place = find(model, layer)
     tape, target, count = Tape(is_input=place.is_input), split_input(place.name)[0], 0
 
-    def forward(name: str, own: Forward, positional: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    def forward(name: str, own: Forward, /, *positional: Any, **keywords: Any) -> Any:
         nonlocal count
         one = Call(name, tape.stack[-1] if tape.stack else None)
         tape.calls.append(one)
         if name == target:
             count += 1
             tape.target = one if count == max(1, place.call) else tape.target
-        coming = arguments_of((positional, keywords))
+        coming = tensors_in((positional, keywords))
         versions = [tensor._version for tensor in coming]
         tape.stack.append(one)
         try:
@@ -123,9 +122,8 @@ def _is_able(output: Any, changed: Sequence[Tensor], coming: Sequence[Tensor]) -
     """Whether a call can be answered from memory, and which of its inputs it overwrites and gives."""
     over = next((place for place, tensor in enumerate(coming) if tensor is output), -1) if changed else -1
     alone = not changed or (over >= 0 and all(tensor is output for tensor in changed) and not output._is_view())
-    leaves = _leaves(output)
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    rest = all(isinstance(leaf, (Tensor, int, str, bool, type(None))) for leaf in leaves)
+    tensors = tensors_in(output)
+    rest = all(isinstance(leaf, (Tensor, int, str, type(None))) for _, leaf in leaves(output))
     rows = all(tensor.ndim and len(tensor) == RECORDED and tensor.layout is torch.strided for tensor in tensors)
     return alone and bool(tensors) and rest and rows, over
 
@@ -168,44 +166,23 @@ def needed_tensors(tape: Tape, answered: set[Call]) -> set[tuple[Call, int]]:
 
 
 @contextmanager
-def forwards(modules: Mapping[str, nn.Module], new: Callable[[str, Forward, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
-    """Inside, calling a module gives ``new(name, its own forward, positional, by keyword)``; its hooks run around that.
+def forwards(modules: Mapping[str, nn.Module], new: Callable[..., Any]) -> Iterator[None]:
+    """Inside, calling a module gives ``new(name, its own forward, *positional, **by keyword)``; its hooks run around that.
 
     On leaving, also by an exception, every module has the ``forward`` that it had.
     """
-    found = {name: module for name, module in modules.items() if not isinstance(module, torch.jit.ScriptModule)}
-    before = [(module, "forward" in vars(module), vars(module).get("forward")) for module in found.values()]
+    found = [(name, module, module.forward, "forward" in vars(module)) for name, module in modules.items()
+             if not isinstance(module, torch.jit.ScriptModule)]
     try:
-        for name, module in found.items():
-            own = module.forward
-
-            def forward(*positional: Any, name: str = name, own: Forward = own, **keywords: Any) -> Any:
-                return new(name, own, positional, keywords)
-
-            object.__setattr__(module, "forward", functools.wraps(own)(forward))
+        for name, module, own, _ in found:
+            object.__setattr__(module, "forward", functools.wraps(own)(functools.partial(new, name, own)))
         yield
     finally:
-        for module, had, value in before:
+        for _, module, own, had in found:
             if had:
-                object.__setattr__(module, "forward", value)
+                object.__setattr__(module, "forward", own)
             else:
                 vars(module).pop("forward", None)
-
-
-def _leaves(output: Any) -> list[Any]:
-    """What an output holds, without the tuples, lists, mappings and dataclasses around it."""
-    parts = parts_of(output)
-    return [leaf for _, part in parts for leaf in _leaves(part)] if parts else [output]
-
-
-def tensors_in(output: Any) -> list[Tensor]:
-    """The tensors that an output holds, in order."""
-    return [leaf for leaf in _leaves(output) if isinstance(leaf, Tensor)]
-
-
-def arguments_of(values: Any) -> list[Tensor]:
-    """All tensors among the arguments of a call, of any structure."""
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def _memory(tensors: Sequence[Tensor]) -> tuple[int, ...]:

@@ -16,20 +16,18 @@ from chanattr.network.export import Unsupported
 from chanattr.network.hooks import eager
 from chanattr.network.inputs import outline, take_rows, with_tensors
 from chanattr.network.names import named
-from chanattr.network.outputs import Inputs, batch_size_of
+from chanattr.network.outputs import Inputs, batch_size_of, tensors_in
 from chanattr.network.recording import (
     RECORDED,
     Call,
     Forward,
     Tape,
     answered_calls,
-    arguments_of,
     forwards,
     is_inside,
     needed_tensors,
     record,
     spread,
-    tensors_in,
 )
 
 ACTIVATION = -1
@@ -41,26 +39,21 @@ class Diverged(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a call gives without being run.
+class Step:
+    """One call of a module on the way to the layer, by plain name, and what it gives without being run.
 
     Attributes:
+        module: plain name.
         like: its output for the recorded images, every tensor one number spread over the shape.
         places: of each tensor in it: its place among the stem's sides; ACTIVATION for the layer's own; NOWHERE for one that nothing reads.
+            Empty where the call is not answered, and runs.
         over: which of the tensors that come in is overwritten and is the output; -1 for none.
     """
 
+    module: str
     like: Any
     places: tuple[int, ...]
     over: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One call of a module on the way to the layer, by plain name; without an answer it runs."""
-
-    module: str
-    answer: Answer | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +61,10 @@ class Plan:
     """What a model calls up to a layer, and what of it is kept.
 
     Attributes:
-        layer: canonical name.
         steps: the calls in order, the layer's last; calls inside an answered one are not among them.
         sides: how many tensors are kept beside the activation.
     """
 
-    layer: str
     steps: tuple[Step, ...]
     sides: int
 
@@ -99,9 +90,7 @@ def make_plan(model: nn.Module, example: Inputs, layer: str, score: Callable[[An
         raise Unsupported(f"recording failed: {first_line(error)}") from error
     if tape.target is None:
         raise Unsupported(f"{layer} did not fire")
-    answered = answered_calls(tape)
-    needed = needed_tensors(tape, answered)
-    return _plan(tape, answered, needed, layer)
+    return _plan(tape, tape.target)
 
 
 @contextmanager
@@ -111,13 +100,13 @@ def answering(model: nn.Module, plan: Plan, activation: Tensor, sides: Sequence[
     Raises:
         Diverged: at the forward pass, it calls other modules than were recorded.
     """
-    def answer(step: Step, answer: Answer, _run: Callable[[], Any], given: list[Tensor]) -> Any:
+    def answer(step: Step, _run: Callable[[], Any], given: list[Tensor]) -> Any:
         tensors = []
-        for like, place in zip(tensors_in(answer.like), answer.places, strict=True):
+        for like, place in zip(tensors_in(step.like), step.places, strict=True):
             source = activation if place == ACTIVATION else sides[place] if place != NOWHERE else None
             tensors.append(spread(like, len(rows)) if source is None else source[rows.to(source.device)])
-        output = with_tensors(answer.like, tensors)
-        return output if answer.over < 0 else _overwritten(given[answer.over], output)
+        output = with_tensors(step.like, tensors)
+        return output if step.over < 0 else _overwritten(given[step.over], output)
 
     with _walking(model, plan, answer):
         yield
@@ -132,11 +121,11 @@ def keeping(model: nn.Module, plan: Plan, images: int) -> Iterator[list[Tensor]]
     """
     kept: list[Tensor] = [torch.empty(0)] * plan.sides
 
-    def keep(step: Step, answer: Answer, run: Callable[[], Any], _given: list[Tensor]) -> Any:
+    def keep(step: Step, run: Callable[[], Any], _given: list[Tensor]) -> Any:
         output = run()
-        if outline(output) != outline(answer.like) or any(len(tensor) != images for tensor in tensors_in(output)):
-            raise Diverged(f"{step.module} gave {outline(output)}, and {outline(answer.like)} when it was recorded")
-        for tensor, place in zip(tensors_in(output), answer.places, strict=True):
+        if outline(output) != outline(step.like) or any(len(tensor) != images for tensor in tensors_in(output)):
+            raise Diverged(f"{step.module} gave {outline(output)}, and {outline(step.like)} when it was recorded")
+        for tensor, place in zip(tensors_in(output), step.places, strict=True):
             if place >= 0:
                 kept[place] = tensor.detach().clone()
         return output
@@ -146,13 +135,13 @@ def keeping(model: nn.Module, plan: Plan, images: int) -> Iterator[list[Tensor]]
 
 
 @contextmanager
-def _walking(model: nn.Module, plan: Plan, take: Callable[[Step, Answer, Callable[[], Any], list[Tensor]], Any]) -> Iterator[None]:
+def _walking(model: nn.Module, plan: Plan, take: Callable[[Step, Callable[[], Any], list[Tensor]], Any]) -> Iterator[None]:
     """Inside, one forward pass follows the plan step by step: what it answers is given by ``take``, all else runs as it is written."""
     modules = named(model)
     watched = {step.module: modules[step.module] for step in plan.steps}
     at, inside = 0, False
 
-    def forward(name: str, own: Forward, positional: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    def forward(name: str, own: Forward, /, *positional: Any, **keywords: Any) -> Any:
         nonlocal at, inside
         if inside or at == len(plan.steps):
             return own(*positional, **keywords)
@@ -161,11 +150,11 @@ def _walking(model: nn.Module, plan: Plan, take: Callable[[Step, Answer, Callabl
             at = len(plan.steps)
             raise Diverged(f"{name} was called, and {step.module} when it was recorded")
         at += 1
-        if step.answer is None:
+        if not step.places:
             return own(*positional, **keywords)
         inside = True
         try:
-            return take(step, step.answer, lambda: own(*positional, **keywords), arguments_of((positional, keywords)))
+            return take(step, lambda: own(*positional, **keywords), tensors_in((positional, keywords)))
         finally:
             inside = False
 
@@ -175,9 +164,11 @@ def _walking(model: nn.Module, plan: Plan, take: Callable[[Step, Answer, Callabl
         raise Diverged(f"{plan.steps[at].module} was not called")
 
 
-def _plan(tape: Tape, answered: set[Call], needed: set[tuple[Call, int]], layer: str) -> Plan:
+def _plan(tape: Tape, target: Call) -> Plan:
     """The calls up to the layer's of all modules that are answered at least once."""
-    watched = {call.name for call in answered} | {tape.target.name if tape.target else ""}
+    answered = answered_calls(tape)
+    needed = needed_tensors(tape, answered)
+    watched = {call.name for call in answered} | {target.name}
     steps: list[Step] = []
     count = 0
     for call in tape.calls:
@@ -186,16 +177,15 @@ def _plan(tape: Tape, answered: set[Call], needed: set[tuple[Call, int]], layer:
         places: list[int] = []
         if call in answered:
             for number, _ in enumerate(tensors_in(call.output)):
-                kept = (call, number) in needed
-                if call is tape.target and not number:  # a hook puts the masked activation in the place of the output, not of the input
+                if call is target and not number:  # a hook puts the masked activation in the place of the output, not of the input
                     places.append(ACTIVATION if call.over >= 0 else NOWHERE)
                 else:
-                    places.append(count if kept else NOWHERE)
+                    places.append(count if (call, number) in needed else NOWHERE)
                 count += places[-1] >= 0
-        steps.append(Step(module=call.name, answer=Answer(like=call.output, places=tuple(places), over=call.over) if places else None))
-        if call is tape.target:
+        steps.append(Step(module=call.name, like=call.output, places=tuple(places), over=call.over))
+        if call is target:
             break
-    return Plan(layer=layer, steps=tuple(steps), sides=count)
+    return Plan(steps=tuple(steps), sides=count)
 
 
 @torch.no_grad()

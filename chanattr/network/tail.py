@@ -11,18 +11,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chanattr.errors import ChanattrError, InputError, LayerError, ModelError, first_line
+from chanattr.errors import ChanattrError, InputError, ModelError, first_line
 from chanattr.network.batches import in_batches
 from chanattr.network.cache import forget, graphs_of
 from chanattr.network.exactly import float32_exactly
-from chanattr.network.export import Graphs, Unsupported
+from chanattr.network.export import Graphs, Unsupported, no_path
 from chanattr.network.hooks import apply_mask, capture, change, frozen, inject
 from chanattr.network.inputs import at_least_two, outline, take_rows, tensors_of
 from chanattr.network.layers import Layer, describe_all
 from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs, batch_size_of, call, logits_of
 from chanattr.network.replay import Diverged, Plan, answering, keeping, make_plan
-from chanattr.network.rows import check_alone, check_rows
+from chanattr.network.rows import check_alone, check_rows, difference
 from chanattr.network.stem import Stem, halving
 
 LOG = logging.getLogger(__name__)
@@ -112,6 +112,10 @@ class InjectedTail:
     @float32_exactly()
     def stem(self, images: Inputs) -> Stem:
         """Runs the network once and keeps the images."""
+        return self.whole(images)
+
+    def whole(self, images: Inputs) -> Stem:
+        """The same of all images at once, and in the caller's modes."""
         with frozen(self.model), capture(self.model, [self.layer.name]) as seen, torch.no_grad():
             logits = logits_of(call(self.model, images), self.score)
         check_rows(logits, images)
@@ -150,22 +154,17 @@ class ReplayTail:
     @float32_exactly()
     def stem(self, images: Inputs) -> Stem:
         """Runs the network once and keeps what the plan says, and the images."""
-        name = self.layer.name
         try:
-            with frozen(self.model), torch.no_grad(), keeping(self.model, self.plan, batch_size_of(images)) as kept, \
-                    capture(self.model, [name]) as seen:
-                logits = logits_of(call(self.model, images), self.score)
+            with keeping(self.model, self.plan, batch_size_of(images)) as kept:
+                stem = self._plain().whole(images)
         except Diverged as error:
-            LOG.info("%s: these images are scored by injection: %s", name, error)
+            LOG.info("%s: these images are scored by injection: %s", self.layer.name, error)
             return self._plain().stem(images)
-        check_rows(logits, images)
-        return Stem(logits=logits, activation=seen[name], sides=tuple(kept), images=images)
+        return replace(stem, sides=tuple(kept))
 
     @float32_exactly()
     def logits(self, stem: Stem, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], fill: float | Tensor = 0.0) -> Float[Tensor, "M C"]:
         """The logits of what still has to run."""
-        if len(stem.sides) != self.plan.sides:
-            return self._plain().logits(stem, masks, rows, fill)
         return self.logits_from(stem, masked_rows(stem.activation, masks, rows, fill, self.layer), rows)
 
     @float32_exactly()
@@ -174,9 +173,8 @@ class ReplayTail:
         if len(stem.sides) != self.plan.sides:
             return self._plain().logits_from(stem, activation, rows)
         try:
-            with frozen(self.model), answering(self.model, self.plan, stem.activation, stem.sides, rows), \
-                    change(self.model, self.layer.name, lambda _: activation):
-                return logits_of(call(self.model, take_rows(stem.images, rows)), self.score)
+            with answering(self.model, self.plan, stem.activation, stem.sides, rows):
+                return self._plain().logits_from(stem, activation, rows)
         except Diverged as error:
             LOG.info("%s: these masks are scored by injection: %s", self.layer.name, error)
             return self._plain().logits_from(stem, activation, rows)
@@ -321,15 +319,14 @@ def _objection(tail: Tail, plain: InjectedTail, example: Inputs) -> str:
     """Why a tail cannot be used: it fails, or differs from injection on random masks; "" if it can."""
     theirs = plain.stem(example)
     try:
-        difference, allowed = _disagreement(tail, plain, example, theirs)
+        apart, allowed = _disagreement(tail, plain, example, theirs)
     except ChanattrError:
         raise
     except Exception as error:  # whatever the model's code raises when it is not run as a whole
         return f"the {tail.engine} of {tail.layer.name!r} failed: {first_line(error)}"
-    if difference <= allowed:
+    if apart <= allowed:
         return ""
-    return (f"the {tail.engine} of {tail.layer.name!r} differs from injection by {difference:.1e} of the logits' scale "
-            f"(at most {allowed:.0e})")
+    return f"the {tail.engine} of {tail.layer.name!r} differs from injection by {apart:.1e} of the logits' scale (at most {allowed:.0e})"
 
 
 @torch.no_grad()
@@ -347,11 +344,7 @@ def _disagreement(tail: Tail, plain: InjectedTail, example: Inputs, theirs: Stem
     stem = tail.stem(example)
     fast, slow = tail.logits(stem, masks, rows).float(), plain.logits(theirs, masks, rows).float()
     allowed = max(AGREEMENT, *(4 * torch.finfo(t.dtype).eps for t in (stem.activation, stem.logits) if t.is_floating_point()))
-    finite = slow.isfinite()
-    if not torch.equal(finite, fast.isfinite()):
-        return float("inf"), allowed
-    scale = slow[finite].abs().amax().clamp(min=1e-30) if finite.any() else torch.ones(())
-    return float((fast - slow)[finite].abs().amax() / scale) if finite.any() else 0.0, allowed
+    return difference(fast, slow), allowed
 
 
 def _reaching(tail: InjectedTail, example: Inputs) -> InjectedTail:
@@ -367,6 +360,5 @@ def _reaching(tail: InjectedTail, example: Inputs) -> InjectedTail:
         logits = tail.logits(stem, masks, rows)
         slope = torch.autograd.grad(logits.sum(), masks, allow_unused=True)[0] if logits.requires_grad else None
     if slope is None:
-        raise LayerError(f"from layer {tail.layer.name!r} no path leads to the score; expected one whose activation the logits depend on; "
-                         "choose another layer")
+        raise no_path(tail.layer.name)
     return tail
