@@ -1,35 +1,16 @@
 """Draws records with plotly: `x_data(record)` gives the numbers of a figure, `x(record)` the figure."""
 
-from chanattr.pictures.figures.areas import SmallestAreas, smallest_areas, smallest_areas_data
-from chanattr.pictures.figures.channel_cards import ChannelCards, channel_cards, channel_cards_data
-from chanattr.pictures.figures.class_sets import (
-    OverlapMatrix,
-    SpecificityMatrix,
-    overlap_matrix,
-    overlap_matrix_data,
-    specificity_matrix,
-    specificity_matrix_data,
-)
-from chanattr.pictures.figures.classes import (
-    ClassChannels,
-    ClassMatrix,
-    class_channels,
-    class_channels_data,
-    class_matrix,
-    class_matrix_data,
-)
-from chanattr.pictures.figures.curves import AreaCurve, ClassCurves, area_curve, area_curve_data, class_curves, class_curves_data
-from chanattr.pictures.figures.energy import AreaStrip, EnergyMap, area_strip, area_strip_data, energy_map, energy_map_data
-from chanattr.pictures.figures.inversions import InversionPanels, inversions, inversions_data
-from chanattr.pictures.figures.joint import MaskAndChannels, mask_and_channels, mask_and_channels_data
-from chanattr.pictures.figures.methods import Depth, Methods, depth, depth_data, methods, methods_data
-from chanattr.pictures.figures.sanity import SanityCurve, sanity, sanity_data
+from chanattr.pictures.figures.areas import smallest_areas, smallest_areas_data
+from chanattr.pictures.figures.channel_cards import channel_cards, channel_cards_data
+from chanattr.pictures.figures.class_sets import overlap_matrix, overlap_matrix_data, specificity_matrix, specificity_matrix_data
+from chanattr.pictures.figures.classes import class_channels, class_channels_data, class_matrix, class_matrix_data
+from chanattr.pictures.figures.curves import area_curve, area_curve_data, class_curves, class_curves_data
+from chanattr.pictures.figures.energy import area_strip, area_strip_data, energy_map, energy_map_data
+from chanattr.pictures.figures.inversions import inversions, inversions_data
+from chanattr.pictures.figures.joint import mask_and_channels, mask_and_channels_data
+from chanattr.pictures.figures.methods import depth, depth_data, methods, methods_data
+from chanattr.pictures.figures.sanity import sanity, sanity_data
 from chanattr.pictures.figures.spatial import (
-    MaskCurve,
-    MaskGames,
-    MaskGrowth,
-    MaskStrip,
-    MethodMaps,
     mask_curve,
     mask_curve_data,
     mask_games,
@@ -43,26 +24,6 @@ from chanattr.pictures.figures.spatial import (
 )
 
 __all__ = [
-    "AreaCurve",
-    "AreaStrip",
-    "ChannelCards",
-    "ClassChannels",
-    "ClassCurves",
-    "ClassMatrix",
-    "Depth",
-    "EnergyMap",
-    "InversionPanels",
-    "MaskAndChannels",
-    "MaskCurve",
-    "MaskGames",
-    "MaskGrowth",
-    "MaskStrip",
-    "MethodMaps",
-    "Methods",
-    "OverlapMatrix",
-    "SanityCurve",
-    "SmallestAreas",
-    "SpecificityMatrix",
     "area_curve",
     "area_curve_data",
     "area_strip",
