@@ -75,11 +75,11 @@ def visualise(model: nn.Module, layer: str, wanted: Sequence[int] | np.ndarray, 
     check_model(model, example[:1], score)
     place = describe(model, example, layer, channel_axis=channel_axis)
     weights, labels = check_wanted(wanted, place, names)
-    size, parts = at_once(batch_size, example.device), []
+    size = at_once(batch_size, example.device)
     with advance(progress, len(weights) * count * settings.steps, f"pictures at {place.name}") as tell, reaching(model, place.name) as read:
         work = _Work(read, place, settings, pixels, count, tell)
-        for _, part in in_batches(model, len(weights), max(1, size // count), True, lambda s: work.part(weights[s].to(example))):
-            parts.append(part)
+        parts = [made for _, made in in_batches(model, len(weights), max(1, size // count), True,
+                                                lambda s: work.part(weights[s].to(example)))]
     pictures, value = (np.concatenate(whole) for whole in zip(*parts, strict=True))
     flat = px.from_bytes(pictures.reshape(-1, *pictures.shape[2:]), pixels).to(example)
     probability, predictions = predict(model, flat, score, size).softmax(1).max(1)
@@ -137,6 +137,11 @@ def check_wanted(wanted: Sequence[int] | np.ndarray, place: Layer,
     return weights, labels
 
 
+def positions(activation: Tensor, place: Layer) -> Float[Tensor, "N P K"]:
+    """An activation with its positions in one row, channels last."""
+    return activation.movedim(place.channel_axis, -1).reshape(len(activation), -1, place.channels)
+
+
 class _Work(NamedTuple):
     """What is the same for every batch."""
 
@@ -166,9 +171,8 @@ class _Work(NamedTuple):
         return pictures.reshape(len(weights), self.copies, *pictures.shape[1:]), value.cpu().numpy().reshape(len(weights), self.copies)
 
     def positions(self, shown: Tensor) -> Float[Tensor, "N P K"]:
-        """The activation with its positions in one row, channels last."""
-        activation = self.read(shown).float().movedim(self.place.channel_axis, -1)
-        return activation.reshape(len(activation), -1, activation.shape[-1])
+        """The activation of pictures as the model takes them, its positions in one row."""
+        return positions(self.read(shown).float(), self.place)
 
     @torch.no_grad()
     def start(self, each: Float[Tensor, "N K"]) -> tuple[Float[Tensor, "N C H W"], Float[Tensor, " N"]]:

@@ -41,27 +41,17 @@ def explore(run: Run, label: str = "exact", *, names: tuple[str, ...] = ()) -> A
     Example:
         >>> ca.explore(ca.open_run("run.h5"))  # doctest: +SKIP
     """
-    widgets = _widgets()
+    try:
+        import ipywidgets as widgets
+    except ImportError as error:
+        raise InputError("explore needs ipywidgets, which is not installed; expected version 8 or newer; install the extra: pip install "
+                         "'chanattr[notebook]'") from error
     layers = {layer: [key for key in run.keys if key in done] for layer in run.layers
               if label in run.labels(layer) and (done := run.finished(layer, label))}
     if not layers:
         raise InputError(f"{run.path} has no sets of channels of images under the label {label!r}; expected one image or more; attribute "
                          "some, or name another label")
     return _Explorer(widgets, run, label, layers, names or tuple(run.attributes.get("class_names") or ())).box
-
-
-def _widgets() -> Any:
-    """The module ipywidgets.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import ipywidgets
-    except ImportError as error:
-        raise InputError("explore needs ipywidgets, which is not installed; expected version 8 or newer; install the extra: pip install "
-                         "'chanattr[notebook]'") from error
-    return ipywidgets
 
 
 class _Explorer:
@@ -147,7 +137,7 @@ def curve_svg(found: ImageAttribution, steps: list[dict[str, Any]], at: int) -> 
     def down(score: float) -> float:
         return HIGH - BOTTOM - (HIGH - TOP - BOTTOM) * (score - low) / max(high - low, 1e-9)
 
-    parts: list[object] = [_line(LEFT, HIGH - BOTTOM, WIDE - RIGHT, HIGH - BOTTOM), _line(LEFT, TOP, LEFT, HIGH - BOTTOM)]
+    parts = [_line(LEFT, HIGH - BOTTOM, WIDE - RIGHT, HIGH - BOTTOM), _line(LEFT, TOP, LEFT, HIGH - BOTTOM)]
     parts += [_line(LEFT, down(score), WIDE - RIGHT, down(score), "4 4") for score in ends]
     marks = [score for score in (low, high) if not ends or abs(down(score) - down(ends[0])) > 12]  # room for the original's beside them
     parts += [_text(LEFT - 6, down(score) + 4, words.number(score), "end") for score in [*ends[:1], *marks]]

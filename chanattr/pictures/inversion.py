@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from chanattr.network.outputs import call, logits_of
 from chanattr.pictures import pixels as px
 from chanattr.pictures.making import at_once, make, noise
 from chanattr.pictures.pixels import Pixels, check_pixels
-from chanattr.pictures.reach import reaching
+from chanattr.pictures.reach import Read, reaching
 from chanattr.pictures.records import Inversion
 from chanattr.pictures.settings import INVERSION, INVERSIONS, PictureSettings, resolved
 from chanattr.progress import Progress, advance
@@ -52,7 +53,6 @@ def match(made: Float[Tensor, "N F"], wanted: Float[Tensor, "N F"], _power: floa
 
 
 OBJECTIVES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = dict(zip(INVERSIONS, (dot, cosine, match), strict=True))
-WITHIN = ("match",)  # objectives that look at the channels kept and leave the others free
 
 
 def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pixels: Pixels, mask: Masks | None = None,
@@ -97,11 +97,10 @@ def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pi
     check_model(model, images[:1], score)
     place = describe(model, images[:2], layer, channel_axis=channel_axis)
     masks = check_mask(mask, count, place)
-    size, parts = at_once(batch_size, images.device), []
+    size = at_once(batch_size, images.device)
     with advance(progress, count * settings.steps, f"inversions at {place.name}") as tell, reaching(model, place.name) as read:
-        work = _Work(read, place, settings, pixels, tell)
-        for _, part in in_batches(model, count, size, True, lambda s: work.part(images[s], masks[s], names[s])):
-            parts.append(part)
+        part = partial(_made, read, place, settings, pixels, tell)
+        parts = [made for _, made in in_batches(model, count, size, True, lambda s: part(images[s], masks[s], names[s]))]
     pictures, value, likeness, kept = (np.concatenate(whole) for whole in zip(*parts, strict=True))
     wanted = predict(model, images, score, size).argmax(1) if goal is None else goal.cpu()
     predictions, probability = judged(predict(model, px.from_bytes(pictures, pixels).to(images), score, size), wanted)
@@ -110,39 +109,30 @@ def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pi
                      targets=wanted.numpy().astype(np.int32), predictions=predictions, probability=probability)
 
 
-class _Work(NamedTuple):
-    """What is the same for every batch."""
+def _made(read: Read, place: Layer, settings: PictureSettings, pixels: Pixels, tell: Callable[[int], None], images: Tensor, masks: Tensor,
+          names: Sequence[str]) -> tuple[np.ndarray, ...]:
+    """Pictures of some images, their value, their cosine, and that within the channels kept."""
+    def kept(activation: Tensor) -> Tensor:
+        return apply_mask(activation, masks, torch.zeros(()), place.channel_axis, place.name)
 
-    read: Callable[[Tensor], Tensor]
-    place: Layer
-    settings: PictureSettings
-    pixels: Pixels
-    tell: Callable[[int], None]
+    with torch.no_grad():
+        wanted = kept(read(images)).flatten(1).float()
+    norm = wanted.norm(dim=1)
+    if len(bad := torch.nonzero(~((norm > 0) & norm.isfinite()))):
+        raise InputError(f"image {names[int(bad[0])]!r} has no finite activation other than 0 at {place.name!r} under its mask; expected "
+                         "something to look for; choose a mask that keeps an active channel, or another layer")
+    objective = OBJECTIVES[settings.objective]
 
-    def part(self, images: Tensor, masks: Tensor, names: Sequence[str]) -> tuple[np.ndarray, ...]:
-        """Pictures of some images, their value, their cosine, and that within the channels kept."""
-        def kept(activation: Tensor) -> Tensor:
-            return apply_mask(activation, masks, torch.zeros(()), self.place.channel_axis, self.place.name)
+    def judged(activation: Tensor) -> Tensor:
+        compared = kept(activation) if settings.objective == "match" else activation  # which leaves the other channels free
+        return objective(compared.flatten(1).float(), wanted, settings.cosine_power)
 
-        with torch.no_grad():
-            wanted = kept(self.read(images)).flatten(1).float()
-        if not bool(((norm := wanted.norm(dim=1)) > 0).all()) or not bool(norm.isfinite().all()):
-            row = int(torch.nonzero(~((norm > 0) & norm.isfinite()))[0])
-            raise InputError(f"image {names[row]!r} has no finite activation other than 0 at {self.place.name!r} under its mask; expected "
-                             "something to look for; choose a mask that keeps an active channel, or another layer")
-        objective = OBJECTIVES[self.settings.objective]
-
-        def judged(activation: Tensor) -> Tensor:
-            compared = kept(activation) if self.settings.objective in WITHIN else activation
-            return objective(compared.flatten(1).float(), wanted, self.settings.cosine_power)
-
-        shape = (images.shape[1], images.shape[2], images.shape[3])
-        start = noise(1, shape, self.settings.seed).to(images).expand(images.shape)
-        pictures = make(start, lambda shown: judged(self.read(shown)), self.settings, self.pixels, self.tell)
-        with torch.no_grad():
-            made = self.read(px.from_bytes(pictures, self.pixels).to(images))
-            told = judged(made), cosine(made.flatten(1).float(), wanted), cosine(kept(made).flatten(1).float(), wanted)
-            return (pictures, *(numbers.cpu().numpy() for numbers in told))
+    start = noise(1, (images.shape[1], images.shape[2], images.shape[3]), settings.seed).to(images).expand(images.shape)
+    pictures = make(start, lambda shown: judged(read(shown)), settings, pixels, tell)
+    with torch.no_grad():
+        made = read(px.from_bytes(pictures, pixels).to(images))
+        told = judged(made), cosine(made.flatten(1).float(), wanted), cosine(kept(made).flatten(1).float(), wanted)
+        return (pictures, *(numbers.cpu().numpy() for numbers in told))
 
 
 def check_mask(mask: Masks | None, count: int, place: Layer) -> Float[Tensor, "N K"]:

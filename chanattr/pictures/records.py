@@ -54,12 +54,11 @@ class Inversion:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row an image; ``ca.figures.inversions`` draws the pictures."""
-        rows = [(key, int(self.areas[n]), self.cosine[n], self.kept_cosine[n], int(self.targets[n]), int(self.predictions[n]),
-                 self.probability[n]) for n, key in enumerate(self.keys[:tables.ROWS])]
-        heads = ("image", "channels", "cosine", "within them", "target", "named", "probability")
         facts = (tables.count(len(self), "picture"), f"layer {self.layer}", f"{self.masks.shape[1]:,} channels", self.settings.objective,
                  f"{self.settings.steps} steps")
-        return tables.table("Inversion", facts, heads, rows, len(self))
+        return tables.columns(self, facts, {
+            "image": self.keys, "channels": self.areas, "cosine": self.cosine, "within them": self.kept_cosine, "target": self.targets,
+            "named": self.predictions, "probability": self.probability})
 
     @property
     def named(self) -> np.ndarray:
@@ -103,12 +102,10 @@ class ChannelImages:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row a channel or set; ``ca.figures.channel_cards`` draws the pictures."""
-        rows = [(name, float(self.value[r].max()), int(self.predictions[r, self.value[r].argmax()]),
-                 self.probability[r, self.value[r].argmax()]) for r, name in enumerate(self.names[:tables.ROWS])]
-        heads = ("picture of", "activation", "named", "probability")
-        each = tables.count(self.value.shape[1], "picture")
-        facts = (f"{each} of each", f"layer {self.layer}", f"{self.settings.steps} steps")
-        return tables.table("ChannelImages", facts, heads, rows, len(self))
+        best = np.arange(len(self)), self.value.argmax(1)
+        facts = (f"{tables.count(self.value.shape[1], 'picture')} of each", f"layer {self.layer}", f"{self.settings.steps} steps")
+        return tables.columns(self, facts, {"picture of": self.names, "activation": self.value[best], "named": self.predictions[best],
+                                            "probability": self.probability[best]})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,12 +145,9 @@ class Examples:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row a channel, with its first image; ``ca.figures.channel_cards`` draws them."""
-        rows = []
-        for r, name in enumerate(self.names[:tables.ROWS]):
-            there = self.rows[r][self.rows[r] != NONE]
-            best = self.value[r, 0] if len(there) else np.nan
-            rows.append((name, len(there), self.keys[there[0]] if len(there) else "", float(best)))
-        heads = ("channel", "images", "the first", "activation" if self.kind == "driven" else "lost without it")
         facts = (f"images that {'drive' if self.kind == 'driven' else 'need'} it", f"of {tables.count(len(self.keys), 'image')}",
                  f"layer {self.layer}")
-        return tables.table("Examples", facts, heads, rows, len(self))
+        return tables.columns(self, facts, {
+            "channel": self.names, "images": (self.rows != NONE).sum(1),
+            "the first": [self.keys[row] if row != NONE else "" for row in self.rows[:, 0]],
+            "activation" if self.kind == "driven" else "lost without it": self.value[:, 0]})

@@ -25,6 +25,8 @@ class OverlapMatrix(NamedTuple):
     expected: np.ndarray
     lines: np.ndarray
     """Brackets, one a merge, as four corners (x, distance), f8 [C - 1, 4, 2]."""
+    rows: np.ndarray
+    """Which rows of the overlap the classes are, i8 [C]."""
 
 
 class SpecificityMatrix(NamedTuple):
@@ -51,7 +53,7 @@ def overlap_matrix_data(likeness: Overlap) -> OverlapMatrix:
     found = cluster(part)
     order = np.ix_(found.order, found.order)
     return OverlapMatrix(tuple(part.names[row] for row in found.order), part.jaccard[order], part.expected[order],
-                         _brackets(found.merges, found.order))
+                         _brackets(found.merges, found.order), kept[found.order])
 
 
 def overlap_matrix(likeness: Overlap) -> go.Figure:

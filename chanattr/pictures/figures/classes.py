@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
+from chanattr import tables
 from chanattr.errors import InputError
 from chanattr.pictures.figures import theme, words
 from chanattr.records import ClassAttribution
+from chanattr.settings import STEPS, check_number
 
 
 class ClassChannels(NamedTuple):
@@ -48,8 +50,7 @@ def class_channels_data(classes: ClassAttribution, target: int, count: int = 12)
     Raises:
         InputError: no such class, or a count below 1.
     """
-    if count < 1:
-        raise InputError(f"count={count}; expected 1 channel or more")
+    check_number(f"count={count!r}", count, STEPS)
     row = class_row(classes, target)
     channels = np.argsort(-classes.mean_mask[row], kind="stable")[:count]
     channels = channels[classes.mean_mask[row, channels] > 0]
@@ -71,9 +72,8 @@ def class_channels(classes: ClassAttribution, target: int, count: int = 12) -> g
                        marker={"color": colour}, width=0.68,
                        hovertemplate=f"{one} %{{y}}<br>in %{{x:.0%}} of {data.images} a* sets<br>{label}<extra></extra>")
     name = words.fit(classes.names[class_row(classes, target)] or f"class {target}", 28)
-    images = f"{data.images} image{'s' if data.images != 1 else ''}"
-    theme.dress(figure, f"{classes.settings.unit.capitalize()}: {name}", f"{images} · layer {words.fit(classes.layer, 32)}",
-                height=186 + 22 * len(data.channels))
+    below = f"{tables.count(data.images, 'image')} · layer {words.fit(classes.layer, 32)}"
+    theme.dress(figure, f"{classes.settings.unit.capitalize()}: {name}", below, height=186 + 22 * len(data.channels))
     figure.update_xaxes(range=[0, 1.02], tickformat=".0%", title={"text": f"share of a* sets with the {one}"})
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=[str(c) for c in data.channels[::-1]], ticks="",
                         title={"text": one}, showgrid=False)
@@ -89,8 +89,7 @@ def class_matrix_data(classes: ClassAttribution, count: int = 24) -> ClassMatrix
     Raises:
         InputError: a count below 1.
     """
-    if count < 1:
-        raise InputError(f"count={count}; expected 1 channel or more")
+    check_number(f"count={count!r}", count, STEPS)
     rates = classes.mean_mask
     channels = np.sort(np.argsort(-rates.std(0), kind="stable")[:count])
     owner = rates[:, channels].argmax(0)
@@ -106,7 +105,7 @@ def class_matrix(classes: ClassAttribution, count: int = 24) -> go.Figure:
         InputError: a count below 1.
     """
     data, one = class_matrix_data(classes, count), classes.settings.unit[:-1]
-    rows = [f"{words.fit(name, 24)}" for name in data.names]
+    rows = [words.fit(name, 24) for name in data.names]
     figure = go.Figure(go.Heatmap(
         z=data.rates, x=[str(c) for c in data.channels], y=np.arange(len(rows)), zmin=0, zmax=1, xgap=1, ygap=1,
         colorscale=[list(stop) for stop in theme.SEQUENTIAL], text=[[name] * len(data.channels) for name in rows],

@@ -90,8 +90,7 @@ def area_curve(found: ImageAttribution, row: int, *, names: Sequence[str] | None
                                    "line": {"width": 1.6, "color": theme.SLATE}})
     _levels(figure, data.original, data.empty, data.scores)
     _smallest(figure, data.smallest_area, data.smallest_score, data.channels, filled=data.smallest_top1)
-    name = words.class_name(int(found.targets[row]), names)
-    below = f"target {words.fit(name, 24)} · layer {words.fit(found.layer, 24)}"
+    below = f"{words.target(found, row, names)} · layer {words.fit(found.layer, 24)}"
     return _axes(theme.dress(figure, words.fit(found.keys[row], 40), below), found.settings, data.channels)
 
 

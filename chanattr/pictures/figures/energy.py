@@ -65,8 +65,7 @@ def energy_map(found: ImageAttribution, row: int, picture: np.ndarray, *, names:
                        customdata=np.indices((down, across)).transpose(1, 2, 0),
                        hovertemplate="grid row %{customdata[0]}, column %{customdata[1]}<br>energy %{z:.4g}<extra></extra>")
     _colour_bar(figure, float(np.nan_to_num(data.energy).max(initial=0)))
-    name = words.fit(words.class_name(int(found.targets[row]), names), 20)
-    below = f"target {name} · {words.smallest(data.smallest_area)} · layer {words.fit(found.layer, 22)}"
+    below = f"{words.target(found, row, names, 20)} · {words.smallest(data.smallest_area)} · layer {words.fit(found.layer, 22)}"
     theme.dress(figure, words.fit(found.keys[row], 40), below, height=460)
     figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
     figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], scaleanchor="x", constrain="domain")
@@ -95,9 +94,8 @@ def choose_areas(areas: np.ndarray, smallest: int, count: int = PANELS) -> np.nd
     places = np.rint(np.linspace(0, len(every) - 1, count)).astype(int)
     if smallest > 0:
         star = int(np.searchsorted(every, smallest))
-        inner = np.abs(places[1:-1] - star).argmin() + 1 if 0 < star < len(every) - 1 else None
-        if inner is not None:
-            places[inner] = star
+        if 0 < star < len(every) - 1:
+            places[1 + np.abs(places[1:-1] - star).argmin()] = star
     return every[np.unique(places)]
 
 
@@ -142,8 +140,7 @@ def area_strip(found: ImageAttribution, row: int, picture: np.ndarray, *, names:
     figure = go.Figure()
     for panel in range(count):
         _panel(figure, data, panel, found.settings.unit, left=(panel % columns) * 1.08, top=(panel // columns) * (tall + 0.36), tall=tall)
-    name = words.fit(words.class_name(int(found.targets[row]), names), 20)
-    below = f"target {name} · layer {words.fit(found.layer, 24)}"
+    below = f"{words.target(found, row, names, 20)} · layer {words.fit(found.layer, 24)}"
     theme.dress(figure, words.fit(found.keys[row], 40), below,
                 height=90 + int(lines * (tall + 0.36) * 690 / columns))
     return frame(figure, (-0.04, columns * 1.08 - 0.04), (lines * (tall + 0.36), -0.04))

@@ -77,12 +77,11 @@ def mask_strip_data(found: SpatialAttribution, row: int, picture: np.ndarray) ->
     areas, scores, masks = found.true_areas[row], found.scores[row], found[row].masks(size)[0]
     smallest = float(found.smallest_area[row])
     if smallest > 0:
-        areas, scores = np.append(areas, smallest), np.append(scores, found.smallest_score[row])
-        masks = np.concatenate([masks, found[row].smallest_masks(size)])
+        others = areas != smallest  # where a* is one of the areas it is drawn once
+        areas, scores = np.append(areas[others], smallest), np.append(scores[others], found.smallest_score[row])
+        masks = np.concatenate([masks[others], found[row].smallest_masks(size)])
     order = np.argsort(areas, kind="stable")
     boxed = int(np.flatnonzero(order == len(areas) - 1)[0]) if smallest > 0 else -1
-    if boxed > 0 and areas[order][boxed] == areas[order][boxed - 1]:  # a* is one of the areas: drawn once
-        order, boxed = np.delete(order, boxed - 1), boxed - 1
     return MaskStrip(areas[order], scores[order], np.stack([raster.dim(picture, mask) for mask in masks[order]]), boxed)
 
 
@@ -327,6 +326,5 @@ def method_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, np.ndarray]) 
 
 
 def _target(found: SpatialAttribution, row: int, names: Sequence[str] | None) -> str:
-    name = words.class_name(int(found.targets[row]), names)
     where = "" if found.layer == ":input" else f" · layer {words.fit(found.layer, 24)}"
-    return f"target {words.fit(name, 24)}{where}"
+    return words.target(found, row, names) + where

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence, Sized
 
 from chanattr.errors import InputError
-from chanattr.records import NOT_REACHED, NOT_RUN
+from chanattr.records import NOT_REACHED, NOT_RUN, ImageAttribution, SpatialAttribution
 from chanattr.settings import Settings
 from chanattr.tables import short
 
@@ -34,6 +34,11 @@ def class_name(target: int, names: Sequence[str] | None) -> str:
     """The name of a class, or "class 7" where none is known; not escaped."""
     name = names[target] if names is not None and 0 <= target < len(names) else ""
     return name or f"class {target}"
+
+
+def target(found: ImageAttribution | SpatialAttribution, row: int, names: Sequence[str] | None, most: int = 24) -> str:
+    """The class that a row was asked about, for a line below a figure's title."""
+    return f"target {fit(class_name(int(found.targets[row]), names), most)}"
 
 
 def number(value: float) -> str:

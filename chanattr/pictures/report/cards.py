@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from chanattr.pictures.figures import raster, words
+from chanattr.pictures.figures import class_channels_data, raster, words
 from chanattr.pictures.records import NONE, Examples
 from chanattr.pictures.report.answer import Section
 from chanattr.pictures.report.markup import Markup, element, join
@@ -227,18 +227,16 @@ def card_list(channels: Iterable[int], kept: Kept, below: Mapping[int, str] | No
 def class_cards(classes: ClassAttribution, place: int, kept: Kept) -> Markup | None:
     """The channels that most of a class's images need, with how often, and how much more often than the other classes' images."""
     rates = classes.mean_mask[place]
-    top = [int(channel) for channel in np.argsort(-rates, kind="stable")[:TOP] if rates[channel] > 0]
-    if not top or not classes.images[place]:
+    top = class_channels_data(classes, int(classes.targets[place]), TOP).channels.tolist()
+    if not top:
         return None
     others = [row for row in range(len(classes)) if row != place and classes.images[row]]
-    elsewhere = classes.mean_mask[others].mean(0) if others else None
     unit = classes.settings.unit
-    below = {}
-    for channel in top:
-        rate = f"inclusion {rates[channel]:.0%}"
-        if elsewhere is not None:
-            rate += f", elsewhere {elsewhere[channel]:.0%}: specificity {rates[channel] - elsewhere[channel]:+.2f}"
-        below[channel] = rate
+    below = {channel: f"inclusion {rates[channel]:.0%}" for channel in top}
+    if others:
+        elsewhere = classes.mean_mask[others].mean(0)
+        for channel in top:
+            below[channel] += f", elsewhere {elsewhere[channel]:.0%}: specificity {rates[channel] - elsewhere[channel]:+.2f}"
     cards = card_list(top, kept, below, unit[:-1])
     if unit != "channels":
         return cards

@@ -15,7 +15,7 @@ from chanattr.pictures.report.answer import Section, encode
 from chanattr.pictures.report.cards import Kept, card_list
 from chanattr.pictures.report.layer import channel_list
 from chanattr.pictures.report.markup import Markup, element, join
-from chanattr.pictures.report.masks import Held, held, mask_cards
+from chanattr.pictures.report.masks import held, mask_cards
 from chanattr.pictures.report.view import view
 from chanattr.records import NOT_REACHED, NOT_RUN, ImageAttribution, SpatialAttribution
 from chanattr.tables import short
@@ -116,7 +116,7 @@ def _left_out(count: int, shown: Sequence[Shown]) -> str:
     return f"{len(shown):,} of {count:,} images{kind}, {which}; the other {count - len(shown):,} are in the file. Choose one.{without}"
 
 
-def _tiles(shown: Sequence[Shown], names: Sequence[str], drawn: Drawn, masks: Sequence[Held]) -> Markup:
+def _tiles(shown: Sequence[Shown], names: Sequence[str], drawn: Drawn, masks: Sequence[tuple[str, SpatialAttribution]]) -> Markup:
     groups = []
     for label, rows in itertools.groupby(range(len(shown)), key=lambda r: shown[r].label):
         name = words.class_name(label, names) if label >= 0 else "no label" if any(s.label >= 0 for s in shown) else "images"
@@ -125,11 +125,11 @@ def _tiles(shown: Sequence[Shown], names: Sequence[str], drawn: Drawn, masks: Se
     return element("nav", *groups, class_="gallery", aria_label="Images; arrow keys move among them")
 
 
-def _tile(one: Shown, row: int, name: str, drawn: Drawn, masks: Sequence[Held]) -> Markup:
+def _tile(one: Shown, row: int, name: str, drawn: Drawn, masks: Sequence[tuple[str, SpatialAttribution]]) -> Markup:
     picture = (element("img", src=raster.data_uri(one.picture, quality=74), alt=f"{one.key}, {name}", loading="lazy")
                if one.picture is not None else element("span", short(one.key.rsplit("/", 1)[-1], 22), class_="blank"))
     marks = [element("span", _badge(found, row), class_="badge", data_section=number, data_how=_how(found, row, one.label))
-             for number, _, found in drawn] or [element("span", _badge(kind.found, row), class_="badge") for kind in masks[:1]]
+             for number, _, found in drawn] or [element("span", _badge(found, row), class_="badge") for _, found in masks[:1]]
     return element("a", picture, *marks, href=_link(one.key, drawn[0][1] if drawn else None), class_="tile", data_image=row,
                    data_link=f"image/{encode(one.key)}", data_words=f"{one.key} {name}".lower(), title=one.key,
                    tabindex=-1 if row else None)

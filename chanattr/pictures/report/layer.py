@@ -59,8 +59,7 @@ def class_rows(section: Section, labels: np.ndarray) -> list[ClassRow]:
         median, kept, right = _images_of(section.found, labels, target)
         searched, held_out = (float("nan") if place is None else float(scores[row, place])
                               for scores in (classes.joint_scores, classes.held_out_scores))
-        held = min(TOP, int((classes.mean_mask[row] > 0).sum())) if classes.images[row] else 0
-        top = tuple(classes.channels(target, held, source="mean").tolist()) if held else ()
+        top = tuple(figures.class_channels_data(classes, target, TOP).channels.tolist())
         rows.append(ClassRow(row, target, classes.names[row] or f"class {target}", int(classes.rows[row]), median,
                              int(classes.smallest_area[row]), top, kept, right, searched, held_out, float(classes.original[row])))
     return rows

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from chanattr.evidence.sets import Clusters, Overlap, cluster, overlap
+from chanattr.evidence.sets import overlap
+from chanattr.pictures.figures.class_sets import OverlapMatrix, overlap_matrix_data
 from chanattr.pictures.report.answer import Section
 from chanattr.pictures.report.markup import Markup, element, join, scrolled
 from chanattr.tables import short
@@ -31,39 +32,33 @@ def likeness(section: Section, area: int | None, linked: set[int]) -> Markup | N
     if len(chosen) < 2:
         return None
     part = classes[chosen]
-    found = overlap(part, area)
-    joined = cluster(found)
+    data = overlap_matrix_data(overlap(part, area))
     what = f"joint sets of {area:,} {section.record.settings.unit}" if area is not None else "joint a* sets"
     left_out = f" The {len(chosen)} classes with the most images, of {len(classes):,}." if len(chosen) < len(classes) else ""
     caption = element("figcaption", element("b", "Which classes need the same"), " ",
                       element("span", f"Jaccard index of their {what}; joined by average linkage; choose a class to see it.{left_out}"))
-    drawing = _drawing(found, joined, part.targets.tolist(), [name or f"class {target}" for name, target in
-                                                              zip(part.names, part.targets.tolist(), strict=True)], section, linked)
+    drawing = _drawing(data, part.targets[data.rows].tolist(), section, linked)
     scroll = scrolled(drawing, f"Likeness of classes at {section.title}", "scroll-x", "group")
     return element("figure", caption, scroll, class_="card likeness")
 
 
-def _drawing(found: Overlap, joined: Clusters, targets: Sequence[int], names: Sequence[str], section: Section,
-             linked: set[int]) -> Markup:
-    count, order = len(targets), joined.order.tolist()
-    most = float(found.jaccard[~np.eye(count, dtype=bool)].max())
-    room = LETTER * max(len(short(name, 26)) for name in names) + 14
+def _drawing(data: OverlapMatrix, targets: Sequence[int], section: Section, linked: set[int]) -> Markup:
+    count = len(targets)
+    most = float(data.jaccard[~np.eye(count, dtype=bool)].max())
+    room = LETTER * max(len(short(name, 26)) for name in data.names) + 14
     wide, high = TREE + room + count * CELL + 8, count * CELL + 8
-    rows = [_row(found.jaccard[row][order], max(most, 1e-9), place, targets[row], names[row], order, names, section,
-                 linked, room) for place, row in enumerate(order)]
-    paths = element("path", d=_tree(joined, order), class_="tree")
-    return element("svg", paths, *rows, viewBox=f"0 0 {wide} {high}", width=wide, height=high, role="group",
-                   aria_label=f"Overlap of {count} classes at {section.title}; the most alike share {most:.0%}")
+    rows = [_row(data, place, max(most, 1e-9), target, section, linked, room) for place, target in enumerate(targets)]
+    return element("svg", element("path", d=_tree(data.lines), class_="tree"), *rows, viewBox=f"0 0 {wide} {high}", width=wide,
+                   height=high, role="group", aria_label=f"Overlap of {count} classes at {section.title}; the most alike share {most:.0%}")
 
 
-def _row(values: np.ndarray, most: float, place: int, target: int, name: str, order: Sequence[int], names: Sequence[str],
-         section: Section, linked: set[int], room: int) -> Markup:
-    top = 4 + place * CELL
-    best = max(((value, other) for other, value in enumerate(values.tolist()) if other != place), default=(0.0, place))
-    said = f"{name}: most like {names[order[best[1]]]}, {best[0]:.0%} shared"
+def _row(data: OverlapMatrix, place: int, most: float, target: int, section: Section, linked: set[int], room: int) -> Markup:
+    top, name, values = 4 + place * CELL, data.names[place], data.jaccard[place].tolist()
+    share, other = max((value, other) for other, value in enumerate(values) if other != place)
+    said = f"{name}: most like {data.names[other]}, {share:.0%} shared"
     cells = [element("rect", x=TREE + room + column * CELL, y=top, class_="own") if column == place else
              element("rect", x=TREE + room + column * CELL, y=top, fill_opacity=f"{max(0.04, min(1.0, value / most)):.2f}")
-             for column, value in enumerate(values.tolist())]
+             for column, value in enumerate(values)]
     label = element("text", short(name, 26), x=TREE + room - 8, y=top + CELL * 0.7)
     line = join([element("title", said), element("rect", x=TREE, y=top, class_="hit", style=f"width:{room}px"), label, *cells])
     if target not in linked:
@@ -71,16 +66,7 @@ def _row(values: np.ndarray, most: float, place: int, target: int, name: str, or
     return element("a", line, href=f"#class/{target}/{section.link}", aria_label=said, data_leaf=target)
 
 
-def _tree(joined: Clusters, order: Sequence[int]) -> str:
+def _tree(lines: np.ndarray) -> str:
     """Brackets from the names to the left, by distance."""
-    count = len(order)
-    height = {row: 4 + (place + 0.5) * CELL for place, row in enumerate(order)}
-    depth = dict.fromkeys(range(count), float(TREE - 6))
-    most = float(joined.merges[:, 2].max(initial=0)) or 1.0
-    parts = []
-    for step, (left, right, distance, _) in enumerate(joined.merges.tolist()):
-        at = (TREE - 6) * (1 - 0.94 * distance / most)
-        one, other = int(left), int(right)
-        parts.append(f"M{depth[one]:.1f} {height[one]:.1f}H{at:.1f}V{height[other]:.1f}H{depth[other]:.1f}")
-        height[count + step], depth[count + step] = (height[one] + height[other]) / 2, at
-    return "".join(parts)
+    down, across = 4 + (lines[..., 0] + 0.5) * CELL, (TREE - 6) * (1 - 0.94 * lines[..., 1] / (lines[..., 1].max() or 1))
+    return "".join(f"M{x[0]:.1f} {y[0]:.1f}H{x[1]:.1f}V{y[3]:.1f}H{x[3]:.1f}" for x, y in zip(across, down, strict=True))

@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 SIDE = 64  # samples of a mask on the page: two a cell of its code
 
 
-class Held(NamedTuple):
-    """Masks under one layer and label, of the images of the page."""
-
-    layer: str
-    label: str
-    found: SpatialAttribution
-
-
 class Line(NamedTuple):
     """One mask of an image: what its area is called, and its figures."""
 
@@ -39,10 +31,9 @@ class Line(NamedTuple):
     code: np.ndarray
 
 
-def held(run: Run, keys: Sequence[str]) -> list[Held]:
-    """All masks that a run holds of some images."""
-    return [Held(layer, label, run.spatial(list(keys), layer, label)) for layer in run.spatial_layers
-            for label in run.labels(layer, spatial=True)]
+def held(run: Run, keys: Sequence[str]) -> list[tuple[str, SpatialAttribution]]:
+    """All masks that a run holds of some images, and their labels."""
+    return [(label, run.spatial(list(keys), layer, label)) for layer in run.spatial_layers for label in run.labels(layer, spatial=True)]
 
 
 def lines_of(found: SpatialAttribution, row: int) -> list[Line]:
@@ -56,23 +47,23 @@ def lines_of(found: SpatialAttribution, row: int) -> list[Line]:
     return sorted(lines, key=lambda line: line.area)
 
 
-def mask_cards(masks: Sequence[Held], row: int, part: Part | None, names: Sequence[str]) -> Markup | None:
+def mask_cards(masks: Sequence[tuple[str, SpatialAttribution]], row: int, part: Part | None, names: Sequence[str]) -> Markup | None:
     """A card for every layer and label under which an image has masks; None without any.
 
     Args:
-        masks: of the page's images.
+        masks: of the page's images, and their labels.
         row: which of them.
         part: of its picture that the network saw, as shares; None where nothing tells.
         names: of the classes.
     """
-    made = [_card(one, row, part, names) for one in masks if one.found.smallest_area[row] != NOT_RUN]
+    made = [_card(label, found, row, part, names) for label, found in masks if found.smallest_area[row] != NOT_RUN]
     return join(made) if made else None
 
 
-def _card(one: Held, row: int, part: Part | None, names: Sequence[str]) -> Markup:
-    found, lines = one.found, lines_of(one.found, row)
-    where = "in the picture" if one.layer == ":input" else f"on the grid of {one.layer}"
-    title = f"Where it must be seen, {where}{'' if one.label == 'exact' else f' ({one.label})'}"
+def _card(label: str, found: SpatialAttribution, row: int, part: Part | None, names: Sequence[str]) -> Markup:
+    lines = lines_of(found, row)
+    where = "in the picture" if found.layer == ":input" else f"on the grid of {found.layer}"
+    title = f"Where it must be seen, {where}{'' if label == 'exact' else f' ({label})'}"
     strip = np.rint(255 * masks_of(np.stack([line.code for line in lines]), (SIDE, SIDE))).astype(np.uint8).reshape(-1, SIDE)
     start = next((n for n, line in enumerate(lines) if line.name == "a*"), len(lines) - 1)
     look = element("canvas", width=360, height=max(60, round(360 * found.size[0] / found.size[1])), role="img",
