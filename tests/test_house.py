@@ -40,8 +40,8 @@ FORBIDDEN = [
     ("pictures/figures/inversions.py", "from chanattr.pictures.making import make", "what is stored or drawn never imports torch",
      "chanattr.pictures.figures.inversions -> chanattr.pictures.making"),
     ("pictures/channels.py", "import plotly", "what makes pictures neither draws nor stores", "chanattr.pictures.channels -> plotly"),
-    ("pictures/robust.py", "from chanattr.pictures.channels import visualise", "pictures are made in one direction",
-     "chanattr.pictures.robust -> chanattr.pictures.channels"),
+    ("pictures/parameters.py", "from chanattr.pictures.channels import visualise", "pictures are made in one direction",
+     "chanattr.pictures.parameters -> chanattr.pictures.channels"),
     ("network/hooks.py", "import torchvision", "a GPU server needs torch and numpy only", "chanattr.network.hooks -> torchvision"),
 ]
 

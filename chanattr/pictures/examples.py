@@ -200,13 +200,13 @@ def strongest(read: Read, images: Float[Tensor, "B C H W"], place: Layer,
     return value.float().cpu().numpy(), where.cpu().numpy()
 
 
-def best(worth: Float[np.ndarray, "N R"], count: int) -> Int[np.ndarray, "E R"]:
+def best(worth: Float[np.ndarray, "N R"], count: int) -> Int[np.ndarray, "R E"]:
     """Rows by falling worth, ties by number, NaN left out (-1), i4."""
     order = np.argsort(np.where(np.isnan(worth), np.inf, -worth), axis=0, kind="stable")[:count]
     missing = np.isnan(np.take_along_axis(worth, order, 0))
     padded = np.full((count, worth.shape[1]), NONE, np.int32)
     padded[:len(order)] = np.where(missing, NONE, order)
-    return padded
+    return padded.T
 
 
 def box_of(slope: Float[Tensor, "C H W"]) -> tuple[int, int, int, int]:
@@ -259,16 +259,14 @@ def _record(read: Read, one: Standing, place: Layer, kept: Mapping[int, Tensor],
     """The best images of each channel, with their boxes and crops."""
     rows = best(one.worth, count)
     boxes = np.full((*rows.shape, 4), NONE, np.int32)
-    for column, channel in enumerate(one.numbers.tolist()):
-        there = np.flatnonzero(rows[:, column] != NONE)
-        chosen = rows[there, column]
+    for row, channel in enumerate(one.numbers.tolist()):
+        chosen = rows[row, rows[row] != NONE]  # the first ones
         if len(chosen):
-            images = torch.stack([kept[row] for row in chosen.tolist()]).to(device)
-            boxes[there, column] = seen_by(read, images, place, channel, one.where[chosen, column])
+            images = torch.stack([kept[number] for number in chosen.tolist()]).to(device)
+            boxes[row, :len(chosen)] = seen_by(read, images, place, channel, one.where[chosen, row])
         tell(1)
     pictures = {row: px.to_bytes(px.shown(kept[row][None], pixels))[0] for row in np.unique(rows[rows != NONE]).tolist()}
     cells = np.stack([one.where // place.grid[1], one.where % place.grid[1]], -1)
-    rows, boxes = rows.T, boxes.swapaxes(0, 1)
     return Examples(layer=place.name, kind=one.asked.kind, channels=one.numbers.numpy().astype(np.int32), names=one.names, keys=tuple(keys),
                     rows=rows, value=_picked(one.worth, rows, np.nan).astype(np.float32),
                     position=_picked(cells, rows, NONE).astype(np.int32), boxes=boxes,

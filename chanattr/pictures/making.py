@@ -1,9 +1,10 @@
-"""Pictures made by gradient ascent: parametrised, moved at every step, and kept as the bytes that are seen."""
+"""Pictures made by gradient ascent: parametrised, moved, scaled, turned and cropped otherwise at every step, and kept as bytes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from chanattr.pictures.parameters import Picture, by_fourier, by_magnitude, by_pixel, components_of, natural_magnitude, spectrum_scale
 from chanattr.pictures.pixels import Pixels, normalised, to_bytes
-from chanattr.pictures.robust import draw_move, moved
 from chanattr.pictures.settings import PictureSettings
 
 FAINT = 1e-1  # of Adam, in a picture's mean slope: coefficients with a fainter one are moved less, not like all others
@@ -63,6 +63,48 @@ def total_variation(shown: Float[Tensor, "N C H W"]) -> Float[Tensor, " N"]:
     """Mean absolute difference of neighbouring pixels, down and across."""
     down, across = shown.diff(dim=2).abs(), shown.diff(dim=3).abs()
     return down.flatten(1).mean(1) + across.flatten(1).mean(1)
+
+
+class Move(NamedTuple):
+    """One way to look at a picture.
+
+    Attributes:
+        right, down: pixels by which its content moves.
+        zoom: by which it grows.
+        turn: degrees, counterclockwise.
+        crop: share of its side that is seen, at the picture's own size.
+        across, along: where the crop lies, from -1 (left, top) to 1.
+    """
+
+    right: float = 0.0
+    down: float = 0.0
+    zoom: float = 1.0
+    turn: float = 0.0
+    crop: float = 1.0
+    across: float = 0.0
+    along: float = 0.0
+
+
+def draw_move(settings: PictureSettings, generator: torch.Generator) -> Move:
+    """The move of the next step; always as many random numbers, whatever the settings."""
+    u = (2 * torch.rand(7, generator=generator, dtype=torch.float64) - 1).tolist()
+    return Move(right=settings.jitter * u[0], down=settings.jitter * u[1], zoom=(1 + settings.scale) ** u[2], turn=settings.rotation * u[3],
+                crop=1 - (1 - settings.crop) * (u[4] + 1) / 2, across=u[5], along=u[6])
+
+
+def moved(shown: Float[Tensor, "N C H W"], move: Move) -> Float[Tensor, "N C H W"]:
+    """Pictures as a move shows them: sampled once, bilinearly; what lies outside is their mirror image."""
+    if move == Move():
+        return shown
+    height, width = shown.shape[-2:]
+    c, s = math.cos(math.radians(move.turn)), math.sin(math.radians(move.turn))
+    share = move.crop / move.zoom
+    # affine_grid asks where each pixel comes from, in halves of each side; turning is done in pixels, so that it bends nothing
+    matrix = [[share * c, -share * s * height / width, (1 - move.crop) * move.across - 2 * move.right / width],
+              [share * s * width / height, share * c, (1 - move.crop) * move.along - 2 * move.down / height]]
+    theta = torch.tensor([matrix], dtype=shown.dtype, device=shown.device).expand(len(shown), 2, 3)
+    grid = torch.nn.functional.affine_grid(theta, list(shown.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(shown, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 def make(start: Float[Tensor, "N C H W"], objective: Objective, settings: PictureSettings, pixels: Pixels,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from chanattr.pictures import making, parameters
-from chanattr.pictures.robust import Move, draw_move, moved
+from chanattr.pictures.making import Move, draw_move, moved
 from chanattr.pictures.settings import CHANNEL, CHANNELS, PictureSettings, resolved
 
 
