@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from chanattr.errors import InputError
 from chanattr.pictures.figures import raster, theme, words
-from chanattr.pictures.figures.panels import caption, frame, place_picture
+from chanattr.pictures.figures.panels import frame, place_picture
 from chanattr.pictures.records import NONE, ChannelImages, Examples
 
 CARDS = 12
@@ -72,7 +72,9 @@ def channel_cards(made: ChannelImages, *examples: Examples, title: str = "") -> 
     for part in data.parts:
         theme.note(figure, f"<b>{part.head}</b>", x=left, xanchor="left", y=HEAD - 0.16, yanchor="bottom", font={"size": 12})
         for row, place in zip(*np.nonzero(part.there[:rows]), strict=True):
-            _panel(figure, part.pictures[row, place], left + place * STEP, HEAD + row * (1 + BELOW + HEAD / 2), part.below[row][place])
+            picture, top = part.pictures[row, place], HEAD + row * (1 + BELOW + HEAD / 2)
+            place_picture(figure, picture, left + place * STEP, top, min(1.0, picture.shape[0] / picture.shape[1]), part.below[row][place],
+                          colour=theme.MUTED, size=10, shift=-1, quality=80)
         left += part.there.shape[1] * STEP + GAP
         wide = left - GAP
     for row in range(rows):
@@ -82,12 +84,6 @@ def channel_cards(made: ChannelImages, *examples: Examples, title: str = "") -> 
     theme.dress(figure, words.safe(title or "What channels look for"), f"layer {words.fit(data.layer, 40)}",
                 height=90 + int(high * min(160, 980 / wide)))
     return frame(figure, (-0.02, wide + 0.02), (high, -0.02))
-
-
-def _panel(figure: go.Figure, picture: np.ndarray, left: float, top: float, below: str) -> None:
-    tall = min(1.0, picture.shape[0] / picture.shape[1])
-    place_picture(figure, picture, left, top, tall, quality=80)
-    caption(figure, below, left, top + tall, colour=theme.MUTED, size=10, shift=-1)
 
 
 def _example(one: Examples, row: int, place: int) -> str:

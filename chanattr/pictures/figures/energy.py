@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from chanattr.errors import InputError
 from chanattr.pictures.figures import raster, theme, words
-from chanattr.pictures.figures.panels import box, caption, frame, place_picture
+from chanattr.pictures.figures.panels import box, frame, place_picture
 from chanattr.records import ImageAttribution
 
 PANELS = 8
@@ -149,9 +149,9 @@ def area_strip(found: ImageAttribution, row: int, picture: np.ndarray, *, names:
 def _panel(figure: go.Figure, data: AreaStrip, panel: int, unit: str, *, left: float, top: float, tall: float) -> None:
     boxed = panel == data.boxed
     area, score = int(data.areas[panel]), float(data.scores[panel])
-    place_picture(figure, data.pictures[panel], left, top, tall, quality=70,
+    title = f"<b>a* = {area:,}</b>" if boxed else f"{area:,}"
+    place_picture(figure, data.pictures[panel], left, top, tall, f"{title}<br>score {words.number(score)}", quality=70,
+                  colour=theme.ACCENT if boxed else theme.INK,
                   hover=f"area {area:,} {unit}<br>score {score:.3f}<br>brightness: energy, by this panel's largest")
     if boxed:
         box(figure, left, top, tall)
-    title = f"<b>a* = {area:,}</b>" if boxed else f"{area:,}"
-    caption(figure, f"{title}<br>score {words.number(score)}", left, top + tall, colour=theme.ACCENT if boxed else theme.INK)

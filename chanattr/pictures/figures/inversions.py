@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from chanattr.errors import InputError
 from chanattr.pictures.figures import raster, theme, words
-from chanattr.pictures.figures.panels import caption, frame, place_picture
+from chanattr.pictures.figures.panels import frame, place_picture
 from chanattr.pictures.records import Inversion
 from chanattr.records import ImageAttribution
 
@@ -107,8 +107,7 @@ def inversions(made: Sequence[Inversion], titles: Sequence[str] | None = None, *
 
 
 def _panel(figure: go.Figure, picture: np.ndarray, left: float, top: float, tall: float, below: str, colour: str) -> None:
-    place_picture(figure, picture, left, top, tall, quality=80)
-    caption(figure, below, left, top + tall, colour=colour, size=11, shift=-2)
+    place_picture(figure, picture, left, top, tall, below, colour=colour, size=11, shift=-2, quality=80)
 
 
 def _title(one: Inversion) -> str:

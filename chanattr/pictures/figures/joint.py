@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from chanattr.evidence.joint import JointView
 from chanattr.pictures.figures import raster, words
-from chanattr.pictures.figures.panels import GAP, caption, panels, place_picture
+from chanattr.pictures.figures.panels import GAP, panels, place_picture
 
 
 class MaskAndChannels(NamedTuple):
@@ -63,8 +63,6 @@ def mask_and_channels(view: JointView, row: int, picture: np.ndarray) -> go.Figu
         energy = f"{share:.0%} of the energy in it" if np.isfinite(share) else "no energy"
         below.append(f"{energy}<br>overlap {overlap:.2f}" + (f" · r {r:.2f}" if np.isfinite(r) else ""))
     for place, (title, text) in enumerate(zip(titles, below, strict=True)):
-        left = place * (1 + GAP)
-        place_picture(figure, data.pictures[place], left, 0.0, tall, hover=f"{title}<br>{text}")
-        caption(figure, f"<b>{title}</b><br>{text}", left, tall)
+        place_picture(figure, data.pictures[place], place * (1 + GAP), 0.0, tall, f"<b>{title}</b><br>{text}", hover=f"{title}<br>{text}")
     return panels(figure, len(titles), 1, tall, words.fit(view.keys[row], 40),
                   f"where the channels of a* are active; by chance {data.area:.0%} of the energy lies in the mask")

@@ -10,19 +10,23 @@ from chanattr.pictures.figures import raster, theme
 GAP, LINE = 0.06, 0.34  # between panels, and for two lines of text below them, in widths of a panel
 
 
-def place_picture(figure: go.Figure, picture: np.ndarray, left: float, top: float, tall: float, *, quality: int = 74,
-                  hover: str = "") -> None:
-    """A picture [H, W, 3] of width 1 and height `tall`, its corner at (left, top), with a text under the pointer if there is one."""
+def place_picture(figure: go.Figure, picture: np.ndarray, left: float, top: float, tall: float, below: str = "", *,
+                  colour: str = theme.INK, size: int = 12, shift: int = -3, quality: int = 74, hover: str = "") -> None:
+    """A picture [H, W, 3] of width 1 and height `tall`, its corner at (left, top).
+
+    Args:
+        below: words under it, `shift` pixels up from its lower side.
+        colour, size: of these.
+        quality: of the JPEG.
+        hover: words under the pointer.
+    """
     figure.add_layout_image(source=raster.data_uri(picture, quality=quality), x=left, y=top, sizex=1, sizey=tall, xref="x", yref="y",
                             sizing="stretch", layer="below")
     if hover:
         figure.add_scatter(x=[left + 0.5], y=[top + tall / 2], mode="markers", marker={"size": 60, "opacity": 0},
                            hovertemplate=f"{hover}<extra></extra>")
-
-
-def caption(figure: go.Figure, text: str, left: float, bottom: float, *, colour: str = theme.INK, size: int = 12, shift: int = -3) -> None:
-    """Words below a picture whose lower left corner is at (left, bottom), `shift` pixels above it."""
-    theme.note(figure, text, x=left + 0.5, y=bottom, yanchor="top", yshift=shift, font={"size": size, "color": colour})
+    if below:
+        theme.note(figure, below, x=left + 0.5, y=top + tall, yanchor="top", yshift=shift, font={"size": size, "color": colour})
 
 
 def box(figure: go.Figure, left: float, top: float, tall: float) -> None:

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from chanattr.errors import InputError
 from chanattr.pictures.figures import raster, theme, words
 from chanattr.pictures.figures.curves import level_score
-from chanattr.pictures.figures.panels import GAP, box, caption, frame, panels, place_picture
+from chanattr.pictures.figures.panels import GAP, box, frame, panels, place_picture
 from chanattr.records import SpatialAttribution
 
 MOST = 1.25  # share of the original score at which a bar is full, as in the paper
@@ -102,11 +102,11 @@ def mask_strip(found: SpatialAttribution, row: int, picture: np.ndarray, *, name
     for panel, (area, score) in enumerate(zip(data.areas, data.scores, strict=True)):
         boxed = panel == data.boxed
         left = panel * (1 + GAP)
-        place_picture(figure, data.pictures[panel], left, 0.0, tall, hover=f"area {area:.1%} of the picture<br>score {score:.3f}")
+        title = f"<b>a* = {area:.1%}</b>" if boxed else f"{area:.1%}"
+        place_picture(figure, data.pictures[panel], left, 0.0, tall, f"{title}<br>score {words.number(float(score))}",
+                      colour=theme.ACCENT if boxed else theme.INK, hover=f"area {area:.1%} of the picture<br>score {score:.3f}")
         if boxed:
             box(figure, left, 0.0, tall)
-        title = f"<b>a* = {area:.1%}</b>" if boxed else f"{area:.1%}"
-        caption(figure, f"{title}<br>score {words.number(float(score))}", left, tall, colour=theme.ACCENT if boxed else theme.INK)
     below = f"{_target(found, row, names)} · original score {words.number(float(found.original[row]))}"
     return panels(figure, len(data.areas), 1, tall, words.fit(found.keys[row], 40), below)
 
@@ -318,10 +318,10 @@ def method_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, np.ndarray]) 
     data = method_maps_data(pictures, maps)
     figure, tall = go.Figure(), data.pictures.shape[2] / data.pictures.shape[3]
     for row, line in enumerate(data.pictures):
-        for column, picture in enumerate(line):
-            place_picture(figure, picture, column * (1 + GAP), row * (tall + GAP), tall, hover=words.safe(data.methods[column]))
-    for column, name in enumerate(data.methods):
-        caption(figure, words.fit(name, 18), column * (1 + GAP), len(data.pictures) * (tall + GAP) - GAP)
+        last = row == len(data.pictures) - 1
+        for column, (picture, name) in enumerate(zip(line, data.methods, strict=True)):
+            place_picture(figure, picture, column * (1 + GAP), row * (tall + GAP), tall, words.fit(name, 18) if last else "",
+                          hover=words.safe(name))
     return panels(figure, len(data.methods), len(data.pictures), tall, "Where methods look", "each map by its own range")
 
 

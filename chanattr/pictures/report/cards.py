@@ -54,14 +54,14 @@ class Room:
         return True
 
 
-def kept_of(run: Run, section: Section, wanted: Mapping[int, float], keys: Sequence[str], names: Sequence[str], room: Room,
+def kept_of(run: Run, section: Section, wanted: Sequence[int], keys: Sequence[str], names: Sequence[str], room: Room,
             targets: Sequence[int]) -> Kept:
     """The pictures that the run keeps of a section's channels and classes and of the page's images.
 
     Args:
         run: open.
         section: of which layer.
-        wanted: how often a channel is in a set of the page, by its number.
+        wanted: channels, those that most sets of the page have first.
         keys: of the page's images, those first that come first where not all have room.
         names: of the classes.
         room: for the section's pictures.
@@ -73,13 +73,12 @@ def kept_of(run: Run, section: Section, wanted: Mapping[int, float], keys: Seque
     return Kept(cards, inverted, no_room + more + said, classes)
 
 
-def _of_channels(run: Run, layer: str, wanted: Mapping[int, float], names: Sequence[str],
+def _of_channels(run: Run, layer: str, wanted: Sequence[int], names: Sequence[str],
                  room: Room) -> tuple[dict[int, dict[str, Any]], str]:
     """Cards of the channels that most sets have, by number; and how many have no room, in words."""
-    order = sorted(wanted, key=lambda channel: (-wanted[channel], channel))
-    drawn = _drawn(run, layer, [f"channel {channel}" for channel in order])
-    seen = [(one, {int(channel): row for row, channel in enumerate(one.channels)}) for one in run.examples(layer, order)]
-    there = [channel for channel in order if f"channel {channel}" in drawn or any(channel in rows for _, rows in seen)]
+    drawn = _drawn(run, layer, [f"channel {channel}" for channel in wanted])
+    seen = [(one, {int(channel): row for row, channel in enumerate(one.channels)}) for one in run.examples(layer, wanted)]
+    there = [channel for channel in wanted if f"channel {channel}" in drawn or any(channel in rows for _, rows in seen)]
     cards: dict[int, dict[str, Any]] = {}
     spare = room.left - int(room.left * FOR_CARDS)
     for channel in there[:MOST_CHANNELS]:

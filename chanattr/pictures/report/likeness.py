@@ -9,7 +9,7 @@ import numpy as np
 from chanattr.evidence.sets import overlap
 from chanattr.pictures.figures.class_sets import OverlapMatrix, overlap_matrix_data
 from chanattr.pictures.report.answer import Section
-from chanattr.pictures.report.markup import Markup, element, join, scrolled
+from chanattr.pictures.report.markup import Markup, caption, element, join, scrolled
 from chanattr.tables import short
 
 CELL, TREE, LETTER = 20, 120, 7  # of the drawing: side of a cell, width of the tree, and of a letter
@@ -35,11 +35,10 @@ def likeness(section: Section, area: int | None, linked: set[int]) -> Markup | N
     data = overlap_matrix_data(overlap(part, area))
     what = f"joint sets of {area:,} {section.record.settings.unit}" if area is not None else "joint a* sets"
     left_out = f" The {len(chosen)} classes with the most images, of {len(classes):,}." if len(chosen) < len(classes) else ""
-    caption = element("figcaption", element("b", "Which classes need the same"), " ",
-                      element("span", f"Jaccard index of their {what}; joined by average linkage; choose a class to see it.{left_out}"))
+    below = f"Jaccard index of their {what}; joined by average linkage; choose a class to see it.{left_out}"
     drawing = _drawing(data, part.targets[data.rows].tolist(), section, linked)
     scroll = scrolled(drawing, f"Likeness of classes at {section.title}", "scroll-x", "group")
-    return element("figure", caption, scroll, class_="card likeness")
+    return element("figure", caption("Which classes need the same", below), scroll, class_="card likeness")
 
 
 def _drawing(data: OverlapMatrix, targets: Sequence[int], section: Section, linked: set[int]) -> Markup:

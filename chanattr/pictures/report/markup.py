@@ -48,6 +48,11 @@ def element(tag: str, *contents: object, **attributes: object) -> Markup:
     return Markup(opening) if tag in _VOID else Markup(f"{opening}{join(contents)}</{tag}>")
 
 
+def caption(title: str, below: str) -> Markup:
+    """What a figure shows, and how to read it."""
+    return element("figcaption", element("b", title), " ", element("span", below))
+
+
 def number(text: str) -> Markup:
     """A cell of a table with a number."""
     return element("td", text, class_="number")

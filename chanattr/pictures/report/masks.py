@@ -10,7 +10,7 @@ import numpy as np
 from chanattr.codes import masks_of
 from chanattr.pictures.figures import raster, words
 from chanattr.pictures.figures.slider import Part
-from chanattr.pictures.report.markup import Markup, element, join, number, table
+from chanattr.pictures.report.markup import Markup, caption, element, join, number, table
 from chanattr.records import NOT_REACHED, NOT_RUN, SpatialAttribution
 from chanattr.settings import Settings
 
@@ -71,9 +71,9 @@ def _card(label: str, found: SpatialAttribution, row: int, part: Part | None, na
     slider = element("label", element("span", "area"), element("input", type="range", min=0, max=len(lines) - 1, value=start, step=1))
     around = "" if part else " Which part of the picture the network saw cannot be told here: the mask lies over all of it."
     side = element("div", slider, _table(found, row, lines), element("p", _verdict(found, row, names) + around, class_="note"))
-    caption = element("figcaption", element("b", title), " ", element("span", f"where it is dark: {_dark(found)}"))
     hidden = element("img", src=raster.data_uri(strip, quality=75), alt="", hidden=True)
-    return element("figure", caption, element("div", look, side, class_="look"), hidden, class_="card masks",
+    head = caption(title, f"where it is dark: {_dark(found)}")
+    return element("figure", head, element("div", look, side, class_="look"), hidden, class_="card masks",
                    data_part=",".join(f"{edge:.4f}" for edge in part or (0, 0, 1, 1)))
 
 

@@ -124,7 +124,7 @@ def _kept(run: Run, found: Sequence[Section], drawn: Drawn, shown: Sequence[Show
             rates += records[number].smallest_mask.sum(0)
         if section.classes is not None:
             rates += section.classes.mean_mask.sum(0)
-        wanted = {channel: float(rates[channel]) for channel in np.flatnonzero(rates).tolist()}
+        wanted = [channel for channel in np.argsort(-rates, kind="stable").tolist() if rates[channel]]
         share = left // (len(found) - number)  # what one layer leaves, the next ones have
         part = Room(share)
         made.append(kept_of(run, section, wanted, keys, names, part, list(figures[number])))

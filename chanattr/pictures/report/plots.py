@@ -6,7 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 from chanattr.pictures.figures import theme
-from chanattr.pictures.report.markup import Markup, element, script_json
+from chanattr.pictures.report.markup import Markup, caption, element, script_json
 
 TITLE = 50  # pixels that plotly's own title takes
 CLEAR = "rgba(0,0,0,0)"
@@ -52,9 +52,9 @@ def card(plot: Plot, height: int = 0) -> Markup:
     layout["height"] = max(height, plot.figure.layout.height) - TITLE
     style = f"height:{layout['height']}px" + (f";min-width:{plot.narrowest}px" if plot.narrowest else "")
     place = element("div", class_="plot", role="img", aria_label=plot.alt, style=style)
-    caption = element("figcaption", element("b", plot.title), " ", element("span", plot.below))
     # A card that scrolls must be reachable without a mouse.
-    return element("figure", caption, place, script_json(drawing), class_="card", tabindex="0" if plot.narrowest else None)
+    return element("figure", caption(plot.title, plot.below), place, script_json(drawing), class_="card",
+                   tabindex="0" if plot.narrowest else None)
 
 
 def pair(*plots: Plot) -> Markup:

@@ -11,7 +11,7 @@ import numpy as np
 from chanattr.pictures.figures import words
 from chanattr.pictures.report.answer import Section, answer
 from chanattr.pictures.report.layer import compared_area
-from chanattr.pictures.report.markup import Markup, element, number, scrolled, table
+from chanattr.pictures.report.markup import Markup, caption, element, number, scrolled, table
 from chanattr.records import NOT_RUN, ImageAttribution
 from chanattr.tables import short
 
@@ -140,7 +140,7 @@ def _figure(title: str, below: str, shown: Answers, lines: Iterable[Markup], tic
                      href=f"#layer/{section.link}") for line, (section, _) in enumerate(shown)]
     axis = [element("text", text, x=_n(at), y=bottom + 18, class_="tick") for at, text in ticks]
     drawing = element("svg", *lines, *names, *axis, viewBox=f"0 0 {WIDE} {bottom + 26}", role="group", aria_label=alt)
-    return element("figure", element("figcaption", element("b", title), " ", element("span", below)), drawing, after, class_="card start")
+    return element("figure", caption(title, below), drawing, after, class_="card start")
 
 
 def _n(value: float) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from chanattr.pictures.figures import raster, words
 from chanattr.pictures.figures.curves import level_score
 from chanattr.pictures.figures.slider import Part, figure, steps_of
-from chanattr.pictures.report.markup import Markup, element, script_json
+from chanattr.pictures.report.markup import Markup, caption, element, script_json
 from chanattr.records import ImageAttribution
 
 FINEST = 14  # cells of a side of an energy map on the page, at most
@@ -40,9 +40,9 @@ def view(found: ImageAttribution, row: int, where: str, part: Part | None, pictu
     curve = element("div", class_="curve", role="img", aria_label=f"Score against area of {where}. {_curve_words(found, row)}")
     side = element("div", slider, element("p", class_="now", aria_live="polite"), curve,
                    element("p", notes, class_="note") if notes else None)
-    caption = element("figcaption", element("b", "Sets of growing area"), " ",
-                      element("span", f"{'glow: where the selected channels are active; ' if grid else ''}● the target is the top class"))
-    return element("figure", caption, element("div", canvas, side, class_="look"), script_json(data), class_="card view")
+    glow = "glow: where the selected channels are active; " if grid else ""
+    head = caption("Sets of growing area", f"{glow}● the target is the top class")
+    return element("figure", head, element("div", canvas, side, class_="look"), script_json(data), class_="card view")
 
 
 def _data(found: ImageAttribution, row: int, steps: Sequence[dict[str, Any]], part: Part | None) -> dict[str, Any]:
