@@ -138,20 +138,15 @@ def area_strip(found: ImageAttribution, row: int, picture: np.ndarray, *, names:
     lines = -(-count // columns)
     tall = data.pictures.shape[1] / data.pictures.shape[2]
     figure = go.Figure()
-    for panel in range(count):
-        _panel(figure, data, panel, found.settings.unit, left=(panel % columns) * 1.08, top=(panel // columns) * (tall + 0.36), tall=tall)
+    for panel, (area, score) in enumerate(zip(data.areas.tolist(), data.scores.tolist(), strict=True)):
+        left, top, boxed = (panel % columns) * 1.08, (panel // columns) * (tall + 0.36), panel == data.boxed
+        title = f"<b>a* = {area:,}</b>" if boxed else f"{area:,}"
+        hover = f"area {area:,} {found.settings.unit}<br>score {score:.3f}<br>brightness: energy, by this panel's largest"
+        place_picture(figure, data.pictures[panel], left, top, tall, f"{title}<br>score {words.number(score)}", quality=70, hover=hover,
+                      colour=theme.ACCENT if boxed else theme.INK)
+        if boxed:
+            box(figure, left, top, tall)
     below = f"{words.target(found, row, names, 20)} · layer {words.fit(found.layer, 24)}"
     theme.dress(figure, words.fit(found.keys[row], 40), below,
                 height=90 + int(lines * (tall + 0.36) * 690 / columns))
     return frame(figure, (-0.04, columns * 1.08 - 0.04), (lines * (tall + 0.36), -0.04))
-
-
-def _panel(figure: go.Figure, data: AreaStrip, panel: int, unit: str, *, left: float, top: float, tall: float) -> None:
-    boxed = panel == data.boxed
-    area, score = int(data.areas[panel]), float(data.scores[panel])
-    title = f"<b>a* = {area:,}</b>" if boxed else f"{area:,}"
-    place_picture(figure, data.pictures[panel], left, top, tall, f"{title}<br>score {words.number(score)}", quality=70,
-                  colour=theme.ACCENT if boxed else theme.INK,
-                  hover=f"area {area:,} {unit}<br>score {score:.3f}<br>brightness: energy, by this panel's largest")
-    if boxed:
-        box(figure, left, top, tall)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from chanattr.pictures.figures import raster, words
-from chanattr.pictures.figures.curves import level_score
 from chanattr.pictures.figures.slider import Part, figure, steps_of
 from chanattr.pictures.report.markup import Markup, caption, element, script_json
 from chanattr.records import ImageAttribution
@@ -48,11 +47,10 @@ def view(found: ImageAttribution, row: int, where: str, part: Part | None, pictu
 def _data(found: ImageAttribution, row: int, steps: Sequence[dict[str, Any]], part: Part | None) -> dict[str, Any]:
     """The same for the script: lists a step, and the maps one below another in one grey picture."""
     energies = [step["energy"] for step in steps if step["energy"] is not None]  # none of a layer without a grid
-    level = level_score(found.settings, float(found.original[row]), float(found.empty[row]))
     data: dict[str, Any] = {"area": [step["area"] for step in steps], "score": [step["score"] for step in steps],
                             "kept": "".join("01"[step["kept"]] for step in steps),
                             "star": next((n for n, step in enumerate(steps) if step["star"]), -1),
-                            "original": figure(found.original[row]), "empty": figure(found.empty[row]), "level": figure(level),
+                            "original": figure(found.original[row]), "empty": figure(found.empty[row]),
                             "channels": found.masks.shape[2], "part": [round(edge, 4) for edge in part or (0, 0, 1, 1)]}
     if energies:
         maps = [shrunk(raster.unit(energy)) for energy in energies]
