@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -179,6 +180,15 @@ def test_libraries_do_not_print_assert_or_catch_everything() -> None:
             assert not (isinstance(node, ast.ExceptHandler) and node.type is None), f"{where} catches everything"
             if not name.startswith("cli/"):
                 assert not (isinstance(node, ast.Name) and node.id == "print"), f"{where} prints; only the command line does"
+
+
+def test_every_name_is_defined() -> None:
+    """Lint and types pass over names that nothing defines, for jaxtyping's shapes are such; any but the letter of a shape is a mistake."""
+    given = ["check", "--no-cache", "--select", "F821", "--output-format", "json", "chanattr", "tests"]
+    done = subprocess.run([sys.executable, "-m", "ruff", *given], cwd=ROOT, capture_output=True, text=True, check=False)
+    unknown = [(one["filename"], one["location"]["row"], re.findall("`(.+)`", one["message"])[0]) for one in json.loads(done.stdout)]
+    assert len(unknown) > 100  # it looks
+    assert [one for one in unknown if not re.fullmatch("[A-Z_]", one[2])] == []
 
 
 def test_the_map_names_every_room() -> None:
