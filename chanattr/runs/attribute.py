@@ -110,12 +110,15 @@ def _with_means(ready: Ready, run: Run, loader: Iterable[Any], label: str) -> Re
         if mean and run.finished(layer, label):
             fills[layer] = mean_of(torch.from_numpy(run.per_image(layer, label, rows=slice(0, 1)).fill_values))
         elif mean:
-            fills[layer] = mean_fill(ready.tails[layer], _finite(ready.tails[layer], loader, device_of(ready.plan.model)))
+            tail, device = ready.tails[layer], device_of(ready.plan.model)
+            fills[layer] = mean_fill(tail, (as_shard(batch).images.to(device) for batch in loader))
+            if not fills[layer].values.isfinite().all():  # some image has no finite scores: it is not searched, and has no part in the mean
+                fills[layer] = mean_fill(tail, _finite(tail, loader, device))
     return dataclasses.replace(ready, plan=dataclasses.replace(ready.plan, fills=fills))
 
 
 def _finite(tail: Tail, loader: Iterable[Any], device: torch.device) -> Iterator[Tensor]:
-    """The images of a loader whose scores and activations are finite: the others are not searched, and have no part in a mean.
+    """The images of a loader whose scores and activations are finite.
 
     Raises:
         ModelError: there is none.
