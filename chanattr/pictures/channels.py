@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from chanattr.attribution.inputs import check_model
+from chanattr.attribution.score import channels_last
 from chanattr.errors import InputError
 from chanattr.network.batches import in_batches
 from chanattr.network.layers import Layer, describe
@@ -137,11 +138,6 @@ def check_wanted(wanted: Sequence[int] | np.ndarray, place: Layer,
     return weights, labels
 
 
-def positions(activation: Tensor, place: Layer) -> Float[Tensor, "N P K"]:
-    """An activation with its positions in one row, channels last."""
-    return activation.movedim(place.channel_axis, -1).reshape(len(activation), -1, place.channels)
-
-
 class _Work(NamedTuple):
     """What is the same for every batch."""
 
@@ -172,7 +168,7 @@ class _Work(NamedTuple):
 
     def positions(self, shown: Tensor) -> Float[Tensor, "N P K"]:
         """The activation of pictures as the model takes them, its positions in one row."""
-        return positions(self.read(shown).float(), self.place)
+        return channels_last(self.read(shown).float(), self.place)
 
     @torch.no_grad()
     def start(self, each: Float[Tensor, "N K"]) -> tuple[Float[Tensor, "N C H W"], Float[Tensor, " N"]]:

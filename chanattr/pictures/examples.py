@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from chanattr.attribution.asking import judge, make_asking, one_a_row
 from chanattr.attribution.inputs import check_found, check_images, check_keys, check_model, goal_of
+from chanattr.attribution.score import channels_last
 from chanattr.errors import InputError
 from chanattr.evidence.again import fill_again, question_again
 from chanattr.network.layers import Layer, describe
 from chanattr.network.tail import Tail, bind
 from chanattr.pictures import pixels as px
-from chanattr.pictures.channels import check_wanted, positions
+from chanattr.pictures.channels import check_wanted
 from chanattr.pictures.pixels import Pixels, check_pixels
 from chanattr.pictures.reach import Read, reaching
 from chanattr.pictures.records import NONE, Examples
@@ -196,7 +197,7 @@ def needs(model: nn.Module, tail: Tail, images: Tensor, own: ImageAttribution, c
 def strongest(read: Read, images: Float[Tensor, "B C H W"], place: Layer,
               channels: Int[Tensor, " R"]) -> tuple[Float[np.ndarray, "B R"], Int[np.ndarray, "B R"]]:
     """The largest activation over positions, and at which it is; the first at ties."""
-    value, where = positions(read(images), place)[..., channels.to(images.device)].max(1)
+    value, where = channels_last(read(images), place)[..., channels.to(images.device)].max(1)
     return value.float().cpu().numpy(), where.cpu().numpy()
 
 
@@ -223,7 +224,7 @@ def seen_by(read: Read, images: Float[Tensor, "E C H W"], place: Layer, channel:
     """What a position of each image sees for a channel: the box of the gradient of its activation, else of all channels there, i4."""
     with torch.enable_grad():
         shown = images.detach().clone().requires_grad_()
-        there = positions(read(shown), place)[torch.arange(len(shown)), torch.from_numpy(where)]
+        there = channels_last(read(shown), place)[torch.arange(len(shown)), torch.from_numpy(where)]
         slopes = torch.autograd.grad(there[:, channel].sum(), shown, retain_graph=True)[0]
         flat = (slopes == 0).flatten(1).all(1)
         if bool(flat.any()):
