@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple, TypeVar
@@ -286,6 +286,33 @@ def check_number(shown: str, value: Any, allowed: Range, remedy: str = "leave it
     if not inside or number == {"low": allowed.low, "high": allowed.high}.get(allowed.without):
         raise InputError(f"{shown}; expected {allowed}; {remedy}")
     return int(value) if allowed.whole else number
+
+
+def check_name(name: str, value: object, names: Collection[str], also: str = "", remedy: str = "") -> None:
+    """Refuses what is none of some names.
+
+    Args:
+        name: of the argument.
+        value: what came.
+        names: that it may have, the default first.
+        also: what else it may be, in words.
+        remedy: what to do; "" is to leave it out.
+
+    Raises:
+        InputError: so.
+    """
+    if not isinstance(value, str) or value not in names:
+        usual = next(iter(names))
+        raise InputError(f"{name}={value!r}; expected one of {', '.join(names)}{also}; {remedy or f'leave it out for {usual!r}'}")
+
+
+def check_batch_size(batch_size: int | None, usual: int) -> int:
+    """Rows run at once: as many as asked; None is the usual.
+
+    Raises:
+        InputError: not a whole number of 1 or more.
+    """
+    return usual if batch_size is None else int(check_number(f"batch_size={batch_size!r}", batch_size, STEPS))
 
 
 def check_search(search: AnySearch) -> AnySearch:

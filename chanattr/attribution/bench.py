@@ -17,7 +17,7 @@ from chanattr import tables
 from chanattr.attribution.asking import Asking, ask_predicted, search_pairs
 from chanattr.attribution.image import answer, per_image
 from chanattr.attribution.inputs import check_images, check_model
-from chanattr.attribution.question import Areas, Asked, Question, default_batch_size, make_question, planned
+from chanattr.attribution.question import Areas, Asked, Question, batch_size_of, make_question, planned
 from chanattr.attribution.score import zeros
 from chanattr.errors import InputError
 from chanattr.network.clock import measured, peak_since_start
@@ -213,19 +213,19 @@ def bench(model: nn.Module, images: Float[Tensor, "N ..."], layer: str, *, areas
             stem = hook.stem(images[row:row + 1])
             alone = functools.partial(answer, plain, hook, stem, keys=("0",), targets=None, fill=zeros(tail.layer))
             rounds[PLAIN].append(_round(images.device, alone))
-            for change, rate in _rates(plain, tail, images, row, default_batch_size(model)):
+            for change, rate in _rates(plain, tail, images, row, batch_size_of(None, model)):
                 rates.setdefault(change, []).append(rate)
             for way, asked in WAYS.items():
                 ours = functools.partial(per_image, model, images, layer, **{"areas": areas, "score": score} | asked)
                 rounds[way].append(_round(images.device, ours, again.seconds))
             tell(1)
     ways = _ways(rounds, plain, hook, images, plain_steps)
-    asking = ask_predicted(dataclasses.replace(plain, batch_size=default_batch_size(model)), tail, images)
+    asking = ask_predicted(dataclasses.replace(plain, batch_size=batch_size_of(None, model)), tail, images)
     graph = getattr(asking.score.quick, "anchor", None)
     return Bench(
         model=name or kind(model), layer=tail.layer.name, channels=tail.layer.channels, device=_device_name(images.device),
         threads=torch.get_num_threads(), torch=torch.__version__, areas=open_, images=images_given, plain_images=plain_images,
-        steps=plain_steps, batch_size=default_batch_size(model), ready_seconds=ready.seconds, again_seconds=again.seconds,
+        steps=plain_steps, batch_size=batch_size_of(None, model), ready_seconds=ready.seconds, again_seconds=again.seconds,
         bare_rate=_bare_rate(asking), multiplications=work(graph) if isinstance(graph, fx.GraphModule) else 0,
         peak_of_process=peak_since_start(images.device), ways=ways,
         rungs=ladder(ways, {change: float(np.mean(found)) for change, found in rates.items()}, plain_steps))

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, make_asking, reaches, search_grid, some_rows
-from chanattr.attribution.image import groups_of_channels, mean_fill, per_image, shard_size_of, to_f4, to_i4, to_numpy
-from chanattr.attribution.inputs import check_finite, check_found, check_images, check_targets, goal_of, tail_at
+from chanattr.attribution.image import answer, groups_of_channels, mean_where_asked, shard_size_of, shards_of, to_f4, to_i4, to_numpy
+from chanattr.attribution.inputs import check_finite, check_found, check_images, check_stem, check_targets, goal_of, tail_at
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.axes import concatenate
@@ -66,18 +66,16 @@ def per_class(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
     check_targets(targets, count)
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     size = shard_size_of(model)
-    shards = [take_rows(images, slice(first, first + size)) for first in range(0, count, size)]
-    stem = join_stems([tail.stem(shard) for shard in shards])
+    shards = shards_of(count, size)
+    stem = join_stems([tail.stem(take_rows(images, rows)) for rows in shards])
     goal = goal_of(targets, stem)
-    given = mean_fill(tail, shards) if isinstance(fill, str) and fill == "mean" else fill_of(fill, stem.activation, tail.layer)
+    given = mean_where_asked(fill, tail, images, shards) or fill_of(fill, stem.activation, tail.layer)
     question = make_question(asked, model, tail.layer, given, images=count)
     if found is not None:
         check_found(found, question.settings, goal, stem.logits)
     else:
-        found = per_image(model, images, layer, targets=goal, areas=areas, search=search, reward=reward, game=game,
-                          fill=given.values if given.values.ndim == 1 else fill, level=level, refine=refine, score=score, group=group,
-                          channel_axis=channel_axis, seed=seed, batch_size=batch_size, engine=engine, precision=precision,
-                          memory_budget=memory_budget, progress=progress)
+        with advance(progress, count, f"images at {layer}") as tell:
+            found = own_answers(question, tail, stem, [str(row) for row in range(count)], goal, given, size, tell)
     records = []
     classes = goal.unique().tolist()
     with advance(progress, len(classes), f"classes at {layer}") as tell:
@@ -89,6 +87,29 @@ def per_class(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
                                         fill=given.of(rows), smallest_area=own.smallest_area,
                                         smallest_mask=own.smallest_mask))
             tell(1)
+    return concatenate(records)
+
+
+def own_answers(question: Question, tail: Tail, stem: Stem, keys: Sequence[str], goal: Int[Tensor, "N"], fill: Fill, size: int,
+                tell: Callable[[int], object] = lambda done: None) -> ImageAttribution:
+    """The images' own answers to a question about classes, from their activations.
+
+    Args:
+        question: complete.
+        tail, stem: of the layer.
+        keys, goal: key and class of each image.
+        fill: as resolved; [K] or [N, K].
+        size: images searched side by side.
+        tell: is told how many are done each time.
+
+    Raises:
+        ModelError: numbers of an image are not finite.
+    """
+    records = []
+    for rows in torch.arange(len(goal), device=goal.device).split(size):
+        records.append(answer(question, tail, take_stem(stem, rows), keys=[keys[row] for row in rows.tolist()], targets=goal[rows],
+                              fill=fill.of(rows), keep_energy=False))
+        tell(len(rows))
     return concatenate(records)
 
 
@@ -109,8 +130,7 @@ def answer_class(question: Question, tail: Tail, stem: Stem, *, target: int, nam
     count = len(stem.logits)
     goal = torch.full((count,), target, device=stem.logits.device)
     images = [f"{name or target} image {i}" for i in range(count)]
-    check_finite(stem.logits, images, "scores")
-    check_finite(stem.activation, images, f"activations at layer {tail.layer.name!r}")
+    check_stem(stem, images, tail.layer.name)
     members, held_out = fold_members(count, question.settings.folds, goal.device)
     asking = make_asking(question, tail, stem, goal, fill, members)
     check_ends(asking, [name or str(target)] * len(members), "class")

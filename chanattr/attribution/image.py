@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, make_asking, one_a_row, reaches, search_grid
-from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_targets, goal_of, tail_at
+from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_stem, check_targets, goal_of, tail_at
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, channels_last, fill_of
 from chanattr.axes import concatenate
@@ -98,9 +98,8 @@ def per_image(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
     names = check_keys(keys, count)
     goal = None if targets is None else check_targets(targets, count)
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
-    size = shard_size_of(model)
-    shards = [slice(first, first + size) for first in range(0, count, size)]
-    means = mean_fill(tail, [take_rows(images, s) for s in shards]) if isinstance(fill, str) and fill == "mean" else None
+    shards = shards_of(count, shard_size_of(model))
+    means = mean_where_asked(fill, tail, images, shards)
     question = None
     records = []
     with advance(progress, count, f"images at {layer}") as tell:
@@ -119,6 +118,11 @@ def shard_size_of(model: nn.Module) -> int:
     return SHARD if device_of(model).type == "cpu" else LARGE_SHARD
 
 
+def shards_of(count: int, size: int) -> list[slice]:
+    """The rows of a batch, `size` at a time, the last ones fewer."""
+    return [slice(first, min(count, first + size)) for first in range(0, count, size)]
+
+
 def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], targets: Sequence[int] | Tensor | None,
            fill: Fill, keep_energy: bool = True) -> ImageAttribution:
     """The record of one shard of images whose activations are at hand.
@@ -134,8 +138,7 @@ def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], t
         InputError: targets are not one class an image.
         ModelError: numbers of an image are not finite: logits, activations, or scores with every, no or some channels.
     """
-    check_finite(stem.logits, keys, "scores")
-    check_finite(stem.activation, keys, f"activations at layer {tail.layer.name!r}")
+    check_stem(stem, keys, tail.layer.name)
     goal = goal_of(targets, stem)
     asking = make_asking(question, tail, stem, goal, fill, one_a_row(goal))
     check_ends(asking, keys)
@@ -204,6 +207,11 @@ def mean_fill(tail: Tail, batches: Iterable[Inputs]) -> Fill:
         total += flat.double().sum(0).cpu()
         count += len(flat)
     return mean_of((total / count).float())
+
+
+def mean_where_asked(fill: object, tail: Tail, images: Inputs, shards: Sequence[slice]) -> Fill | None:
+    """The fill "mean" of a batch, shard by shard; None where another fill is asked for."""
+    return mean_fill(tail, (take_rows(images, rows) for rows in shards)) if isinstance(fill, str) and fill == "mean" else None
 
 
 def mean_of(values: Float[Tensor, "K"]) -> Fill:

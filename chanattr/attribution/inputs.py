@@ -140,12 +140,29 @@ def goal_of(targets: Sequence[int] | Tensor | None, stem: Stem) -> Tensor:
     count, classes = stem.logits.shape
     if targets is None:
         return stem.logits.argmax(1)
-    values = check_targets(targets, count).to(stem.logits.device)
-    bad = values[(values < 0) | (values >= classes)]
+    return check_range(check_targets(targets, count).to(stem.logits.device), classes)
+
+
+def check_range(targets: Tensor, classes: int, remedy: str = "leave targets out for the predicted classes") -> Tensor:
+    """Targets that a model has, as they are.
+
+    Raises:
+        InputError: one is none of its classes.
+    """
+    bad = targets[(targets < 0) | (targets >= classes)]
     if len(bad):
-        raise InputError(f"target {int(bad[0])} for a model with {classes} classes; expected 0 to {classes - 1}; "
-                         "leave targets out for the predicted classes")
-    return values
+        raise InputError(f"target {int(bad[0])} for a model with {classes} classes; expected 0 to {classes - 1}; {remedy}")
+    return targets
+
+
+def check_stem(stem: Stem, names: Sequence[str], layer: str) -> None:
+    """Refuses images whose logits or activations are not finite.
+
+    Raises:
+        ModelError: so; names them.
+    """
+    check_finite(stem.logits, names, "scores")
+    check_finite(stem.activation, names, f"activations at layer {layer!r}")
 
 
 def check_finite(values: Tensor, names: Sequence[str], what: str, *, unit: str = "image", remedy: str = "") -> None:

@@ -24,7 +24,18 @@ from chanattr.search.family import Channels
 from chanattr.search.groups import Group, Groups, groups_of
 from chanattr.search.objective import Reward, level_of, reward_function
 from chanattr.search.pictures import Pictures
-from chanattr.settings import COUNT, GAMES, STEPS, ExactSearch, Search, Settings, check_areas, check_number, check_search
+from chanattr.settings import (
+    COUNT,
+    GAMES,
+    ExactSearch,
+    Search,
+    Settings,
+    check_areas,
+    check_batch_size,
+    check_name,
+    check_number,
+    check_search,
+)
 
 Areas = Sequence[int] | str | None
 ALONE = 3  # areas' worth of evaluations that a* alone takes (docs/performance.md: 94 to 128 at 40 an area)
@@ -79,8 +90,7 @@ class Asked:
     certify: bool = False
 
     def __post_init__(self) -> None:
-        if self.game not in GAMES:
-            raise InputError(f"game={self.game!r}; expected one of {', '.join(GAMES)}; leave it out for '{GAMES[0]}'")
+        check_name("game", self.game, GAMES)
         resolved_level(self.level, self.game)
         if self.search is not None:
             check_search(self.search)
@@ -94,10 +104,8 @@ class Asked:
             raise InputError(f"certify={self.certify!r}; expected True or False; leave it out for answers without certificates")
         check_number(f"folds={self.folds!r}", self.folds, COUNT)
         check_number(f"seed={self.seed!r}", self.seed, COUNT)
-        if self.batch_size is not None:
-            check_number(f"batch_size={self.batch_size!r}", self.batch_size, STEPS)
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision={self.precision!r}; expected one of {', '.join(PRECISIONS)}; leave it out for 'auto'")
+        check_batch_size(self.batch_size, 1)
+        check_name("precision", self.precision, PRECISIONS)
         bytes_of(self.memory_budget)  # refuses what is none
 
 
@@ -137,7 +145,7 @@ def complete(asked: Asked, model: nn.Module, layer: Layer, family: Channels | Gr
         refine=isinstance(search, ExactSearch) if asked.refine is None else asked.refine, folds=asked.folds, seed=asked.seed,
         score=callable_name(asked.score) if asked.score is not None else "", model=asked.model or kind(model),
         model_sha256=digest or model_sha256(model), preprocessing=asked.preprocessing, certify=asked.certify, **own)
-    return Question(settings=settings, family=family, batch_size=int(asked.batch_size or default_batch_size(model)),
+    return Question(settings=settings, family=family, batch_size=batch_size_of(asked.batch_size, model),
                     memory_budget=bytes_of(asked.memory_budget), precision=asked.precision, evaluations=evaluations,
                     reward=reward if isinstance(asked.reward, str) else checked_reward(reward, name))
 
@@ -155,9 +163,13 @@ def family_of(group: Group, model: nn.Module, layer: Layer) -> Channels | Groups
     return groups_of(group, layer.channels, layer.name)
 
 
-def default_batch_size(model: nn.Module) -> int:
-    """Masked images run at once: enough to fill the device without crowding its memory."""
-    return 32 if device_of(model).type == "cpu" else 512
+def batch_size_of(batch_size: int | None, model: nn.Module) -> int:
+    """Masked images run at once: as many as asked, or enough to fill the device without crowding its memory.
+
+    Raises:
+        InputError: not a whole number of 1 or more.
+    """
+    return check_batch_size(batch_size, 32 if device_of(model).type == "cpu" else 512)
 
 
 def planned(asked: Asked, family: Channels | Groups, images: int) -> int:

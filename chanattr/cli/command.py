@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -61,7 +62,7 @@ class Group(click.Group):
         """Runs the command, which tells whether something was bad; with ``--debug`` errors come with their traceback."""
         heard: list[int] = []
         try:
-            with _listening(heard):
+            with _listening(heard, partial(_ending, ctx)):
                 if super().invoke(ctx):
                     ctx.exit(EXIT_SOME_BAD)
         except KeyboardInterrupt:
@@ -77,8 +78,13 @@ class Group(click.Group):
 
 
 def _interrupted(ctx: click.Context, heard: list[int]) -> NoReturn:
-    _say(INTERRUPTED + (SAVED if ctx.invoked_subcommand in KEEPING else ""), "interrupted")
+    _say(_ending(ctx), "interrupted")
     ctx.exit(128 + heard[-1] if heard else EXIT_INTERRUPTED)
+
+
+def _ending(ctx: click.Context) -> str:
+    """What to say of an interruption: also what is kept, where something is."""
+    return INTERRUPTED + (SAVED if ctx.invoked_subcommand in KEEPING else "")
 
 
 def _message(error: Exception) -> str:
@@ -112,8 +118,11 @@ def _say(line: str, event: str, trace: str = "") -> None:
 
 
 @contextmanager
-def _listening(heard: list[int]) -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM raise `KeyboardInterrupt`, so that what is open is closed; `heard` notes which it was."""
+def _listening(heard: list[int], ending: Callable[[], str]) -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM raise `KeyboardInterrupt`, so that what is open is closed; `heard` notes which it was.
+
+    `ending` gives what to say where no Python code is reached in time.
+    """
     def end(number: int, _frame: FrameType | None) -> None:
         heard.append(number)
         raise KeyboardInterrupt
@@ -126,7 +135,7 @@ def _listening(heard: list[int]) -> Iterator[None]:
             report(lost)
 
     main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
-    stop = _deadline() if main and os.name == "posix" else None
+    stop = _deadline(ending) if main and os.name == "posix" else None
     before = {number: signal.getsignal(number) for number in ((signal.SIGINT, signal.SIGTERM) if main else ())}
     report, sys.unraisablehook = sys.unraisablehook, again
     try:
@@ -142,7 +151,7 @@ def _listening(heard: list[int]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _deadline() -> Callable[[], None]:
+def _deadline(ending: Callable[[], str]) -> Callable[[], None]:
     """Ends the process `DEADLINE` seconds after SIGTERM, whatever it is in; gives a function that calls this off.
 
     A Python handler must wait until the code at hand returns to Python, which a search on a large batch, a merge of a large file or a
@@ -156,7 +165,7 @@ def _deadline() -> Callable[[], None]:
     def watch() -> None:
         while sent := hears.recv(1):
             if sent[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN and not over.wait(DEADLINE):
-                os.write(2, f"{line_of(INTERRUPTED + SAVED, 'interrupted')}\n".encode())
+                os.write(2, f"{line_of(ending(), 'interrupted')}\n".encode())
                 os._exit(128 + signal.SIGTERM)
 
     thread = threading.Thread(target=watch, name="chanattr-deadline", daemon=True)

@@ -14,7 +14,7 @@ import numpy as np
 from chanattr import tables
 from chanattr.errors import InputError
 from chanattr.evidence.compare import mean_known
-from chanattr.settings import Settings
+from chanattr.settings import Settings, check_name
 
 FIGURES = ("scores", "top1", "log_probability", "logits")
 RESAMPLES = 2000
@@ -184,8 +184,7 @@ class HeldOut:
         return (means[:, self._method(method)] > means[:, self._method(other)]).sum(1)
 
     def _figure(self, figure: str) -> np.ndarray:
-        if figure not in FIGURES:
-            raise InputError(f"figure={figure!r}; expected one of {', '.join(FIGURES)}; leave it out for '{FIGURES[0]}'")
+        check_name("figure", figure, FIGURES)
         values: np.ndarray = getattr(self, figure)
         return values
 

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chanattr import tables
-from chanattr.attribution.image import mean_fill, shard_size_of, to_f4
-from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_targets, checked_reward, goal_of, tail_at
-from chanattr.attribution.question import Asked, default_batch_size, family_of
+from chanattr.attribution.image import mean_where_asked, shard_size_of, shards_of, to_f4
+from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_stem, check_targets, checked_reward, goal_of, tail_at
+from chanattr.attribution.question import Asked, batch_size_of, family_of
 from chanattr.attribution.score import fill_of
 from chanattr.errors import InputError
 from chanattr.evidence.compare import correlation
@@ -123,21 +123,19 @@ def curves(model: nn.Module, images: Inputs, layer: str, rankings: ImageAttribut
     goal = None if targets is None else check_targets(torch.from_numpy(targets) if isinstance(targets, np.ndarray) else targets, count)
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     family = family_of(asked.group, model, tail.layer)
-    checked, at_once = checked_reward(reward_function(reward), str(reward)), batch_size or default_batch_size(model)
+    checked, at_once = checked_reward(reward_function(reward), str(reward)), batch_size_of(batch_size, model)
     orders = _check_rankings(_rankings_of(found, tail.layer.name) if found is not None else rankings, count, family.size)
     steps = _check_counts(counts, family.size)
     values = None if worth is None else _check_worth(worth, count, family.size)
     dropped = _small_sets(family.size, int(check_number(f"draws={draws!r}", draws, STEPS)), seed)
-    size = shard_size_of(model)
-    shards = [slice(first, min(count, first + size)) for first in range(0, count, size)]
-    means = mean_fill(tail, [take_rows(images, s) for s in shards]) if isinstance(fill, str) and fill == "mean" else None
+    shards = shards_of(count, shard_size_of(model))
+    means = mean_where_asked(fill, tail, images, shards)
     parts = []
     with advance(progress, count, f"curves at {layer}") as tell:
         for shard in shards:
             stem = tail.stem(take_rows(images, shard))
             filled = means or fill_of(fill, stem.activation, tail.layer)
-            check_finite(stem.logits, names[shard], "scores")
-            check_finite(stem.activation, names[shard], f"activations at layer {tail.layer.name!r}")
+            check_stem(stem, names[shard], tail.layer.name)
             wanted = goal_of(None if goal is None else goal[shard], stem)
             judge = _Judge(stem, wanted, filled.taken(stem.logits.device), tail, checked, family.spread, at_once)
             drawn = _drawn(judge, orders[shard], steps, names[shard])

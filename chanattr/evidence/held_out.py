@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from chanattr import tables
 from chanattr.attribution.asking import Asking, check_ends, judge, make_asking, one_a_row, search_grid
-from chanattr.attribution.image import answer, groups_of_channels, mean_fill, shard_size_of, to_i4, to_numpy
-from chanattr.attribution.inputs import check_images, check_targets, tail_at
+from chanattr.attribution.classes import own_answers
+from chanattr.attribution.image import groups_of_channels, mean_where_asked, shard_size_of, shards_of, to_i4, to_numpy
+from chanattr.attribution.inputs import check_images, check_range, check_targets, tail_at
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
-from chanattr.axes import concatenate
 from chanattr.errors import InputError
 from chanattr.evidence.baselines import Subject, gradient_x_activation, in_float32
 from chanattr.evidence.class_records import HeldOut
 from chanattr.network.inputs import take_rows
 from chanattr.network.outputs import Inputs
-from chanattr.network.stem import Stem, join_stems, take_stem
+from chanattr.network.stem import Stem, join_stems
 from chanattr.network.tail import Tail
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
@@ -123,10 +123,7 @@ def held_out(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[
     goal = check_targets(targets, check_images(images))
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     stem = tail.stem(take_rows(images, slice(0, 2)))
-    classes = stem.logits.shape[1]
-    if len(bad := goal[(goal < 0) | (goal >= classes)]):
-        raise InputError(f"target {int(bad[0])} for a model with {classes} classes; expected 0 to {classes - 1}; check that the labels are "
-                         "numbered as the model's classes")
+    check_range(goal, stem.logits.shape[1], "check that the labels are numbered as the model's classes")
     plan = _plan(model, tail, images, goal.to(stem.logits.device), folds, names, chosen, _fill(fill, model, tail, images, stem), seed)
     first = plan.fill or fill_of("spatial_mean", stem.activation, tail.layer)
     questions = [make_question(one, model, tail.layer, first, images=len(goal)) for one in asked]
@@ -142,9 +139,7 @@ def _fill(fill: str | float | Sequence[float] | np.ndarray | Tensor, model: nn.M
     """The fill of all images; None where it hangs on each of them."""
     if not isinstance(fill, str) or fill not in ("mean", "spatial_mean"):
         return fill_of(fill, stem.activation, tail.layer)
-    size = shard_size_of(model)
-    batches = (take_rows(images, slice(first, first + size)) for first in range(0, check_images(images), size))
-    return mean_fill(tail, batches) if fill == "mean" else None
+    return mean_where_asked(fill, tail, images, shards_of(check_images(images), shard_size_of(model)))
 
 
 def _plan(model: nn.Module, tail: Tail, images: Inputs, goal: Int[Tensor, "N"], folds: int, names: Sequence[str],
@@ -258,12 +253,8 @@ def _folded(plan: _Plan) -> Bool[Tensor, "C"]:
 
 def _own(plan: _Plan, question: Question, part: _Part) -> ImageAttribution:
     """The images' own sets of every area, and their a*."""
-    records = []
-    for rows in torch.arange(len(part.rows), device=part.goal.device).split(shard_size_of(plan.model)):
-        keys = [f"{plan.names[int(plan.place[part.rows[row]])]} image {int(part.rows[row])}" for row in rows]
-        records.append(answer(question, plan.tail, take_stem(part.stem, rows), keys=keys, targets=part.goal[rows], fill=part.fill.of(rows),
-                              keep_energy=False))
-    return concatenate(records)
+    keys = [f"{plan.names[int(plan.place[row])]} image {int(row)}" for row in part.rows]
+    return own_answers(question, plan.tail, part.stem, keys, part.goal, part.fill, shard_size_of(plan.model))
 
 
 def _means(masks: Bool[Tensor, "S A K"], valid: Bool[Tensor, "S"], members: Sequence[Tensor],

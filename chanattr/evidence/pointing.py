@@ -14,7 +14,7 @@ from chanattr import tables
 from chanattr.errors import InputError
 from chanattr.evidence.evaluation import Interval, mean_of, resamples
 from chanattr.evidence.heat import distance, inside, maximum, smoothed
-from chanattr.settings import RATE, Range, check_number
+from chanattr.settings import RATE, Range, check_name, check_number
 
 if TYPE_CHECKING:
     from chanattr.images.boxes import ImageBoxes
@@ -109,8 +109,7 @@ class Pointing:
         Raises:
             InputError: no such subset.
         """
-        if subset not in SUBSETS:
-            raise InputError(f"subset={subset!r}; expected one of {', '.join(SUBSETS)}; leave it out for '{SUBSETS[0]}'")
+        check_name("subset", subset, SUBSETS)
         rows = np.flatnonzero((self.hit >= 0) & (self.difficult if subset == "difficult" else True))
         drawn = functools.partial(resamples, len(rows), seed)
         hits, inside = (self.hit[rows] == HIT), self.inside[rows]
@@ -323,8 +322,7 @@ def _check_rows(maps: np.ndarray, keys: tuple[str, ...], targets: np.ndarray, an
                          "expected one key and one class number a map; give them in the order of the maps")
     check_number(f"tolerance={tolerance!r}", tolerance, RATE, "leave it out for TorchRay's")
     check_number(f"smooth={smooth!r}", smooth, Range(0), "leave it out for TorchRay's")
-    if padding not in PADDINGS:
-        raise InputError(f"padding={padding!r}; expected one of {', '.join(PADDINGS)}; leave it out for '{PADDINGS[0]}'")
+    check_name("padding", padding, PADDINGS)
     if not any(key in annotations for key in keys):
         shown = ", ".join(map(repr, [*annotations][:3])) or "there are none"
         raise InputError(f"none of {len(keys)} keys (first {keys[0]!r}) is annotated; expected keys such as {shown}; use "

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from chanattr.attribution.inputs import check_finite, checked_reward
 from chanattr.attribution.perturbation import blurred, pyramid_of
-from chanattr.attribution.question import default_batch_size
+from chanattr.attribution.question import batch_size_of
 from chanattr.errors import InputError, LayerError
 from chanattr.evidence.whole import at_layer, exact_logits, last_calls, targets_of
 from chanattr.network.batches import in_batches
@@ -25,7 +25,7 @@ from chanattr.network.outputs import call, logits_of
 from chanattr.progress import Progress, advance
 from chanattr.search.exact import FORWARDS
 from chanattr.search.objective import Reward, log_probability, reward_function
-from chanattr.settings import COUNT, RATE, SHARE, STEPS, check_number
+from chanattr.settings import COUNT, RATE, SHARE, check_name, check_number
 
 RISE_MASKS, RISE_CELLS, RISE_SHARE = 1000, 7, 0.5  # masks drawn; cells a side; share of cells kept (Petsiuk's 7 and 0.5)
 PATCH, STRIDE = 1 / 7, 1 / 14  # of the side: an occluded square, and from one to the next
@@ -113,8 +113,7 @@ def saliency(model: nn.Module, images: Tensor, method: str, *, targets: Sequence
         >>> heat.values.shape, heat.evaluations
         (torch.Size([2, 8, 8]), 1.0)
     """
-    if method not in SALIENCY:
-        raise InputError(f"method={method!r}; expected one of {', '.join(SALIENCY)}")
+    check_name("method", method, SALIENCY, remedy="ask for one of them")
     share = check_number(f"smooth={smooth!r}", SMOOTHED.get(method, 0.0) if smooth is None else smooth, SHARE)
     check_number(f"seed={seed!r}", seed, COUNT)
     subject = subject_of(model, images, targets, reward, score, batch_size)._replace(pyramid=pyramid or pyramid_of, seed=seed)
@@ -266,7 +265,7 @@ def subject_of(model: nn.Module, images: Tensor, targets: Sequence[int] | Tensor
         InputError: images are no floating tensor [N, C, H, W], or another argument cannot be used.
         ModelError: the model fails on these images.
     """
-    size = int(check_number(f"batch_size={batch_size!r}", batch_size or default_batch_size(model), STEPS))
+    size = batch_size_of(batch_size, model)
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not images.numel():
         what = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"images are {what}; expected a floating tensor [N, C, H, W] as the model takes it, N at least 1; "

@@ -10,7 +10,7 @@ import numpy as np
 from chanattr import tables
 from chanattr.errors import InputError
 from chanattr.records import ClassAttribution, ImageAttribution, entries_of
-from chanattr.settings import Range, check_number
+from chanattr.settings import Range, check_name, check_number
 
 SOURCES = ("joint", "mean")
 
@@ -86,8 +86,7 @@ def sets_of(record: ClassAttribution | ImageAttribution, count: int | None = Non
         InputError: no such source, no sets of this area, or "mean" without a count or for images.
     """
     names = _names(record)
-    if source not in SOURCES:
-        raise InputError(f"source={source!r}; expected one of {', '.join(SOURCES)}; leave it out for '{SOURCES[0]}'")
+    check_name("source", source, SOURCES)
     if source == "mean":
         return ChannelSets(*_by_mean(record, count), names)
     if count is None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from chanattr.attribution.image import shard_size_of
 from chanattr.attribution.inputs import check_finite, check_images, check_targets, goal_of, tail_at
-from chanattr.attribution.question import default_batch_size
+from chanattr.attribution.question import batch_size_of
 from chanattr.errors import InputError
 from chanattr.evidence.again import fill_again
 from chanattr.evidence.class_records import Specificity
@@ -26,7 +26,7 @@ from chanattr.network.weights import model_sha256
 from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution
 from chanattr.search.family import largest
-from chanattr.settings import COUNT, STEPS, check_number
+from chanattr.settings import COUNT, check_name, check_number
 
 LOG = logging.getLogger(__name__)
 GAMES = ("preserve", "delete")
@@ -61,12 +61,11 @@ def specificity(model: nn.Module, images: Inputs, layer: str, *, targets: Sequen
         >>> matrix = ca.specificity(model, images, "features.12", targets=labels, classes=classes, count=24)  # doctest: +SKIP
         >>> matrix.accuracy.diagonal()  # doctest: +SKIP
     """
-    if game not in GAMES:
-        raise InputError(f"game={game!r}; expected one of {', '.join(GAMES)}; leave it out for '{GAMES[0]}'")
+    check_name("game", game, GAMES)
     sets = sets_of(classes, count, source)
     number = check_images(images)
     seed = -1 if random_seed is None else int(check_number(f"random_seed={random_seed!r}", random_seed, COUNT))
-    size = int(check_number(f"batch_size={batch_size!r}", batch_size, STEPS)) if batch_size is not None else default_batch_size(model)
+    size = batch_size_of(batch_size, model)
     goal = check_targets(targets, number)
     columns = _columns(goal, classes)
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from chanattr import tables
 from chanattr.attribution.asking import Asking, check_ends, judge, make_asking, search_grid
-from chanattr.attribution.image import mean_fill, per_image, shard_size_of, to_f4, to_i4, to_numpy
-from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_targets, goal_of, tail_at
+from chanattr.attribution.image import mean_where_asked, per_image, shard_size_of, shards_of, to_f4, to_i4, to_numpy
+from chanattr.attribution.inputs import check_images, check_keys, check_stem, check_targets, goal_of, tail_at
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.errors import InputError
@@ -227,9 +227,8 @@ def robust(model: nn.Module, images: Inputs, layer: str, *, views: Views = ("fli
     names = check_keys(keys, count)
     goal = None if targets is None else check_targets(targets, count)
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
-    size = max(1, shard_size_of(model) // (1 + len(seen)))
-    shards = [slice(first, min(count, first + size)) for first in range(0, count, size)]
-    means = mean_fill(tail, [take_rows(images, s) for s in shards]) if isinstance(fill, str) and fill == "mean" else None
+    shards = shards_of(count, max(1, shard_size_of(model) // (1 + len(seen))))
+    means = mean_where_asked(fill, tail, images, shards)
     question, parts = None, []
     with advance(progress, count, f"images at {layer}") as tell:
         for shard in shards:
@@ -252,8 +251,7 @@ def _robust_shard(question: Question, tail: Tail, stem: Stem, fill: Fill, wanted
     goal = goal_of(wanted, take_stem(stem, torch.arange(count, device=stem.logits.device)))
     places = torch.arange(len(stem.logits), device=goal.device).view(-1, count).T
     every = [f"{name} ({number})" if number else name for number in range(places.shape[1]) for name in names]
-    check_finite(stem.logits, every, "scores")
-    check_finite(stem.activation, every, f"activations at layer {tail.layer.name!r}")
+    check_stem(stem, every, tail.layer.name)
     alone, together, unseen = (tuple(part) for part in (places[:, :1], places[:, :1 + seen], places[:, 1 + seen:]))
     asking = make_asking(question, tail, stem, goal.repeat(places.shape[1]), fill, together)
     check_ends(asking, names)

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chanattr.attribution.inputs import check_images, check_model, check_targets
+from chanattr.attribution.inputs import check_images, check_model, check_range, check_targets
 from chanattr.attribution.score import channels_last
-from chanattr.errors import InputError, LayerError
+from chanattr.errors import LayerError
 from chanattr.network.batches import in_batches
 from chanattr.network.exactly import float32_exactly
 from chanattr.network.hooks import change, frozen, watch
@@ -42,11 +42,7 @@ def targets_of(model: nn.Module, images: Inputs, targets: Sequence[int] | Tensor
         parts = in_batches(model, count, batch_size, False, lambda part: exact_logits(model, take_rows(images, part), score).argmax(1))
         return torch.cat([predicted for _, predicted in parts])
     logits = exact_logits(model, take_rows(images, slice(0, 1)), score)
-    goal, classes = check_targets(targets, count).to(logits.device), logits.shape[1]
-    if not ((goal >= 0) & (goal < classes)).all():
-        raise InputError(f"targets from {int(goal.min())} to {int(goal.max())} for a model with {classes} classes; expected 0 to "
-                         f"{classes - 1}; leave targets out for the predicted classes")
-    return goal
+    return check_range(check_targets(targets, count).to(logits.device), logits.shape[1])
 
 
 def last_calls(model: nn.Module, example: Inputs) -> dict[str, int]:

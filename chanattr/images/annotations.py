@@ -12,6 +12,7 @@ from chanattr.errors import InputError
 from chanattr.images.boxes import Box, Classify, ImageBoxes, Told, bounded_bytes, corners_of, is_number, joined, shown, size_of
 from chanattr.images.find import UNKNOWN, PathLike, class_of
 from chanattr.images.voc import read_voc
+from chanattr.settings import check_name
 
 LARGEST = 2 * 10**9  # bytes; COCO's largest file of boxes has 0.5 10^9
 FORMS = ("plain", "coco", "voc")
@@ -57,8 +58,8 @@ def load_annotations(path: PathLike, *, class_names: Sequence[str] = (), wordnet
         [[10.0, 20.0, 30.0, 25.0]]
     """
     place = Path(path)
-    if form is not None and form not in FORMS:
-        raise InputError(f"form={form!r}; expected one of {', '.join(FORMS)}; leave it out to go by the file's looks")
+    if form is not None:
+        check_name("form", form, FORMS, remedy="leave it out to go by the file's looks")
 
     @functools.cache
     def classify(name: str) -> int:

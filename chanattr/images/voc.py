@@ -76,6 +76,8 @@ def _tree(file: Path) -> Element:
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     try:
         parser.Parse(bounded_bytes(file, LARGEST), True)
-    except expat.ExpatError as error:
+    except InputError:
+        raise
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the last two: an encoding that is unknown, or of several bytes
         raise InputError(f"{file} is no XML ({error}); expected VOC annotations; fetch it again, or take it away") from error
     return builder.close()

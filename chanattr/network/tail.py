@@ -24,6 +24,7 @@ from chanattr.network.outputs import Inputs, batch_size_of, call, logits_of
 from chanattr.network.replay import Diverged, Plan, answering, keeping, make_plan
 from chanattr.network.rows import check_alone, check_rows, difference
 from chanattr.network.stem import Stem, halving
+from chanattr.settings import check_name
 
 LOG = logging.getLogger(__name__)
 ENGINES = ("auto", "tail", "replay", "injection")
@@ -205,8 +206,7 @@ def bind(model: nn.Module, example: Inputs, names: Sequence[str], *, engine: str
         LayerError: a layer cannot be masked, or does not reach the score.
         ModelError: the model gives no logits or not one row an image, or was built in inference mode; the engine asked for cannot be had.
     """
-    if engine not in ENGINES:
-        raise InputError(f"engine={engine!r}; expected one of {', '.join(ENGINES)}")
+    check_name("engine", engine, ENGINES)
     if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
         raise ModelError(f"{kind(model)} has weights made in inference mode, through which no gradient flows to the mask; expected weights "
                          "made outside torch.inference_mode; build or load the model outside it")

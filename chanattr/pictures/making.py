@@ -14,6 +14,7 @@ from torch import Tensor
 from chanattr.pictures.parameters import Picture, by_fourier, by_magnitude, by_pixel, components_of, natural_magnitude, spectrum_scale
 from chanattr.pictures.pixels import Pixels, normalised, to_bytes
 from chanattr.pictures.settings import PictureSettings
+from chanattr.settings import check_batch_size
 
 FAINT = 1e-1  # of Adam, in a picture's mean slope: coefficients with a fainter one are moved less, not like all others
 AT_ONCE = 8  # pictures made at once on a GPU; on the CPU one, which costs hardly more there, so that none hangs on those beside it
@@ -24,8 +25,12 @@ Objective = Callable[[Tensor], Tensor]
 
 
 def at_once(batch_size: int | None, device: torch.device) -> int:
-    """Pictures made at once: as many as asked, or the usual."""
-    return batch_size or (1 if device.type == "cpu" else AT_ONCE)
+    """Pictures made at once: as many as asked, or the usual.
+
+    Raises:
+        InputError: not a whole number of 1 or more.
+    """
+    return check_batch_size(batch_size, 1 if device.type == "cpu" else AT_ONCE)
 
 
 def noise(count: int, shape: tuple[int, int, int], seed: int) -> Float[Tensor, "N C H W"]:

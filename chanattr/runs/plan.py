@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from chanattr.attribution.asking import masks_at_once
 from chanattr.attribution.image import answer
 from chanattr.attribution.inputs import check_model
-from chanattr.attribution.question import Areas, Asked, Question, default_batch_size, family_of, make_question, planned
+from chanattr.attribution.question import Areas, Asked, Question, batch_size_of, family_of, make_question, planned
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.axes import concatenate
 from chanattr.errors import InputError, ModelError
@@ -145,7 +145,7 @@ def make_ready(plan: Plan) -> Ready:
     for layer, stem in stems(tails, plan.example).items():
         asked = dataclasses.replace(plan.asked, areas=plan.areas[layer])
         family = family_of(asked.group, plan.model, tails[layer].layer)
-        at_once = masks_at_once(tails[layer], stem, asked.batch_size or default_batch_size(plan.model), bytes_of(asked.memory_budget))
+        at_once = masks_at_once(tails[layer], stem, batch_size_of(asked.batch_size, plan.model), bytes_of(asked.memory_budget))
         quick = fast(tails[layer], stem, precision=asked.precision, evaluations=planned(asked, family, plan.images), at_once=at_once)
         engines[layer] = quick.engine
     return Ready(plan=plan, tails=tails, engines=engines)

@@ -17,6 +17,7 @@ from chanattr.images.frame import measured_frame, regions_of
 from chanattr.network.outputs import device_of
 from chanattr.progress import Progress, advance
 from chanattr.runs.shards import pictures_of
+from chanattr.settings import check_name
 from chanattr.store import Run
 
 OURS = "masks"
@@ -46,8 +47,7 @@ def pointing_run(run: Run, annotations: Mapping[str, ImageBoxes], preprocess: Ca
         StoreError: no such answers.
     """
     for method in methods:
-        if method not in SALIENCY:
-            raise InputError(f"method {method!r}; expected one of {', '.join(SALIENCY)}; leave it out for the masks of the run alone")
+        check_name("method", method, SALIENCY, remedy="leave it out for the masks of the run alone")
     if methods and model is None:
         raise InputError(f"methods {', '.join(methods)} without a model; expected the network that the run is of; give model= and loader=")
     run.spatial(rows=[], layer=layer, label=label)  # refuses what is not there

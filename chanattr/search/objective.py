@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from chanattr.errors import InputError
-from chanattr.settings import GAMES
+from chanattr.settings import GAMES, check_name
 
 Reward = Callable[[Tensor, Tensor], Tensor]
 TOLERANCE = 1e-5
@@ -62,9 +62,7 @@ def reward_function(reward: str | Reward) -> Reward:
     """
     if callable(reward):
         return reward
-    if not isinstance(reward, str) or reward not in REWARD_FUNCTIONS:
-        raise InputError(f"reward={reward!r}; expected one of {', '.join(REWARD_FUNCTIONS)}, or a callable (logits, targets) -> [B]; "
-                         "leave it out for 'logit'")
+    check_name("reward", reward, REWARD_FUNCTIONS, ", or a callable (logits, targets) -> [B]")
     return REWARD_FUNCTIONS[reward]
 
 
@@ -74,8 +72,7 @@ def play(score: Score, game: str) -> Score:
     Raises:
         InputError: no such game.
     """
-    if game not in GAMES:
-        raise InputError(f"game={game!r}; expected one of {', '.join(GAMES)}")
+    check_name("game", game, GAMES)
 
     def delete(masks: Tensor, rows: Tensor, gradient: bool) -> Scored:
         dropped = score(1 - masks, rows, gradient)

@@ -129,10 +129,7 @@ class Index:
             self.label.append(label)
             return row
         check_bytes(key, self.sha256[row], sha256)
-        if sha256 != UNKNOWN_SHA256:
-            self.sha256[row] = sha256
-        if label >= 0:
-            self.label[row] = label
+        self.sha256[row], self.label[row] = filled_in((self.sha256[row], self.label[row]), (sha256, label))
         return row
 
     def thumbnail(self, key: str) -> np.ndarray:
@@ -152,6 +149,11 @@ class Index:
         """Closes the merged file."""
         if self.file is not None:
             self.file.close()
+
+
+def filled_in(held: tuple[bytes, int], given: tuple[bytes, int]) -> tuple[bytes, int]:
+    """An image's sha256 and label, from what was known of it and what is told of it now, unknown ones (zeros, below 0) included."""
+    return held[0] if given[0] == UNKNOWN_SHA256 else given[0], held[1] if given[1] < 0 else given[1]
 
 
 def check_bytes(key: str, stored: bytes, given: bytes) -> None:

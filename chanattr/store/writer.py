@@ -10,7 +10,7 @@ import numpy as np
 
 from chanattr.errors import StoreError
 from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, SpatialAttribution
-from chanattr.store.index import Index, check_bytes, check_same
+from chanattr.store.index import Index, check_bytes, check_same, filled_in
 from chanattr.store.layout import ENERGY, UNKNOWN_SHA256, Column, Head, ImageTable, check_text, encode, head_of
 from chanattr.store.parts import ImageRows, build_part
 
@@ -48,10 +48,10 @@ def register(index: Index, known: Known, keys: Sequence[str], sha256: np.ndarray
         check_bytes(key, _known(index, known, key)[0], digest)
     changed = []
     for key, new in found.items():
-        if key not in index.row:
-            known[key] = new
-            continue
         before = _known(index, known, key)
+        if key not in index.row:
+            known[key] = filled_in(before, new)
+            continue
         index.add_image(key, *new)
         if _known(index, known, key) != before:
             changed.append(key)

@@ -116,7 +116,7 @@ def test_listening_ends_while_a_forked_process_lives() -> None:
         import multiprocessing, time
         from chanattr.cli.command import _listening
         reader = multiprocessing.get_context("fork").Process(target=time.sleep, args=(120,))
-        with _listening([]):
+        with _listening([], str):
             reader.start()
         reader.kill()
     """

@@ -334,9 +334,10 @@ def test_layers_that_grad_cam_cannot_take(model: nn.Module, layer: str | None, m
     ({"images": torch.rand(3, 12, 10)}, r"images are \(3, 12, 10\) torch.float32; expected a floating tensor \[N, C, H, W\]"),
     ({"images": torch.zeros(2, 3, 12, 10, dtype=torch.int64)}, "expected a floating tensor"),
     ({"targets": [0]}, "targets have shape"),
-    ({"targets": [0, 2]}, "targets from 0 to 2 for a model with 2 classes"),
+    ({"targets": [0, 2]}, "target 2 for a model with 2 classes"),
     ({"smooth": 2.0}, "smooth=2.0; expected"),
     ({"batch_size": -1}, "batch_size=-1; expected"),
+    ({"batch_size": 0}, "batch_size=0; expected a whole number from 1"),
     ({"reward": "loss"}, "reward='loss'; expected one of"),
     ({"method": "blur_ig", "pyramid": lambda given: given[None]}, r"the pyramid has shape \(1, 2, 3, 12, 10\)"),
 ])

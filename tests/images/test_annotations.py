@@ -159,6 +159,8 @@ OUTSIDE = "<!DOCTYPE a [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><annotation><fi
     (OUTSIDE, "has a document type or entities"),
     ("<annotation>", "is no XML"),
     ("no", "is no XML"),
+    ("<?xml version='1.0' encoding='martian'?><annotation/>", "is no XML"),
+    ("<?xml version='1.0' encoding='gb2312'?><annotation/>", "is no XML"),
     ("<a>" * 20 + "</a>" * 20, "over 16 deep"),
     ("<html/>", "holds <html>; expected VOC's <annotation>"),
     (voc("a", (9, 9), "<object><name>cat</name></object>"), "an object without <bndbox>"),

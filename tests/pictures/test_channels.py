@@ -177,6 +177,7 @@ def test_token_layers(layer: str) -> None:
     ({"wanted": [6]}, r"wanted=\[6\] at 'mix'; expected channel numbers from 0 to 5, or weights \[rows, 6\]"),
     ({"wanted": []}, "expected channel numbers"), ({"wanted": np.zeros((1, 6))}, r"^wanted of shape \(1, 6\) at 'mix'; .*not all 0"),
     ({"wanted": np.ones((1, 5))}, "expected channel numbers"), ({"names": ["a", "b"]}, "2 names for 1 rows; expected one each"),
+    ({"batch_size": 0}, "batch_size=0; expected a whole number from 1"),
     ({"count": 0}, "count=0; expected a whole number from 1"), ({"pixels": PIXELS._replace(std=(0.0,) * 3)}, "expected Pixels"),
     ({"settings": ca.PictureSettings(objective="dot")}, "objective='dot'.; expected 'channels'"),
 ])

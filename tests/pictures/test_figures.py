@@ -56,6 +56,22 @@ def test_area_curve_tells_kept_from_lost() -> None:
     assert len(line.x) == len(np.union1d(FOUND.areas, FOUND.smallest_area[5]))
 
 
+def test_figures_count_in_the_unit_of_the_question() -> None:
+    of_heads = {"settings": dataclasses.replace(FOUND.settings, group="heads")}
+    found, classes = dataclasses.replace(FOUND, **of_heads), dataclasses.replace(CLASSES, **of_heads)
+    drawn = (figures.area_curve(found, 5), figures.class_curves(classes, int(classes.targets[0])), figures.smallest_areas(found))
+    for figure in drawn:
+        assert "heads" in (words := json.dumps(figure.to_plotly_json(), default=str))
+        assert "channel" not in words
+
+
+def test_levels_of_masks_are_named_apart_where_they_lie_close() -> None:
+    for close, anchors in ((True, {"top", "bottom"}), (False, {"middle"})):
+        figure = theme.go.Figure()
+        theme.levels(figure, 1.0, 0.95 if close else 0.0, np.array([0.2, 1.2]))
+        assert {note.yanchor for note in figure.layout.annotations} == anchors
+
+
 @pytest.mark.parametrize(("row", "text"), [(2, "a* not reached"), (3, "a* = 0: nothing is needed"), (4, "not run")])
 def test_area_curve_without_a_place_for_the_smallest(row: int, text: str) -> None:
     figure = figures.area_curve(FOUND, row)

@@ -212,6 +212,7 @@ def test_pixels_are_found_by_asking() -> None:
     ({"mask": [0.0] * 6}, "image '0' has no finite activation other than 0 at 'mix' under its mask; expected something to look for"),
     ({"pixels": Pixels((0.5,), (0.5,), (16, 16))}, "for images of 3 colours; expected Pixels"),
     ({"pixels": Pixels((0.5,) * 3, (5.0,) * 3, (16, 16))}, "images become pixels from .* expected 0 to 1; take ca.pixels_of"),
+    ({"batch_size": -1}, "batch_size=-1; expected a whole number from 1"),
     ({"targets": [4]}, "target 4 for a model with 4 classes; expected 0 to 3"),
 ])
 def test_what_cannot_be_used_is_refused(change: dict[str, object], message: str) -> None:

@@ -71,7 +71,7 @@ def test_what_cannot_be_played_is_refused(made: tuple[Path, Sees, Tensor], tmp_p
     with ca.open_run(path) as run:
         with pytest.raises(ca.InputError, match=r"none of 3 keys .* is among the 1 annotated pictures"):
             ca.pointing_run(run, ca.load_annotations(boxes(tmp_path, BOX, ("z.jpg",))), preprocess)
-        with pytest.raises(ca.InputError, match="method 'smear'; expected one of centre, gradient"):
+        with pytest.raises(ca.InputError, match="method='smear'; expected one of centre, gradient"):
             ca.pointing_run(run, told, preprocess, methods=["smear"], model=net)
         with pytest.raises(ca.InputError, match="methods centre without a model"):
             ca.pointing_run(run, told, preprocess, methods=["centre"])

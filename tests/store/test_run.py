@@ -227,6 +227,15 @@ def test_registered_images_are_remembered_until_they_are_written(path: Path) -> 
         assert np.array_equal(run.images().sha256, sha256(keys(0, 4)))
 
 
+def test_what_is_known_of_an_unwritten_image_outlives_a_register_that_knows_less(path: Path) -> None:
+    with open_run(path, "a") as run:
+        run.register(keys(0, 2), sha256(keys(0, 2)), np.array([7, 8]))
+        run.register(keys(0, 2), np.zeros((2, 32), "u1"), np.array([-1, 9]))
+        run.write(images(0, 2))
+        assert run.images().label.tolist() == [7, 9]
+        assert np.array_equal(run.images().sha256, sha256(keys(0, 2)))
+
+
 def test_labels_learnt_later_are_kept(path: Path) -> None:
     with open_run(path, "a") as run:
         run.write(images(0, 4))

@@ -89,7 +89,7 @@ def smallest_areas(found: ImageAttribution, names: Sequence[str] | None = None,
     data = smallest_areas_data(found, names, labels)
     drawn = sorted(sorted(data.classes, key=lambda c: -len(c.areas))[:CLASSES_DRAWN], key=lambda c: (-c.median, c.target))
     figure = go.Figure()
-    _histogram(figure, data)
+    _histogram(figure, data, found.settings.unit)
     run = int((found.smallest_area != NOT_RUN).sum())
     below = f"a* of {run:,} images · layer {words.fit(found.layer, 32)}"
     theme.dress(figure, f"How many {found.settings.unit} an image needs", below, height=360 + (30 + 26 * len(drawn) if drawn else 0))
@@ -105,10 +105,10 @@ def smallest_areas(found: ImageAttribution, names: Sequence[str] | None = None,
     return figure
 
 
-def _histogram(figure: go.Figure, data: SmallestAreas) -> None:
+def _histogram(figure: go.Figure, data: SmallestAreas, unit: str) -> None:
     """Bars on a logarithmic axis; a whole-number bin reaches half a channel to both sides."""
     low, high = data.edges[:-1] - 0.5, data.edges[1:] - 0.5
-    text = [f"{a:,} channel{'s' if a > 1 else ''}" if b == a + 1 else f"{a:,} to {b - 1:,} channels"
+    text = [f"{a:,} {unit if a > 1 else unit[:-1]}" if b == a + 1 else f"{a:,} to {b - 1:,} {unit}"
             for a, b in zip(data.edges[:-1], data.edges[1:], strict=True)]
     figure.add_bar(x=low, width=high - low, offset=0, y=data.counts, text=text, textposition="none",
                    marker={"color": theme.BAR, "line": {"color": "#ffffff", "width": 1}},

@@ -62,7 +62,7 @@ def channel_cards(made: ChannelImages, *examples: Examples, title: str = "") -> 
     Args:
         made: what `visualise` gave; 12 rows are drawn.
         examples: of the same channels in the same order, "driven", "needed" or both.
-        title: None says the layer.
+        title: "" says the layer.
 
     Raises:
         InputError: examples of another layer or other rows.

@@ -88,8 +88,9 @@ def area_curve(found: ImageAttribution, row: int, *, names: Sequence[str] | None
         figure.add_scatter(x=data.areas[chosen], y=data.scores[chosen], mode="markers", name=label, hovertemplate=hover,
                            marker={"size": 8, "color": theme.SLATE if kept else "#ffffff",
                                    "line": {"width": 1.6, "color": theme.SLATE}})
-    _levels(figure, data.original, data.empty, data.scores)
-    _smallest(figure, data.smallest_area, data.smallest_score, data.channels, filled=data.smallest_top1)
+    theme.levels(figure, data.original, data.empty, data.scores)
+    _smallest(figure, data.smallest_area, data.smallest_score, data.channels, found.settings.unit,
+              filled=data.smallest_top1)
     below = f"{words.target(found, row, names)} · layer {words.fit(found.layer, 24)}"
     return _axes(theme.dress(figure, words.fit(found.keys[row], 40), below), found.settings, data.channels)
 
@@ -113,16 +114,17 @@ def class_curves(classes: ClassAttribution, target: int) -> go.Figure:
     Raises:
         InputError: no such class.
     """
-    data = class_curves_data(classes, target)
+    data, unit = class_curves_data(classes, target), classes.settings.unit
     figure = go.Figure()
     _line(figure, data.areas, data.scores, (data.smallest_area, data.smallest_score), theme.SLATE)
-    _share_markers(figure, data.areas, data.scores, data.top1, label="searched images", colour=theme.SLATE, symbol="circle")
+    _share_markers(figure, data.areas, data.scores, data.top1, label="searched images", colour=theme.SLATE, symbol="circle",
+                   unit=unit)
     if np.isfinite(data.held_out_scores).any():
         _line(figure, data.areas, data.held_out_scores, (0, 0.0), theme.HELD_OUT, dash="dot")
         _share_markers(figure, data.areas, data.held_out_scores, data.held_out_top1, label="held-out images",
-                       colour=theme.HELD_OUT, symbol="diamond-open")
-    _levels(figure, data.original, data.empty, np.append(data.scores, data.held_out_scores))
-    _smallest(figure, data.smallest_area, data.smallest_score, data.channels, filled=True)
+                       colour=theme.HELD_OUT, symbol="diamond-open", unit=unit)
+    theme.levels(figure, data.original, data.empty, np.append(data.scores, data.held_out_scores))
+    _smallest(figure, data.smallest_area, data.smallest_score, data.channels, unit, filled=True)
     name = words.fit(classes.names[class_row(classes, target)] or f"class {target}", 28)
     below = f"{data.images} images · layer {words.fit(classes.layer, 32)}"
     return _axes(theme.dress(figure, f"Joint sets: {name}", below), classes.settings, data.channels)
@@ -145,27 +147,13 @@ def _line(figure: go.Figure, areas: np.ndarray, scores: np.ndarray, extra: tuple
 
 
 def _share_markers(figure: go.Figure, areas: np.ndarray, scores: np.ndarray, top1: np.ndarray, *, label: str, colour: str,
-                   symbol: str) -> None:
-    hover = f"area %{{x}} channels<br>mean score %{{y:.3f}}<br>named rightly %{{customdata:.0%}}<extra>{label}</extra>"
+                   symbol: str, unit: str) -> None:
+    hover = f"area %{{x}} {unit}<br>mean score %{{y:.3f}}<br>named rightly %{{customdata:.0%}}<extra>{label}</extra>"
     figure.add_scatter(x=areas, y=scores, customdata=top1, mode="markers", name=label, hovertemplate=hover,
                        marker={"size": 8, "color": colour, "symbol": symbol})
 
 
-def _levels(figure: go.Figure, original: float, empty: float, scores: np.ndarray) -> None:
-    """Dashed lines for every channel kept and for none, named in the right margin, apart where the axis brings them together."""
-    drawn = np.append(scores[np.isfinite(scores)], [v for v in (original, empty) if np.isfinite(v)])
-    span = float(np.ptp(drawn)) if len(drawn) else 0.0
-    for value, other, name, dash in ((original, empty, "original", "dash"), (empty, original, "empty", "dot")):
-        if not np.isfinite(value):
-            continue
-        figure.add_hline(y=value, line={"color": theme.MUTED, "width": 1.2, "dash": dash}, layer="below")
-        side = "bottom" if value >= other else "top"
-        close = np.isfinite(other) and abs(value - other) < max(0.18 * span, 1e-3 * max(1.0, abs(value)))
-        theme.note(figure, f"{name}<br>{words.number(value)}", x=1, xref="paper", xanchor="left", xshift=6, y=value,
-                   yanchor=side if close else "middle", align="left")
-
-
-def _smallest(figure: go.Figure, area: int, score: float, channels: int, *, filled: bool) -> None:
+def _smallest(figure: go.Figure, area: int, score: float, channels: int, unit: str, *, filled: bool) -> None:
     """a* as an accented line, ring and label; in words where it has no place on the axis."""
     text = f"<b>{words.smallest(area)}</b>"
     if area <= 0:
@@ -178,6 +166,6 @@ def _smallest(figure: go.Figure, area: int, score: float, channels: int, *, fill
     theme.note(figure, text, x=float(np.log10(area)), xref="x", xanchor=anchor, y=1, yref="paper", yanchor="bottom",
                font={"color": theme.ACCENT, "size": 13})
     figure.add_scatter(x=[area], y=[score], mode="markers", name="a*",
-                       hovertemplate=f"{words.smallest(area)} of {channels:,} channels<br>score %{{y:.3f}}<extra></extra>",
+                       hovertemplate=f"{words.smallest(area)} of {channels:,} {unit}<br>score %{{y:.3f}}<extra></extra>",
                        marker={"size": 12, "color": theme.ACCENT if filled else "#ffffff",
                                "line": {"width": 2, "color": theme.ACCENT}})

@@ -141,7 +141,7 @@ def mask_curve(found: SpatialAttribution, row: int, *, names: Sequence[str] | No
                        line={"color": theme.HELD_OUT, "dash": "dot"}, marker={"symbol": "diamond-open"},
                        hovertemplate="area %{x:.1%}<br>score %{y:.3f}<extra>level set</extra>")
     _curve(figure, data, "mask", theme.SLATE, "circle")
-    _levels(figure, data)
+    theme.levels(figure, data.original, data.empty, np.append(data.scores, data.level_set_scores))
     if data.smallest_area > 0:
         figure.add_vline(x=data.smallest_area, line={"color": theme.ACCENT, "width": 1.2}, layer="below")
         figure.add_scatter(x=[data.smallest_area], y=[data.smallest_score], mode="markers", name="a*",
@@ -228,13 +228,6 @@ def _curve(figure: go.Figure, curve: MaskCurve, name: str, colour: str, symbol: 
                        hovertemplate=f"area %{{x:.1%}}<br>score %{{y:.3f}}<extra>{name}</extra>")
 
 
-def _levels(figure: go.Figure, curve: MaskCurve) -> None:
-    """Dashed lines for the whole picture and for the one perturbed everywhere, named in the right margin."""
-    for value, name, dash in ((curve.original, "original", "dash"), (curve.empty, "empty", "dot")):
-        figure.add_hline(y=value, line={"color": theme.MUTED, "width": 1.2, "dash": dash}, layer="below")
-        theme.note(figure, f"{name}<br>{words.number(value)}", x=1, xref="paper", xanchor="left", xshift=6, y=value, align="left")
-
-
 def _dressed(figure: go.Figure, found: SpatialAttribution, row: int, names: Sequence[str] | None, across: str) -> go.Figure:
     """Score against shares of the picture with title and axes."""
     theme.dress(figure, words.fit(found.keys[row], 40), _target(found, row, names))
@@ -274,7 +267,7 @@ def mask_games(kept: SpatialAttribution, dropped: SpatialAttribution, row: int, 
     for curve, name, colour, symbol in ((data.kept, "only the mask seen", theme.SLATE, "circle"),
                                         (data.dropped, "all but the mask seen", theme.HELD_OUT, "diamond")):
         _curve(figure, curve, name, colour, symbol)
-    _levels(figure, data.kept)
+    theme.levels(figure, data.kept.original, data.kept.empty, np.append(data.kept.scores, data.dropped.scores))
     told = []
     for curve, name in ((data.kept, "enough"), (data.dropped, "lost without")):
         if curve.smallest_area > 0:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import plotly.graph_objects as go
+
+from chanattr.pictures.figures import words
 
 INK = "#1f2a37"
 SLATE = "#41566f"
@@ -60,3 +63,17 @@ def area_axis(largest: int, unit: str = "channels") -> dict[str, object]:
 def note(figure: go.Figure, text: str, **place: object) -> None:
     """A small text in the figure, no arrow."""
     figure.add_annotation(**{"text": text, "showarrow": False, "font": {"size": 12, "color": MUTED}, **place})
+
+
+def levels(figure: go.Figure, original: float, empty: float, scores: np.ndarray) -> None:
+    """Dashed lines for every channel kept and for none, named in the right margin, apart where the axis brings them together."""
+    drawn = np.append(scores[np.isfinite(scores)], [v for v in (original, empty) if np.isfinite(v)])
+    span = float(np.ptp(drawn)) if len(drawn) else 0.0
+    for value, other, name, dash in ((original, empty, "original", "dash"), (empty, original, "empty", "dot")):
+        if not np.isfinite(value):
+            continue
+        figure.add_hline(y=value, line={"color": MUTED, "width": 1.2, "dash": dash}, layer="below")
+        side = "bottom" if value >= other else "top"
+        close = np.isfinite(other) and abs(value - other) < max(0.18 * span, 1e-3 * max(1.0, abs(value)))
+        note(figure, f"{name}<br>{words.number(value)}", x=1, xref="paper", xanchor="left", xshift=6, y=value,
+                   yanchor=side if close else "middle", align="left")

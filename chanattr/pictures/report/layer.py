@@ -143,7 +143,7 @@ def _table(section: Section, area: int | None, rows: Sequence[ClassRow], linked:
     if area is not None:
         heads.append((f"{area:,} joint {unit}", "mean score of the joint set on the images it was searched on"))
         heads.append(("held out", f"mean score of {area:,} joint {unit} on images that they were not searched on"))
-        heads.append((f"all {unit}", "mean score with every channel"))
+        heads.append((f"all {unit}", f"mean score with every {unit[:-1]}"))
     known = set(labels.tolist()) if section.found is not None else set()
     body = [_table_row(section, row, linked=row.target in linked, compared=area is not None, delete=delete, known=row.target in known)
             for row in rows]
@@ -181,8 +181,8 @@ def _joint_words(classes: ClassAttribution, row: ClassRow) -> str:
         text += f" {int(joint[list(row.top)].sum())} of the {len(row.top)} top {unit} are in it."
     if np.isfinite(row.searched):
         held = f", {words.number(row.held_out)} on images held out" if np.isfinite(row.held_out) else ""
-        text += (f" {compared_area(classes):,} joint {unit} score {words.number(row.searched)} on the images searched{held}; every "
-                 f"channel scores {words.number(row.original)}.")
+        text += (f" {compared_area(classes):,} joint {unit} score {words.number(row.searched)} on the images searched{held}; all "
+                 f"{unit} score {words.number(row.original)}.")
     return text
 
 

@@ -67,7 +67,7 @@ def report(run: Run, path: str | os.PathLike[str], *, images: int = 200, classes
 
 def _check_place(target: Path, run_file: Path) -> None:
     """Refuses what cannot be the page before the work is done."""
-    if target.exists() and run_file.exists() and target.samefile(run_file):
+    if target.resolve() == run_file.resolve() or (target.exists() and run_file.exists() and target.samefile(run_file)):
         raise StoreError(f"the page would overwrite the run file {run_file}; expected another name; choose one such as "
                          f"{run_file.with_suffix('.html').name}")
     if target.is_dir() or not target.parent.is_dir():
