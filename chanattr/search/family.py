@@ -63,6 +63,8 @@ class Sets(Family, Protocol):
 class Channels:
     """Masks over the K channels of a layer: parameters are the mask itself, in [0, 1]^K; areas count channels.
 
+    Other families whose parameters are masks have these methods too: what they are of stands in `self`.
+
     Defaults of the exact search are from ``scripts/solver_table``; those of the penalty search are the paper's protocol.
     """
 
@@ -71,11 +73,11 @@ class Channels:
     unit: ClassVar[str] = "channels"
     sha256: ClassVar[str] = ""
 
-    def start(self, count: int, *, device: torch.device, dtype: torch.dtype = torch.float32) -> Float[Tensor, "P K"]:
+    def start(self: Family, count: int, *, device: torch.device, dtype: torch.dtype = torch.float32) -> Float[Tensor, "P K"]:
         """All ones: nothing dropped."""
         return torch.ones(count, self.size, device=device, dtype=dtype)
 
-    def project(self, values: Float[Tensor, "P K"], areas: Int[Tensor, "P"] | Float[Tensor, "P"]) -> Float[Tensor, "P K"]:
+    def project(self: Family, values: Float[Tensor, "P K"], areas: Int[Tensor, "P"] | Float[Tensor, "P"]) -> Float[Tensor, "P K"]:
         """Euclidean projection on the capped simplex ``{0 <= m <= 1, sum m = area}``."""
         return project_capped_simplex(values, areas)
 
@@ -84,30 +86,30 @@ class Channels:
         """All channels."""
         return self.size
 
-    def smooth_gradient(self, gradient: Float[Tensor, "P K"], cells: float) -> Float[Tensor, "P K"]:
+    def smooth_gradient(self: Family, gradient: Float[Tensor, "P K"], cells: float) -> Float[Tensor, "P K"]:
         """Unchanged: channels have no neighbours."""
         return gradient
 
-    def penalty(self, values: Float[Tensor, "P K"], areas: Int[Tensor, "P"], reduction: str) -> Float[Tensor, "P"]:
+    def penalty(self: Family, values: Float[Tensor, "P K"], areas: Int[Tensor, "P"], reduction: str) -> Float[Tensor, "P"]:
         """`chanattr.search.objective.area_penalty`."""
         return area_penalty(values, areas, reduction)
 
-    def binary(self, values: Float[Tensor, "P K"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P K"]:
+    def binary(self: Family, values: Float[Tensor, "P K"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P K"]:
         """The `areas` largest values of each row; ties go to the lower channel number."""
         return largest(values, areas)
 
-    def finish(self, values: Float[Tensor, "P K"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P K"]:
+    def finish(self: Sets, values: Float[Tensor, "P K"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P K"]:
         """The binary masks: what is reported for channels is always a set."""
         return self.binary(values, areas)
 
-    def every(self, area: int, most: int) -> Bool[Tensor, "S K"]:
+    def every(self: Family, area: int, most: int) -> Bool[Tensor, "S K"]:
         """All sets of `area` channels in lexicographic order, if they are at most `most`; none otherwise."""
         if math.comb(self.size, area) > most:
             return torch.zeros(0, self.size, dtype=torch.bool)
         members = torch.tensor(list(itertools.combinations(range(self.size), area)))
         return torch.zeros(len(members), self.size, dtype=torch.bool).scatter(1, members, True)
 
-    def resolve(self, search: AnySearch) -> AnySearch:
+    def resolve(self: Family, search: AnySearch) -> AnySearch:
         """The search with the channel family's values for fields left None."""
         return resolve(search, CHANNEL_EXACT if isinstance(search, ExactSearch) else CHANNEL_PENALTY)
 

@@ -9,12 +9,10 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from chanattr.errors import InputError
 from chanattr.search.family import Channels
-from chanattr.settings import AnySearch
 
 GroupOfEvery = Sequence[int] | np.ndarray | Tensor  # channel, numbered from 0 without a gap
 Group = str | int | GroupOfEvery | Callable[[int], GroupOfEvery]  # "", "heads", channels a group, [K], or a function that gives it for K
@@ -41,15 +39,10 @@ class Groups:
         """Groups of `width` channels in order."""
         return cls(torch.arange(channels) // width, name, "heads" if name == "heads" else "groups")
 
-    @property
+    @cached_property
     def size(self) -> int:
         """G."""
-        return self._entries.size
-
-    @cached_property
-    def _entries(self) -> Channels:
-        """The masks as the search sees them."""
-        return Channels(int(self.groups.max()) + 1)
+        return int(self.groups.max()) + 1
 
     @property
     def sha256(self) -> str:
@@ -60,42 +53,14 @@ class Groups:
         """[P, G] to [P, K]: each channel has its group's value. In a backward pass the channels' slopes are summed."""
         return masks[..., self.groups.to(masks.device)]
 
-    def start(self, count: int, *, device: torch.device, dtype: torch.dtype = torch.float32) -> Float[Tensor, "P G"]:
-        """All ones: nothing dropped."""
-        return self._entries.start(count, device=device, dtype=dtype)
-
-    def project(self, values: Float[Tensor, "P G"], areas: Int[Tensor, "P"] | Float[Tensor, "P"]) -> Float[Tensor, "P G"]:
-        """As `Channels.project`, over groups."""
-        return self._entries.project(values, areas)
-
     @property
     def full(self) -> float:
         """All groups."""
         return self.size
 
-    def smooth_gradient(self, gradient: Float[Tensor, "P G"], cells: float) -> Float[Tensor, "P G"]:
-        """Unchanged."""
-        return gradient
-
-    def penalty(self, values: Float[Tensor, "P G"], areas: Int[Tensor, "P"], reduction: str) -> Float[Tensor, "P"]:
-        """As `Channels.penalty`, over groups."""
-        return self._entries.penalty(values, areas, reduction)
-
-    def binary(self, values: Float[Tensor, "P G"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P G"]:
-        """The `areas` groups of largest value; ties go to the lower number."""
-        return self._entries.binary(values, areas)
-
-    def finish(self, values: Float[Tensor, "P G"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P G"]:
-        """The binary masks."""
-        return self._entries.finish(values, areas)
-
-    def every(self, area: int, most: int) -> Bool[Tensor, "S G"]:
-        """All sets of `area` groups, if they are at most `most`; none otherwise."""
-        return self._entries.every(area, most)
-
-    def resolve(self, search: AnySearch) -> AnySearch:
-        """The search with the channel family's values for fields left None."""
-        return self._entries.resolve(search)
+    # To a search a group is what a channel is elsewhere.
+    start, project, smooth_gradient = Channels.start, Channels.project, Channels.smooth_gradient
+    penalty, binary, finish, every, resolve = Channels.penalty, Channels.binary, Channels.finish, Channels.every, Channels.resolve
 
 
 def groups_of(group: object, channels: int, layer: str) -> Groups:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from chanattr.codes import COLDNESS, GRID, MARGIN, RADIUS, REACH, Lattice, lattice, resampling
-from chanattr.search.family import resolve
+from chanattr.search.family import Channels, resolve
 from chanattr.search.objective import Score, Scored
 from chanattr.settings import AnySearch, ExactSearch, PenaltySearch
 
@@ -48,9 +48,7 @@ class Pictures:
     full: ClassVar[float] = 1.0
     unit: ClassVar[str] = "of the picture"
 
-    def start(self, count: int, *, device: torch.device, dtype: torch.dtype = torch.float32) -> Float[Tensor, "P 1024"]:
-        """All ones: nothing is dropped."""
-        return torch.ones(count, self.size, device=device, dtype=dtype)
+    start = Channels.start  # all ones: nothing is dropped
 
     @torch.no_grad()
     def project(self, values: Float[Tensor, "P 1024"], areas: Float[Tensor, "P"], tries: int = TRIES) -> Float[Tensor, "P 1024"]:
