@@ -39,8 +39,8 @@ class Asking(NamedTuple):
 
 
 def make_asking(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor, "N"], fill: Fill,
-                members: tuple[Tensor, ...]) -> Asking:
-    """A question about channels: their sets scored over `members`."""
+                members: tuple[Tensor, ...] | None = None) -> Asking:
+    """A question about channels: their sets scored over `members`; None is an image a row."""
     values, spread = fill.taken(targets.device), question.family.spread
 
     def logits(tail: Tail | FastTail, stem: Stem, masks: Tensor, images: Tensor) -> Tensor:
@@ -49,9 +49,10 @@ def make_asking(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor,
     return ask(question, tail, stem, targets, members, logits, question.family.size)
 
 
-def ask(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor, "N"], members: tuple[Tensor, ...], logits: Logits,
+def ask(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor, "N"], members: tuple[Tensor, ...] | None, logits: Logits,
         entries: int) -> Asking:
     """A score of masks with so many entries over `members`, its scores with everything and with nothing, and the level in between."""
+    members = one_a_row(targets) if members is None else members
     at_once = masks_at_once(tail, stem, question.batch_size, question.memory_budget)
     quick = fast(tail, stem, precision=question.precision, evaluations=question.evaluations, at_once=at_once)
     quick_stem = quick.prepare(stem) if isinstance(quick, FastTail) else stem
@@ -71,7 +72,7 @@ def ask_predicted(question: Question, tail: Tail, images: Inputs) -> Asking:
     """The question about the class that the network predicts for each of some images, dropped channels being zero."""
     stem = tail.stem(images)
     goal = stem.logits.argmax(1)
-    return make_asking(question, tail, stem, goal, zeros(tail.layer), one_a_row(goal))
+    return make_asking(question, tail, stem, goal, zeros(tail.layer))
 
 
 def some_rows(asking: Asking, rows: Int[Tensor, "S"]) -> Asking:
@@ -181,9 +182,23 @@ def judge(asking: Asking, masks: Bool[Tensor, "P K"] | Float[Tensor, "P K"], row
     return main._replace(score=main.score - asking.score.judge(1 - kept, rows).score) if game == "dual" else main
 
 
-def reaches(asking: Asking, scores: Tensor, top1: Tensor, rows: Tensor) -> Tensor:
-    """Whether figures reach their rows' level; with "top1" whether the target is (*delete*: is no longer) the top class."""
+def judge_sets(asking: Asking, masks: Bool[Tensor, "R A K"]) -> Judged:
+    """The same of every row's masks, figures [R, A]."""
+    rows = torch.arange(len(masks), device=masks.device).repeat_interleave(masks.shape[1])
+    return Judged(*(figures.view(masks.shape[:2]) for figures in judge(asking, masks.flatten(0, 1), rows)))
+
+
+def reaches(asking: Asking, scores: Tensor, top1: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Whether figures reach their rows' level; with "top1" whether the target is (*delete*: is no longer) the top class.
+
+    Args:
+        asking: whose rows they are.
+        scores, top1: from `judge`, or from `judge_sets`.
+        rows: of each figure; None is as `judge_sets` gives them, [R, A].
+    """
     settings = asking.question.settings
+    if rows is None:
+        rows = torch.arange(len(scores), device=scores.device)[:, None].expand_as(scores)
     if settings.level == "top1":
         return top1 <= 0 if settings.game == "delete" else (top1 >= asking.named[rows]) & (top1 > 0)
     return reached(scores, asking.level[rows], settings.game)

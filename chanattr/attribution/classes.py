@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, make_asking, reaches, search_grid, some_rows
+from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, judge_sets, make_asking, reaches, search_grid, some_rows
 from chanattr.attribution.image import answer, groups_of_channels, mean_where_asked, shard_size_of, shards_of, to_f4, to_i4, to_numpy
 from chanattr.attribution.inputs import check_finite, check_found, check_images, check_stem, check_targets, goal_of, tail_at
 from chanattr.attribution.question import Areas, Asked, Question, make_question
@@ -176,10 +176,6 @@ def _held_out(asking: Asking, masks: Bool[Tensor, "F A K"], held_out: tuple[Tens
     """Mean score, top-1 and log-probability of each fold's sets over the images that they were not searched on."""
     if not len(masks):
         return torch.full((3, len(asking.question.settings.areas)), torch.nan)
-    areas = masks.shape[1]
     outside = asking._replace(score=dataclasses.replace(asking.score, members=held_out))
-    row = torch.arange(len(masks), device=masks.device).repeat_interleave(areas)
-    final = judge(outside, masks.flatten(0, 1), row)
     sizes = torch.tensor([len(m) for m in held_out], device=masks.device, dtype=torch.float32)
-    figures = torch.stack([final.score, final.top1, final.log_probability]).view(3, len(masks), areas)
-    return (figures * sizes[None, :, None]).sum(1) / sizes.sum()
+    return (torch.stack(judge_sets(outside, masks)) * sizes[None, :, None]).sum(1) / sizes.sum()

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, make_asking, one_a_row, reaches, search_grid
+from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, judge_sets, make_asking, reaches, search_grid
 from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_stem, check_targets, goal_of, tail_at
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, channels_last, fill_of
@@ -140,15 +140,13 @@ def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], t
     """
     check_stem(stem, keys, tail.layer.name)
     goal = goal_of(targets, stem)
-    asking = make_asking(question, tail, stem, goal, fill, one_a_row(goal))
+    asking = make_asking(question, tail, stem, goal, fill)
     check_ends(asking, keys)
     grid = torch.tensor(question.settings.areas, device=goal.device, dtype=torch.long)
     masks, spent = search_grid(asking, grid)
-    row = torch.arange(len(goal), device=goal.device).repeat_interleave(len(grid))
-    final = judge(asking, masks.flatten(0, 1), row)
-    scores, top1 = final.score.view(masks.shape[:2]), final.top1.view(masks.shape[:2])
-    check_finite(scores, keys, "masked scores")
-    smallest = find_smallest(asking, grid, masks, reaches(asking, scores, top1, row.view(masks.shape[:2])))
+    final = judge_sets(asking, masks)
+    check_finite(final.score, keys, "masked scores")
+    smallest = find_smallest(asking, grid, masks, reaches(asking, final.score, final.top1))
     proved = certify_smallest(asking, smallest) if question.settings.certify else None
     if proved is not None:
         smallest = smallest._replace(area=proved.area, mask=proved.mask)
@@ -157,8 +155,8 @@ def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], t
     return ImageAttribution(
         layer=tail.layer.name, settings=question.settings, engine=asking.score.quick.engine, keys=tuple(keys), targets=to_i4(goal),
         predictions=to_i4(stem.logits.argmax(1)), probability=to_f4(stem.logits.float().softmax(1).gather(1, goal[:, None])[:, 0]),
-        areas=to_i4(grid), masks=to_numpy(masks), scores=to_f4(scores), original=to_f4(asking.original), empty=to_f4(asking.empty),
-        top1=to_numpy(top1 > 0.5), smallest_area=to_i4(smallest.area), smallest_mask=to_numpy(smallest.mask),
+        areas=to_i4(grid), masks=to_numpy(masks), scores=to_f4(final.score), original=to_f4(asking.original), empty=to_f4(asking.empty),
+        top1=to_numpy(final.top1 > 0.5), smallest_area=to_i4(smallest.area), smallest_mask=to_numpy(smallest.mask),
         smallest_score=to_f4(last.score.masked_fill(none, torch.nan)), smallest_top1=to_numpy((last.top1 > 0.5) & ~none),
         energy=energies(tail.layer, stem, spread(smallest.mask)[:, None])[:, 0],
         energy_by_area=energies(tail.layer, stem, spread(masks)) if keep_energy else np.full(by_area, np.nan, np.float32),

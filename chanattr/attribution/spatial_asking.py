@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chanattr.attribution.asking import Asking, ask, judge, one_a_row, reaches, reaches_level
+from chanattr.attribution.asking import Asking, ask, judge, reaches, reaches_level
 from chanattr.attribution.perturbation import Lookup, Perturbation, pyramid_of
 from chanattr.attribution.question import Question
 from chanattr.network.fast import FastTail
@@ -76,7 +76,7 @@ def ask_pictures(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor
     """A question about pictures, each a row: masks of them scored over what lies under them."""
     axis, family = tail.layer.channel_axis, question.family
     lookup = Lookup(pyramid_of(stem.activation.movedim(axis, 1).float(), under))
-    return ask(question, tail, stem, targets, one_a_row(targets), Seen(lookup, axis), family.height * family.width)
+    return ask(question, tail, stem, targets, None, Seen(lookup, axis), family.height * family.width)
 
 
 def spent(question: Question, grid: Float[Tensor, "A"]) -> float:
@@ -187,7 +187,7 @@ def find_smallest(asking: Asking, grid: Float[Tensor, "A"], codes: Float[Tensor,
     """a* on the grid, refined where that is asked for; figures are [N, A]."""
     count, settings, family = len(codes), asking.question.settings, asking.question.family
     rows = torch.arange(count, device=grid.device)
-    reaching = reaches(asking, final.score, final.top1, rows[:, None].expand(-1, len(grid)))
+    reaching = reaches(asking, final.score, final.top1)
     empty = reaches_level(asking, torch.zeros(count, family.height * family.width, device=grid.device), rows)
     first = reaching.to(torch.int8).argmax(1)
     some = reaching.any(1) & ~empty

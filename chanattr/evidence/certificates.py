@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chanattr.attribution.asking import Asking, judge, make_asking, one_a_row
+from chanattr.attribution.asking import Asking, judge, make_asking
 from chanattr.attribution.image import certificates, certify_smallest, energies, shard_size_of, to_f4, to_i4, to_numpy
 from chanattr.attribution.inputs import check_found, check_images, goal_of, tail_at
 from chanattr.attribution.question import Question
@@ -109,7 +109,7 @@ def _certified(question: Question, tail: Tail, stem: Stem, found: ImageAttributi
     """One shard of answers with their certificates; what does not change keeps its numbers."""
     goal = goal_of(found.targets.tolist(), stem)
     check_found(found, question.settings, goal, stem.logits)
-    asking = make_asking(question, tail, stem, goal, fill, one_a_row(goal))
+    asking = make_asking(question, tail, stem, goal, fill)
     mask, area = (torch.from_numpy(values).to(goal.device) for values in (found.smallest_mask, found.smallest_area.astype(np.int64)))
     proved = certify_smallest(asking, Smallest(area, mask, torch.zeros(len(goal), device=goal.device)))
     changed = to_numpy((proved.mask != mask).any(1))

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from chanattr.attribution.asking import Asking, find_smallest, judge, make_asking, one_a_row, reaches_level, search_grid, some_rows
+from chanattr.attribution.asking import Asking, find_smallest, judge_sets, make_asking, reaches, reaches_level, search_grid, some_rows
 from chanattr.attribution.image import shard_size_of, to_f4, to_i4, to_numpy
 from chanattr.attribution.inputs import check_finite, check_found, check_images, tail_at
 from chanattr.attribution.question import Question
@@ -132,7 +132,7 @@ def evaluate_rows(here: Here, found: ImageAttribution, baselines: Mapping[str, B
     """
     goal = torch.from_numpy(found.targets.astype(np.int64)).to(here.stem.logits.device)
     check_found(found, here.question.settings, goal, here.stem.logits)
-    asking = make_asking(here.question, here.tail, here.stem, goal, here.fill, one_a_row(goal))
+    asking = make_asking(here.question, here.tail, here.stem, goal, here.fill)
     subject = Subject(in_float32(asking), here.model, here.images, here.output_score, found.keys, seed)
     gone = deletion_of(asking)
     sets = [_searched(asking, gone, found)] + [_ranked(subject, gone, found, baseline) for baseline in baselines.values()]
@@ -196,11 +196,9 @@ def _ranked(subject: Subject, gone: Asking, found: ImageAttribution, baseline: B
 
 def _figures(asking: Asking, masks: Bool[Tensor, "N A K"], keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Scores and top-1 of masks, [N, A] each."""
-    count, areas = masks.shape[:2]
-    row = torch.arange(count, device=masks.device).repeat_interleave(areas)
-    final = judge(asking, masks.flatten(0, 1), row)
-    check_finite(final.score.view(count, areas), keys, "masked scores")
-    return to_f4(final.score.view(count, areas)), to_numpy(final.top1.view(count, areas) > 0.5)
+    final = judge_sets(asking, masks)
+    check_finite(final.score, keys, "masked scores")
+    return to_f4(final.score), to_numpy(final.top1 > 0.5)
 
 
 def _first_that_reaches(asking: Asking, values: Float[Tensor, "N K"], areas: Sequence[int]) -> np.ndarray:
@@ -216,9 +214,8 @@ def _first_that_reaches(asking: Asking, values: Float[Tensor, "N K"], areas: Seq
 
 def _reached(asking: Asking, masks: Bool[Tensor, "N A K"]) -> Bool[Tensor, "N A"]:
     """Which masks reach their row's level."""
-    count, areas = masks.shape[:2]
-    row = torch.arange(count, device=masks.device).repeat_interleave(areas)
-    return reaches_level(asking, masks.flatten(0, 1), row).view(count, areas)
+    final = judge_sets(asking, masks)
+    return reaches(asking, final.score, final.top1)
 
 
 def check_names(found: ImageAttribution, baselines: Mapping[str, Baseline]) -> None:
@@ -236,7 +233,7 @@ def working(here: Here, found: ImageAttribution, peers: Mapping[str, Baseline]) 
     """The peers that run on the first image; the others are named in the log, with the reason."""
     first = torch.zeros(1, dtype=torch.long, device=here.stem.logits.device)
     goal = torch.from_numpy(found.targets[:1].astype(np.int64)).to(first.device)
-    asking = make_asking(here.question, here.tail, take_stem(here.stem, first), goal, here.fill.of(first), one_a_row(goal))
+    asking = make_asking(here.question, here.tail, take_stem(here.stem, first), goal, here.fill.of(first))
     subject = Subject(in_float32(asking), here.model, take_rows(here.images, first), here.output_score, found.keys[:1])
     kept = {}
     for name, peer in peers.items():

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from chanattr import tables
-from chanattr.attribution.asking import Asking, check_ends, judge, make_asking, one_a_row, search_grid
+from chanattr.attribution.asking import Asking, check_ends, judge, make_asking, search_grid
 from chanattr.attribution.classes import own_answers
 from chanattr.attribution.image import groups_of_channels, mean_where_asked, shard_size_of, shards_of, to_i4, to_numpy
 from chanattr.attribution.inputs import check_images, check_range, check_targets, tail_at
@@ -289,7 +289,7 @@ def _judge(plan: _Plan, questions: Sequence[Question], found: Sequence[_Sets],
         logits = part.stem.logits.float()
         whole = (logits.argmax(1) == part.goal).float(), log_probability(logits, part.goal), logit(logits, part.goal)
         original[:, rows] = torch.stack(whole).cpu().numpy()
-        asking = make_asking(questions[0], plan.tail, part.stem, part.goal, part.fill, one_a_row(part.goal))
+        asking = make_asking(questions[0], plan.tail, part.stem, part.goal, part.fill)
         for number, (question, sets) in enumerate(zip(questions, found, strict=True)):
             mine = asking._replace(question=question, score=dataclasses.replace(asking.score, reward=question.reward))
             for method, masks in enumerate(sets.masks):

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from chanattr import tables
-from chanattr.attribution.asking import Asking, check_ends, judge, make_asking, search_grid
+from chanattr.attribution.asking import Asking, check_ends, judge_sets, make_asking, search_grid
 from chanattr.attribution.image import mean_where_asked, per_image, shard_size_of, shards_of, to_f4, to_i4, to_numpy
 from chanattr.attribution.inputs import check_images, check_keys, check_stem, check_targets, goal_of, tail_at
 from chanattr.attribution.question import Areas, Asked, Question, make_question
@@ -272,8 +272,7 @@ def _over(asking: Asking, members: tuple[Tensor, ...]) -> Asking:
 
 def _scores(asking: Asking, masks: Bool[Tensor, "N A K"]) -> np.ndarray:
     """Float32 scores of the sets of every row, f4 [N, A]."""
-    row = torch.arange(len(masks), device=masks.device).repeat_interleave(masks.shape[1])
-    return to_f4(judge(asking, masks.flatten(0, 1), row).score.view(masks.shape[:2]))
+    return to_f4(judge_sets(asking, masks).score)
 
 
 def check_views(views: Views) -> dict[str, View]:

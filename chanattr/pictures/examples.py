@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from chanattr.attribution.asking import judge, make_asking, one_a_row
+from chanattr.attribution.asking import judge, make_asking
 from chanattr.attribution.inputs import check_found, check_images, check_keys, check_model, goal_of
 from chanattr.attribution.score import channels_last
 from chanattr.errors import InputError
@@ -186,7 +186,7 @@ def needs(model: nn.Module, tail: Tail, images: Tensor, own: ImageAttribution, c
         return value
     masks = own.smallest_mask[row].copy()
     masks[np.arange(len(row)), entry[column]] = False
-    asking = make_asking(question, tail, stem, goal, fill, one_a_row(goal))
+    asking = make_asking(question, tail, stem, goal, fill)
     left = judge(asking, torch.from_numpy(masks).to(goal.device), torch.from_numpy(row).to(goal.device)).score.cpu().numpy()
     fall = own.smallest_score[row] - left
     value[row, column] = -fall if own.settings.game == "delete" else fall

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chanattr.attribution.asking import judge, make_asking, one_a_row
+from chanattr.attribution.asking import judge_sets, make_asking
 from chanattr.attribution.image import to_f4
 from chanattr.errors import InputError
 from chanattr.evidence.evaluate import Here
@@ -67,13 +67,11 @@ def _same_bytes(run: Run, loader: Iterable[Any], others: list[str]) -> Iterator[
 def _figures(found: ImageAttribution, here: Here) -> dict[str, np.ndarray]:
     """What the model makes of stored sets, by the names that a record has for it."""
     goal = torch.from_numpy(found.targets.astype(np.int64)).to(here.stem.logits.device)
-    asking = make_asking(here.question, here.tail, here.stem, goal, here.fill, one_a_row(goal))
-    count, areas, entries = found.masks.shape
-    rows = torch.arange(count, device=goal.device)
-    final = judge(asking, torch.from_numpy(found.masks.reshape(count * areas, entries)).to(goal.device), rows.repeat_interleave(areas))
-    last = judge(asking, torch.from_numpy(np.array(found.smallest_mask)).to(goal.device), rows)
-    return {"scores": to_f4(final.score.view(count, areas)), "original": to_f4(asking.original), "empty": to_f4(asking.empty),
-            "smallest_score": to_f4(last.score)}
+    asking = make_asking(here.question, here.tail, here.stem, goal, here.fill)
+    final = judge_sets(asking, torch.from_numpy(found.masks).to(goal.device))
+    last = judge_sets(asking, torch.from_numpy(np.array(found.smallest_mask)).to(goal.device)[:, None])
+    return {"scores": to_f4(final.score), "original": to_f4(asking.original), "empty": to_f4(asking.empty),
+            "smallest_score": to_f4(last.score[:, 0])}
 
 
 def _differences(found: ImageAttribution, fresh: dict[str, np.ndarray]) -> Iterator[tuple[str, str]]:
