@@ -123,6 +123,19 @@ def shards_of(count: int, size: int) -> list[slice]:
     return [slice(first, min(count, first + size)) for first in range(0, count, size)]
 
 
+def in_groups(sizes: Sequence[int], most: int) -> list[list[int]]:
+    """The places of some sizes, in groups that follow one another: of at most `most` together, a larger one alone."""
+    groups: list[list[int]] = []
+    room = 0
+    for place, size in enumerate(sizes):
+        if not groups or room < size:
+            groups.append([])
+            room = most
+        groups[-1].append(place)
+        room -= size
+    return groups
+
+
 def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], targets: Sequence[int] | Tensor | None,
            fill: Fill, keep_energy: bool = True) -> ImageAttribution:
     """The record of one shard of images whose activations are at hand.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from chanattr import tables
 from chanattr.attribution.asking import Asking, check_ends, judge, make_asking, search_grid
 from chanattr.attribution.classes import own_answers
-from chanattr.attribution.image import groups_of_channels, mean_where_asked, shard_size_of, shards_of, to_i4, to_numpy
+from chanattr.attribution.image import groups_of_channels, in_groups, mean_where_asked, shard_size_of, shards_of, to_i4, to_numpy
 from chanattr.attribution.inputs import check_images, check_range, check_targets, tail_at
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
@@ -169,13 +169,7 @@ def _plan(model: nn.Module, tail: Tail, images: Inputs, goal: Int[Tensor, "N"], 
 
 def _parts(plan: _Plan) -> Iterator[_Part]:
     """The images of all classes, some whole classes at a time."""
-    groups: list[list[int]] = [[]]
-    sizes = torch.bincount(plan.place).tolist()
-    for row, size in enumerate(sizes):
-        if groups[-1] and sum(sizes[other] for other in groups[-1]) + size > GROUP:
-            groups.append([])
-        groups[-1].append(row)
-    for classes in groups:
+    for classes in in_groups(torch.bincount(plan.place).tolist(), GROUP):
         rows = torch.nonzero(torch.isin(plan.place, torch.tensor(classes, device=plan.place.device)))[:, 0]
         stem = join_stems([plan.tail.stem(take_rows(plan.images, part)) for part in rows.split(shard_size_of(plan.model))])
         yield _Part(rows, stem, plan.goal[rows], plan.fill or fill_of("spatial_mean", stem.activation, plan.tail.layer))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from chanattr.attribution.classes import answer_class
+from chanattr.attribution.image import in_groups
 from chanattr.network.outputs import device_of
 from chanattr.network.stem import Stem, join_stems, take_stem
 from chanattr.network.tail import stems
@@ -93,24 +94,12 @@ def _stems(ready: Ready, layers: Sequence[str], shard: Shard, size: int) -> dict
     return {layer: join_stems([part[layer] for part in parts]) for layer in layers}
 
 
-def _groups(members: Mapping[int, set[str]]) -> list[dict[int, set[str]]]:
-    """Classes in groups of at most `GROUP` images (a larger class alone)."""
-    groups: list[dict[int, set[str]]] = []
-    room = 0
-    for target, keys in members.items():
-        if not groups or room < len(keys):
-            groups.append({})
-            room = GROUP
-        groups[-1][target] = keys
-        room -= len(keys)
-    return groups
-
-
 def _gather(loader: Iterable[Any], members: Mapping[int, set[str]], size: int) -> Iterator[tuple[int, Shard]]:
-    """The images of each class in the loader's order; one pass over the loader a group of classes."""
-    for group in _groups(members):
-        owner = {key: target for target, keys in group.items() for key in keys}
-        parts: dict[int, list[Shard]] = {target: [] for target in group}
+    """The images of each class in the loader's order; one pass over the loader a group of classes (a larger class alone)."""
+    targets = list(members)
+    for places in in_groups([len(keys) for keys in members.values()], GROUP):
+        parts: dict[int, list[Shard]] = {targets[place]: [] for place in places}
+        owner = {key: target for target in parts for key in members[target]}
         for shard in shards(loader, size):
             for target in {owner[key] for key in shard.keys if key in owner}:
                 rows = [i for i, key in enumerate(shard.keys) if owner.get(key) == target]
