@@ -1,10 +1,12 @@
-"""How a process that works for another takes signals: the other is who ends it."""
+"""How a process that works for another takes signals: the other is who ends it; and handlers kept and put back."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 GRACE = 5  # seconds that a process outlives a kill: by then the one that started it has ended it, and no pipe between them is torn
 
@@ -16,6 +18,18 @@ def leave_signals(_: object = None) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: _end_later())
+
+
+def signal_handlers() -> dict[signal.Signals, Any]:
+    """The handlers of Ctrl-C and of a kill; none outside the main thread, where no handlers may be set."""
+    main = threading.current_thread() is threading.main_thread()
+    return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+
+
+def set_handlers(handlers: Mapping[signal.Signals, Any]) -> None:
+    """Puts back what `signal_handlers` gave."""
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def _end_later() -> None:

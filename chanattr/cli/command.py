@@ -19,6 +19,7 @@ import click
 
 from chanattr.cli.logs import is_json, line_of, say, spoken
 from chanattr.errors import ChanattrError, first_line
+from chanattr.processes import set_handlers, signal_handlers
 
 EXIT_SOME_BAD, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130  # and 128 + its number for another signal
 KEEPING = ("attribute", "demo", "spatial")  # commands whose finished work is kept
@@ -134,9 +135,8 @@ def _listening(heard: list[int], ending: Callable[[], str]) -> Iterator[None]:
         else:
             report(lost)
 
-    main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
-    stop = _deadline(ending) if main and os.name == "posix" else None
-    before = {number: signal.getsignal(number) for number in ((signal.SIGINT, signal.SIGTERM) if main else ())}
+    before = signal_handlers()
+    stop = _deadline(ending) if before and os.name == "posix" else None
     report, sys.unraisablehook = sys.unraisablehook, again
     try:
         for number, handler in before.items():
@@ -147,8 +147,7 @@ def _listening(heard: list[int], ending: Callable[[], str]) -> Iterator[None]:
         if stop is not None:
             stop()
         sys.unraisablehook = report
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        set_handlers(before)
 
 
 def _deadline(ending: Callable[[], str]) -> Callable[[], None]:

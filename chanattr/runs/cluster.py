@@ -6,11 +6,9 @@ import logging
 import os
 import pickle
 import re
-import signal
 import sys
-import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,6 +16,7 @@ import torch
 
 from chanattr.errors import InputError, ModelError, first_line
 from chanattr.network.outputs import device_of
+from chanattr.processes import set_handlers, signal_handlers
 from chanattr.runs.plan import Plan, Ready, Results, Task
 from chanattr.runs.worker import Back, Worker, packed, search_packed, unpacked, unready
 
@@ -195,8 +194,7 @@ class _Worker:
 @contextmanager
 def _ray(where: Cluster) -> Iterator[Any]:
     """Ray, connected; what was started here is ended, and its handlers of signals are ours again."""
-    main = threading.current_thread() is threading.main_thread()
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    kept = signal_handlers()
     try:
         import ray
     except ImportError as error:
@@ -210,15 +208,10 @@ def _ray(where: Cluster) -> Iterator[Any]:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"Ray at {where.address or 'this machine'} cannot be used ({first_line(error)}); expected a running cluster, "
                              "or room to start one; 'ray start --head' starts one, and 'ray' alone one of our own") from error
-    _restore(kept)
+    set_handlers(kept)
     try:
         yield ray
     finally:
         if started:
             ray.shutdown()
-        _restore(kept)
-
-
-def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+        set_handlers(kept)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from chanattr.processes import set_handlers, signal_handlers
 from chanattr.store.layout import TEXT
 from chanattr.store.source import BLOCK
 
@@ -76,20 +76,15 @@ def held_signals(stop: Callable[[], None]) -> Iterator[None]:
         came.append(number)
         stop()
 
-    main = threading.current_thread() is threading.main_thread()
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
-    kept = {number: handler for number, handler in kept.items() if callable(handler)}
+    kept = {number: handler for number, handler in signal_handlers().items() if callable(handler)}
     try:
         for number in kept:
             signal.signal(number, later)
         yield
     finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
+        set_handlers(kept)
         if came:
-            first = kept[signal.Signals(came[0])]
-            if callable(first):
-                first(came[0], None)
+            kept[signal.Signals(came[0])](came[0], None)
 
 
 def create_dataset(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, dims: tuple[str, ...], *,
