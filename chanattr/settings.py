@@ -49,8 +49,8 @@ class Range(NamedTuple):
 COUNT, STEPS, RATE, SHARE = Range(0, whole=True), Range(1, whole=True), Range(0, without="low"), Range(0, 1)
 
 
-def _within(allowed: Range) -> Any:
-    """A field that is None until the family fills it in, and then a number of a range."""
+def within(allowed: Range) -> Any:
+    """A field that is None until the family (or the kind of picture) fills it in, and then a number of a range."""
     return dataclasses.field(default=None, metadata={"range": allowed})
 
 
@@ -87,21 +87,21 @@ class ExactSearch:
             each divided among them (fewer for an area that lies closely below another); 0 searches every area by itself, as pictures are.
     """
 
-    relaxed_steps: int | Unset = _within(COUNT)
-    binary_steps: int | Unset = _within(STEPS)
-    anneal: float | Unset = _within(SHARE)
-    relaxed_rate: float | Unset = _within(RATE)
-    momentum: float | Unset = _within(Range(0, 1, without="high"))
-    memory: float | Unset = _within(Range(0, 1, without="high"))
-    exchange: float | Unset = _within(SHARE)
-    exploration: float | Unset = _within(Range(0))
-    border: float | Unset = _within(Range(0))
-    refine_steps: int | Unset = _within(Range(1, 10, whole=True))
-    smoothing: float | Unset = _within(Range(0))
-    starts: int | Unset = _within(STEPS)
-    hard_every: int | Unset = _within(COUNT)
-    shifts: int | Unset = _within(Range(0, 31, whole=True))
-    sweeps: int | Unset = _within(COUNT)
+    relaxed_steps: int | Unset = within(COUNT)
+    binary_steps: int | Unset = within(STEPS)
+    anneal: float | Unset = within(SHARE)
+    relaxed_rate: float | Unset = within(RATE)
+    momentum: float | Unset = within(Range(0, 1, without="high"))
+    memory: float | Unset = within(Range(0, 1, without="high"))
+    exchange: float | Unset = within(SHARE)
+    exploration: float | Unset = within(Range(0))
+    border: float | Unset = within(Range(0))
+    refine_steps: int | Unset = within(Range(1, 10, whole=True))
+    smoothing: float | Unset = within(Range(0))
+    starts: int | Unset = within(STEPS)
+    hard_every: int | Unset = within(COUNT)
+    shifts: int | Unset = within(Range(0, 31, whole=True))
+    sweeps: int | Unset = within(COUNT)
     name: str = dataclasses.field(default="exact", init=False)
 
 
@@ -124,22 +124,28 @@ class PenaltySearch:
         reduction: "mean" or "sum" of the squared distances of equation 4.
     """
 
-    steps: int | Unset = _within(STEPS)
-    learning_rate: float | Unset = _within(RATE)
-    penalty: float | Unset = _within(Range(0))
-    ramp: int | Unset = _within(COUNT)
-    momentum: float | Unset = _within(Range(0, 1, without="high"))
-    dampening: float | Unset = _within(SHARE)
-    start: float | Unset = _within(SHARE)
+    steps: int | Unset = within(STEPS)
+    learning_rate: float | Unset = within(RATE)
+    penalty: float | Unset = within(Range(0))
+    ramp: int | Unset = within(COUNT)
+    momentum: float | Unset = within(Range(0, 1, without="high"))
+    dampening: float | Unset = within(SHARE)
+    start: float | Unset = within(SHARE)
     reduction: str | Unset = None
-    growth: float | Unset = _within(Range(1))
+    growth: float | Unset = within(Range(1))
     name: str = dataclasses.field(default="penalty", init=False)
 
 
 Search = ExactSearch | PenaltySearch
 PICTURE_DRAFT = ExactSearch(relaxed_steps=40, hard_every=0, shifts=0)  # half the work on pictures, for a first look
 AnySearch = TypeVar("AnySearch", bound=Search)
+Fields = TypeVar("Fields")
 SEARCHES: dict[str, type[ExactSearch] | type[PenaltySearch]] = {"exact": ExactSearch, "penalty": PenaltySearch}
+
+
+def digest(settings: Any) -> str:
+    """sha256 of the settings' `to_json`, in hex."""
+    return hashlib.sha256(settings.to_json().encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,9 +223,7 @@ class Settings:
         """Sorted, compact JSON: equal settings give equal text."""
         return json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
 
-    def digest(self) -> str:
-        """sha256 of `to_json`, in hex."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+    digest = digest
 
     def differences(self, other: Settings) -> list[tuple[str, Any, Any]]:
         """``(field, mine, theirs)`` for every field that differs: of two exact or penalty searches ``search.field``, else their names."""
@@ -315,6 +319,19 @@ def check_batch_size(batch_size: int | None, usual: int) -> int:
     return usual if batch_size is None else int(check_number(f"batch_size={batch_size!r}", batch_size, STEPS))
 
 
+def check_ranges(settings: Fields) -> Fields:
+    """Settings whose numbers, where they are not None, lie in the ranges of their fields.
+
+    Raises:
+        InputError: one does not.
+    """
+    of: Any = settings
+    numbers: dict[str, Any] = {f.name: check_number(f"{type(of).__name__}({f.name}={value!r})", value, f.metadata["range"])
+                               for f in dataclasses.fields(of) if "range" in f.metadata and (value := getattr(of, f.name)) is not None}
+    checked: Fields = dataclasses.replace(of, **numbers)
+    return checked
+
+
 def check_search(search: AnySearch) -> AnySearch:
     """A search whose fields, where they are not None, are what they can be.
 
@@ -323,13 +340,10 @@ def check_search(search: AnySearch) -> AnySearch:
     """
     if not isinstance(search, (ExactSearch, PenaltySearch)):
         raise InputError(f"search={search!r}; expected ca.ExactSearch(...) or ca.PenaltySearch(...); leave it out for the exact search")
-    kind = type(search).__name__
-    fields = [(f, getattr(search, f.name)) for f in dataclasses.fields(search)]
-    numbers: dict[str, Any] = {f.name: check_number(f"{kind}({f.name}={value!r})", value, f.metadata["range"])
-                               for f, value in fields if "range" in f.metadata and value is not None}
+    whole = check_ranges(search)
     if isinstance(search, PenaltySearch) and search.reduction not in (None, "mean", "sum"):
-        raise InputError(f"{kind}(reduction={search.reduction!r}); expected 'mean' or 'sum'; leave it out for the default")
-    return dataclasses.replace(search, **numbers)
+        raise InputError(f"PenaltySearch(reduction={search.reduction!r}); expected 'mean' or 'sum'; leave it out for the default")
+    return whole
 
 
 def check_areas(areas: Sequence[int] | str | None, channels: int, unit: str = "channels") -> tuple[int, ...]:

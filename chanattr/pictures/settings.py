@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
 
 from chanattr.errors import InputError
-from chanattr.settings import COUNT, RATE, STEPS, Range, Unset, check_number
+from chanattr.settings import COUNT, RATE, STEPS, Range, Unset, check_ranges, digest, within
 
 PARAMETRISATIONS = ("fourier", "pixel", "magnitude")
 INVERSIONS = ("dot", "cosine", "match")
 CHANNELS = "channels"
-
-
-def _within(allowed: Range) -> Any:
-    """A field that is None until the kind of picture fills it in, and then a number of a range."""
-    return dataclasses.field(default=None, metadata={"range": allowed})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,27 +43,25 @@ class PictureSettings:
     """
 
     objective: str | Unset = None
-    cosine_power: float | Unset = _within(Range(0))
+    cosine_power: float | Unset = within(Range(0))
     parametrisation: str | Unset = None
-    decay: float | Unset = _within(Range(0))
-    steps: int | Unset = _within(STEPS)
-    rate: float | Unset = _within(RATE)
-    contrast: float | Unset = _within(RATE)
-    jitter: int | Unset = _within(COUNT)
-    scale: float | Unset = _within(Range(0, 1, without="high"))
-    rotation: float | Unset = _within(Range(0, 180))
-    crop: float | Unset = _within(Range(0, 1, without="low"))
-    variation: float | Unset = _within(Range(0))
-    diversity: float | Unset = _within(Range(0))
+    decay: float | Unset = within(Range(0))
+    steps: int | Unset = within(STEPS)
+    rate: float | Unset = within(RATE)
+    contrast: float | Unset = within(RATE)
+    jitter: int | Unset = within(COUNT)
+    scale: float | Unset = within(Range(0, 1, without="high"))
+    rotation: float | Unset = within(Range(0, 180))
+    crop: float | Unset = within(Range(0, 1, without="low"))
+    variation: float | Unset = within(Range(0))
+    diversity: float | Unset = within(Range(0))
     seed: int = dataclasses.field(default=0, metadata={"range": COUNT})
 
     def to_json(self) -> str:
         """Sorted, compact JSON: equal settings give equal text."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
 
-    def digest(self) -> str:
-        """sha256 of `to_json`, in hex."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+    digest = digest
 
     @classmethod
     def from_json(cls, text: str) -> PictureSettings:
@@ -113,6 +105,4 @@ def resolved(settings: PictureSettings | None, usual: dict[str, Any], objectives
         if whole[name] not in allowed:
             raise InputError(f"PictureSettings({name}={whole[name]!r}); expected {', '.join(map(repr, allowed))}; leave it out for "
                              f"{usual[name]!r}")
-    numbers = {f.name: check_number(f"PictureSettings({f.name}={whole[f.name]!r})", whole[f.name], f.metadata["range"])
-               for f in dataclasses.fields(given) if "range" in f.metadata}
-    return PictureSettings(**whole | numbers)
+    return check_ranges(PictureSettings(**whole))
