@@ -15,21 +15,10 @@ from chanattr.errors import StoreError
 from chanattr.records import NOT_RUN
 from chanattr.settings import Settings
 from chanattr.store import check
-from chanattr.store.layout import (
-    ENERGY,
-    ENTRY,
-    FOLDERS,
-    FORMAT,
-    FORMAT_VERSION,
-    PART_FORMAT,
-    TEXT,
-    UNKNOWN_SHA256,
-    Column,
-    Head,
-    area_type,
-)
+from chanattr.store.layout import ENERGY, ENTRY, FOLDERS, FORMAT_VERSION, UNKNOWN_SHA256, Column, Head, area_type, check_format, version_of
 from chanattr.store.parts import PartName
-from chanattr.store.picture_rows import Shelf, add_pictures, is_pictures
+from chanattr.store.picture_layout import is_pictures
+from chanattr.store.picture_rows import Shelf, add_pictures
 from chanattr.store.source import Items, Piece, Source, block_rows, check_columns, picture_at, read_array, read_places, read_rows
 
 Name = tuple[str, str]  # layer, label
@@ -59,7 +48,7 @@ class Answers:
 
     def gather(self, wanted: Sequence[Column], rows: np.ndarray) -> dict[str, np.ndarray]:
         """Columns (or `ENERGY` alone) as stored, by dataset name, for some rows i8 [R] in their order; what no piece has is filled in."""
-        found = {column.name: np.full(self.head.shape(column, len(rows)), column.missing, object if column.dtype == TEXT else column.dtype)
+        found = {column.name: np.full(self.head.shape(column, len(rows)), column.missing, column.held)
                  for column in wanted}
         for piece in self.energy if ENERGY in wanted else self.pieces:
             where, places = piece.find(rows)
@@ -175,7 +164,7 @@ def add(index: Index, source: Source, *, sealed: bool = True) -> None:
     """
     with source.open() as root:
         about = check.root_attributes(root)
-        check_format(about, source)
+        check_format(about, source.path, part=source.part is not None)
         found = check.walk(root)
         if index.run_id and about.get("run_id") != index.run_id:
             raise StoreError(f"{source.path} belongs to another run than the file beside it; expected parts of one run; move the "
@@ -196,28 +185,6 @@ def add(index: Index, source: Source, *, sealed: bool = True) -> None:
             add_pictures(index.pictures, source, where, found[where], groups[where])
     if source.part is not None:
         index.last = max(index.last, source.part.number)
-
-
-def check_format(about: Mapping[str, Any], source: Source) -> None:
-    """Refuses what is no run, or one of a format that this version does not read.
-
-    Raises:
-        StoreError: so.
-    """
-    expected = FORMAT if source.part is None else PART_FORMAT
-    if about.get("format") != expected:
-        raise StoreError(f"{source.path} is an HDF5 file, but not a run of chanattr (format {about.get('format')!r}); expected "
-                         f"{expected!r}; pass a file that 'chanattr attribute' wrote")
-    version = str(about.get("format_version"))
-    if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
-        older = version_of(version) < version_of(FORMAT_VERSION)
-        raise StoreError(f"{source.path} has format version {version}; expected {FORMAT_VERSION} or another of the same first number; "
-                         + ("make it again: no released version wrote such files" if older else "install a newer chanattr"))
-
-
-def version_of(text: str) -> tuple[int, ...]:
-    """A format version as numbers; words that are none count as 0."""
-    return tuple(int(word) if word.isdecimal() and len(word) < 9 else 0 for word in text.split("."))
 
 
 def check_writable(index: Index) -> None:

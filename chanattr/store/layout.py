@@ -7,6 +7,7 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,11 @@ class Column:
     missing: Any = dataclasses.field(compare=False)  # often NaN, not equal to itself: from Python 3.13 on no column with it would be
     packed: bool = False
     flag: bool = False
+
+    @property
+    def held(self) -> Any:
+        """The type of its values in memory, as stored: texts are objects."""
+        return object if self.dtype == TEXT else self.dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,3 +285,25 @@ def asked_of(attributes: Mapping[str, Any], name: str) -> dict[str, dict[str, di
     layers = attributes.get(name)
     return {layer: {label: dict(said) for label, said in labels.items() if isinstance(said, dict)}
             for layer, labels in (layers.items() if isinstance(layers, dict) else ()) if isinstance(labels, dict)}
+
+
+def check_format(about: Mapping[str, Any], path: Path, *, part: bool = False) -> None:
+    """Refuses what is no run, or one of a format that this version does not read.
+
+    Raises:
+        StoreError: so.
+    """
+    expected = PART_FORMAT if part else FORMAT
+    if about.get("format") != expected:
+        raise StoreError(f"{path} is an HDF5 file, but not a run of chanattr (format {about.get('format')!r}); expected "
+                         f"{expected!r}; pass a file that 'chanattr attribute' wrote")
+    version = str(about.get("format_version"))
+    if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
+        older = version_of(version) < version_of(FORMAT_VERSION)
+        raise StoreError(f"{path} has format version {version}; expected {FORMAT_VERSION} or another of the same first number; "
+                         + ("make it again: no released version wrote such files" if older else "install a newer chanattr"))
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """A format version as numbers; words that are none count as 0."""
+    return tuple(int(word) if word.isdecimal() and len(word) < 9 else 0 for word in text.split("."))

@@ -89,6 +89,11 @@ class PictureHead:
         return (rows, *(self.sizes[dim] for dim in column.dims))
 
 
+def is_pictures(where: str) -> bool:
+    """Whether a group of a file is one of pictures, of a kind that is known."""
+    return where.count("/") == 4 and where.split("/")[1] == FOLDER and where.split("/")[2] in KINDS.values()
+
+
 def question_of(settings: PictureSettings | Mapping[str, Any], made_with: Mapping[str, Any]) -> str:
     """The question as it is kept: sorted, compact JSON.
 

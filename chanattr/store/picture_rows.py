@@ -14,20 +14,7 @@ from chanattr.errors import StoreError
 from chanattr.store import check
 from chanattr.store.layout import TEXT
 from chanattr.store.netcdf import create_dataset, marker, scale
-from chanattr.store.picture_layout import (
-    DIGEST,
-    FOLDER,
-    ID,
-    KINDS,
-    MAX_SIDE,
-    Made,
-    PictureHead,
-    encoded,
-    head_of,
-    record_of,
-    row_digest,
-    sealed,
-)
+from chanattr.store.picture_layout import DIGEST, ID, KINDS, MAX_SIDE, Made, PictureHead, encoded, head_of, record_of, row_digest, sealed
 from chanattr.store.source import Items, Source, block_rows, check_columns, check_item, read_array, read_rows, row_bytes
 
 LARGE = 2**16  # bytes of a row from which it gets a chunk of its own, so that one picture can be read alone
@@ -42,11 +29,6 @@ class Pictures:
 
 
 Shelf = dict[str, Pictures]  # by the path of their group
-
-
-def is_pictures(where: str) -> bool:
-    """Whether a group of a file is one of pictures, of a kind that is known."""
-    return where.count("/") == 4 and where.split("/")[1] == FOLDER and where.split("/")[2] in KINDS.values()
 
 
 def add_pictures(shelf: Shelf, source: Source, where: str, group: h5py.Group, items: Items) -> None:
@@ -105,7 +87,7 @@ def read_stored(pictures: Pictures, ids: Sequence[bytes]) -> dict[str, np.ndarra
         KeyError: one is not there.
     """
     head = pictures.head
-    found: dict[str, np.ndarray] = {column.name: np.zeros(head.shape(column, len(ids)), object if column.dtype == TEXT else column.dtype)
+    found: dict[str, np.ndarray] = {column.name: np.zeros(head.shape(column, len(ids)), column.held)
                                     for column in head.columns} | {name: np.zeros((len(ids), 32), np.uint8) for name in (ID, DIGEST)}
     by_source: dict[Source, list[tuple[int, int]]] = {}
     for number, one in enumerate(ids):

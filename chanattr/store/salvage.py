@@ -15,11 +15,12 @@ import numpy as np
 from chanattr.errors import StoreError
 from chanattr.records import NOT_RUN, SpatialAttribution
 from chanattr.store import check
-from chanattr.store.index import by_group, check_format, read_head, run_attributes
-from chanattr.store.layout import ASKED, ENERGY, FOLDERS, Column, Head, area_type, asked_of
+from chanattr.store.index import by_group, read_head, run_attributes
+from chanattr.store.layout import ASKED, ENERGY, FOLDERS, Column, Head, area_type, asked_of, check_format
 from chanattr.store.loading import check_path, tried
 from chanattr.store.parts import ImageRows, PartGone, Place, list_parts
-from chanattr.store.picture_rows import is_pictures, whole_rows
+from chanattr.store.picture_layout import is_pictures
+from chanattr.store.picture_rows import whole_rows
 from chanattr.store.run import Run, open_run
 from chanattr.store.sound import odd_rows, ranges, read_whole, wrong_sizes
 from chanattr.store.source import BLOCK, Items, Source, block_rows, check_columns, picture_at, read_array, read_rows
@@ -147,7 +148,7 @@ def _file(path: Path, work: _Work) -> tuple[int, str]:
                 about = check.attributes(root)
         if about is None:
             return 0, "{}"
-        check_format(about, source)  # another kind of file, or a newer one, is no fault but an error
+        check_format(about, path)  # another kind of file, or a newer one, is no fault but an error
         with work.noting(), source.open() as root:
             _source(root, source, work, whole=_header(root, about, work))
     return int(about.get("parts_merged", 0)), str(about.get("settings", "{}"))
