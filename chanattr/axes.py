@@ -17,9 +17,13 @@ Rows = int | slice | Sequence[int] | np.ndarray
 Record = TypeVar("Record")
 
 
-def axes(letters: str) -> Any:
-    """A field whose array has these axes; where the first is N or C, it is the one that rows select."""
-    return dataclasses.field(metadata={"axes": tuple(letters.split())})
+def axes(letters: str, dtype: str = "", missing: float | None = None) -> Any:
+    """A field whose array has these axes; where the first is N or C, it is the one that rows select.
+
+    With a `dtype` it may be left out; where there is something `missing`, all of it then is.
+    """
+    about: dict[str, Any] = {"axes": tuple(letters.split())} | ({} if missing is None else {"missing": np.array(missing, dtype)[()]})
+    return dataclasses.field(default_factory=lambda: np.zeros(0, dtype), metadata=about) if dtype else dataclasses.field(metadata=about)
 
 
 def array_axes(kind: type) -> dict[str, tuple[str, ...]]:
@@ -52,6 +56,23 @@ def check_axes(record: Any) -> dict[str, int]:
             if known.setdefault(axis, size) != size:
                 raise InputError(f"{type(record).__name__}.{name} has {size} along {axis}; expected {known[axis]}")
     return known
+
+
+def is_grouped(groups: np.ndarray) -> bool:
+    """Whether some channels share a group, or are numbered otherwise than by themselves."""
+    return not np.array_equal(groups, np.arange(len(groups)))
+
+
+def class_row(record: Any, target: int) -> int:
+    """The row of a class in a record of classes.
+
+    Raises:
+        InputError: the record does not hold it.
+    """
+    where = np.flatnonzero(record.targets == target)
+    if not len(where):
+        raise InputError(f"class {target} is not in this result; it holds {record.targets.tolist()}")
+    return int(where[0])
 
 
 def select(record: Record, rows: Rows) -> Record:

@@ -7,14 +7,13 @@ grouped), C classes, h w the layer's grid, R S rows and columns of a picture mas
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from chanattr import tables
-from chanattr.axes import axes, check_axes, labelled, select
+from chanattr.axes import axes, check_axes, class_row, is_grouped, labelled, select
 from chanattr.codes import masks_of
 from chanattr.errors import InputError
 from chanattr.settings import Range, Settings, check_number
@@ -24,16 +23,6 @@ if TYPE_CHECKING:
 
 NOT_REACHED = -1
 NOT_RUN = -2
-
-
-def _groups() -> Any:
-    """The field with the group of every channel; left out, each is its own."""
-    return dataclasses.field(default_factory=lambda: np.zeros(0, np.int32), metadata={"axes": ("L",)})
-
-
-def _certificate(missing: int | float, dtype: str) -> Any:
-    """A field of certified records, [N]; left out, all of it is missing."""
-    return dataclasses.field(default_factory=lambda: np.zeros(0, dtype), metadata={"axes": ("N",), "missing": np.array(missing, dtype)[()]})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,13 +87,13 @@ class ImageAttribution:
     fill_values: np.ndarray = axes("L")
     evaluations: np.ndarray = axes("N")
     refine_evaluations: np.ndarray = axes("N")
-    groups: np.ndarray = _groups()
-    irreducible: np.ndarray = _certificate(-1, "i1")
-    pruned: np.ndarray = _certificate(0, "i4")
-    swap_gain: np.ndarray = _certificate(np.nan, "f4")
-    swap_share: np.ndarray = _certificate(np.nan, "f4")
-    optimal: np.ndarray = _certificate(-1, "i1")
-    certify_evaluations: np.ndarray = _certificate(0, "f4")
+    groups: np.ndarray = axes("L", "i4")
+    irreducible: np.ndarray = axes("N", "i1", -1)
+    pruned: np.ndarray = axes("N", "i4", 0)
+    swap_gain: np.ndarray = axes("N", "f4", np.nan)
+    swap_share: np.ndarray = axes("N", "f4", np.nan)
+    optimal: np.ndarray = axes("N", "i1", -1)
+    certify_evaluations: np.ndarray = axes("N", "f4", 0)
 
     __repr__ = tables.outline
     __getitem__ = select
@@ -117,7 +106,7 @@ class ImageAttribution:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row an image, with its a*."""
-        return _image_table(self, _facts(self, tables.count(len(self), "image")))
+        return tables.of_images(self, tables.facts(self, tables.count(len(self), "image")))
 
     def channels(self, row: int) -> np.ndarray:
         """The sorted channel numbers of the row's a* set (group numbers, where channels are grouped)."""
@@ -217,7 +206,7 @@ class ClassAttribution:
     smallest_score: np.ndarray = axes("C")
     fill_values: np.ndarray = axes("L")
     evaluations: np.ndarray = axes("C")
-    groups: np.ndarray = _groups()
+    groups: np.ndarray = axes("L", "i4")
 
     __repr__ = tables.outline
     __getitem__ = select
@@ -231,7 +220,7 @@ class ClassAttribution:
     def _repr_html_(self) -> str:
         """What a notebook shows: a row a class, with its joint a* and the channels that most of its images need."""
         top = [", ".join(str(k) for k in np.argsort(-mean, kind="stable")[:5] if mean[k] > 0) for mean in self.mean_mask[:tables.ROWS]]
-        return tables.columns(self, _facts(self, tables.count(len(self), "class", "classes")), {
+        return tables.columns(self, tables.facts(self, tables.count(len(self), "class", "classes")), {
             "class": [name or f"class {target}" for name, target in zip(self.names, self.targets, strict=True)], "images": self.rows,
             "named rightly": self.original_top1, "joint a*": [tables.area(area) for area in self.smallest_area[:tables.ROWS]],
             "score at a*": self.smallest_score, "original": self.original, f"{self.settings.unit} most images need": top})
@@ -247,10 +236,7 @@ class ClassAttribution:
         Raises:
             InputError: no such class, count or source; or "mean" for a class of which no image reaches the level.
         """
-        where = np.flatnonzero(self.targets == target)
-        if not len(where):
-            raise InputError(f"class {target} is not in this result; it holds {self.targets.tolist()}")
-        row = int(where[0])
+        row = class_row(self, target)
         if source == "mean":
             return self._by_mean(row, count)
         if source != "joint":
@@ -302,10 +288,7 @@ class SpatialAttribution:
         settings: the question, complete; its areas are shares of the picture.
         engine: how masked pictures were scored, in words.
         size: height and width of the picture (or of the layer's grid).
-        keys: one a row.
-        targets: class whose score was kept, i4 [N].
-        predictions: the whole network's class, i4 [N].
-        probability: the whole network's probability of the target, f4 [N].
+        keys, targets, predictions, probability, top1, evaluations, refine_evaluations: as for `ImageAttribution`.
         areas: as asked, shares of the picture, f4 [A].
         codes: u1 [N, A, R, S], 255 is 1; `masks` has what they mean.
         true_areas: measured, the mean of each mask, f4 [N, A].
@@ -314,15 +297,12 @@ class SpatialAttribution:
         level_set_scores: with the hard mask of the same area, f4 [N, A].
         greyness: mean of 4 m (1 - m), over the area, f4 [N, A]; 0 is a hard mask.
         peak: highest value of each mask, f4 [N, A]; below 1 where the area is less than one disc of the family covers (about 0.033).
-        top1: whether the masked network still names the target, bool [N, A].
         original: score of the whole picture, f4 [N].
         empty: score of the picture perturbed everywhere, f4 [N].
         smallest_area: a*, measured, f4 [N]; -1 not reached, 0 the empty mask reaches, -2 not run.
         smallest_code: u1 [N, R, S]; all 0 where there is no a*.
         smallest_score: f4 [N]; NaN where there is no a*.
         smallest_top1: bool [N].
-        evaluations: of the search over areas, per row, (forwards + 2 backwards) / 3, f4 [N].
-        refine_evaluations: of the refinement of a*, per row, f4 [N].
     """
 
     layer: str
@@ -364,7 +344,7 @@ class SpatialAttribution:
         """What a notebook shows: a row an image, with its a* as a share of the picture."""
         facts = (tables.count(len(self), "image"), "on the picture" if self.layer == ":input" else f"on the grid of {self.layer}",
                  "areas " + ", ".join(f"{area:.3g}" for area in self.areas[:tables.ROWS]), self.settings.game, self.settings.reward)
-        return _image_table(self, facts)
+        return tables.of_images(self, facts, share=True)
 
     def masks(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """The masks that the codes mean, f4 [N, A, H, W] in [0, 1].
@@ -389,30 +369,9 @@ class SpatialAttribution:
         return data.assign_attrs(size=list(self.size))
 
 
-def is_grouped(groups: np.ndarray) -> bool:
-    """Whether some channels share a group, or are numbered otherwise than by themselves."""
-    return not np.array_equal(groups, np.arange(len(groups)))
-
-
 def entries_of(record: ImageAttribution | ClassAttribution) -> int:
     """K: how many channels, or groups of channels, a mask of a record selects from."""
     return int(record.smallest_mask.shape[1])
-
-
-def _image_table(record: ImageAttribution | SpatialAttribution, facts: Sequence[str]) -> str:
-    """A row an image, with its a*."""
-    share = isinstance(record, SpatialAttribution)
-    return tables.columns(record, facts, {
-        "image": record.keys, "target": record.targets, "predicted": record.predictions, "probability": record.probability,
-        "a*": [tables.area(area, share) for area in record.smallest_area[:tables.ROWS]], "score at a*": record.smallest_score,
-        "original": record.original, "still named": record.smallest_top1})
-
-
-def _facts(record: ImageAttribution | ClassAttribution, rows: str) -> tuple[str, ...]:
-    """What a record of channel sets is about, in words."""
-    unit, entries, areas = record.settings.unit, entries_of(record), record.areas
-    searched = f"{tables.count(len(areas), 'area')} from {areas[0]:,} to {areas[-1]:,}" if len(areas) else "a* alone"
-    return rows, f"layer {record.layer}", f"{entries:,} {unit}", searched, record.settings.game, record.settings.reward
 
 
 def _settle(record: ImageAttribution | ClassAttribution) -> None:

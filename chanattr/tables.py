@@ -57,6 +57,21 @@ def columns(record: object, facts: Sequence[object], named: Mapping[str, Any]) -
     return table(type(record).__name__, facts, tuple(named), rows, len(next(iter(named.values()))))
 
 
+def of_images(record: Any, facts: Sequence[object], *, share: bool = False) -> str:
+    """The table of a record of images: a row an image, with its a*, which may be a share of the picture."""
+    return columns(record, facts, {
+        "image": record.keys, "target": record.targets, "predicted": record.predictions, "probability": record.probability,
+        "a*": [area(smallest, share) for smallest in record.smallest_area[:ROWS]], "score at a*": record.smallest_score,
+        "original": record.original, "still named": record.smallest_top1})
+
+
+def facts(record: Any, rows: str) -> tuple[str, ...]:
+    """What a record of channel sets, which has these `rows`, is about."""
+    asked, areas = record.settings, record.areas
+    searched = f"{count(len(areas), 'area')} from {areas[0]:,} to {areas[-1]:,}" if len(areas) else "a* alone"
+    return rows, f"layer {record.layer}", f"{record.smallest_mask.shape[1]:,} {asked.unit}", searched, asked.game, asked.reward
+
+
 def outline(record: Any) -> str:
     """A record as Python shows it: every field, arrays by their type and shape, what is long cut.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from chanattr.attribution.inputs import check_model
 from chanattr.attribution.score import channels_last
+from chanattr.axes import class_row
 from chanattr.errors import InputError
 from chanattr.network.batches import in_batches
 from chanattr.network.layers import Layer, describe
@@ -106,7 +107,7 @@ def class_weights(classes: ClassAttribution, target: int, against: int | None = 
     rates = []
     for one in [target] if against is None else [target, against]:
         classes.channels(one, 1, source="mean")  # refuses what has no rates
-        rates.append(classes.mean_mask[int(np.flatnonzero(classes.targets == one)[0])][classes.groups])
+        rates.append(classes.mean_mask[class_row(classes, one)][classes.groups])
     weights = np.asarray(rates[0] - (rates[1] if against is not None else 0), np.float32)
     if not weights.any():
         what = f"no a* set of class {target} has a channel" if against is None else (

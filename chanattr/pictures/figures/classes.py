@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from chanattr import tables
-from chanattr.errors import InputError
+from chanattr.axes import class_row
 from chanattr.pictures.figures import theme, words
 from chanattr.records import ClassAttribution
 from chanattr.settings import STEPS, check_number
@@ -30,18 +30,6 @@ class ClassMatrix(NamedTuple):
     names: tuple[str, ...]
     channels: np.ndarray
     rates: np.ndarray
-
-
-def class_row(classes: ClassAttribution, target: int) -> int:
-    """The row of a class.
-
-    Raises:
-        InputError: the result does not hold this class.
-    """
-    where = np.flatnonzero(classes.targets == target)
-    if not len(where):
-        raise InputError(f"class {target} is not in this result; it holds {classes.targets.tolist()}")
-    return int(where[0])
 
 
 def class_channels_data(classes: ClassAttribution, target: int, count: int = 12) -> ClassChannels:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
+from chanattr.axes import class_row
 from chanattr.pictures.figures import theme, words
-from chanattr.pictures.figures.classes import class_row
 from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.settings import Settings
 
