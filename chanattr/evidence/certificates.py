@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from chanattr.attribution.asking import Asking, judge, make_asking
-from chanattr.attribution.image import certificates, certify_smallest, energies, shard_size_of, to_f4, to_i4, to_numpy
+from chanattr.attribution.image import certificates, certify_smallest, energies, shard_size_of, shards_of, to_f4, to_i4, to_numpy
 from chanattr.attribution.inputs import check_found, check_images, goal_of, tail_at
 from chanattr.attribution.question import Question
 from chanattr.attribution.score import Fill
@@ -66,13 +66,15 @@ def certify(model: nn.Module, images: Inputs, found: ImageAttribution, *, reward
         raise InputError(f"found is {what}, for {count} images; expected an ImageAttribution with an answer for every image; pass what "
                          "per_image gave for them, in their order")
     tail = tail_at(model, images, found.layer, engine=engine, score=score, channel_axis=channel_axis)
-    question, size, records = None, shard_size_of(model), []
+    question, records = None, []
     with advance(progress, count, f"certificates at {found.layer}") as tell:
-        for first in range(0, count, size):
-            own, stem = found[first:first + size], tail.stem(take_rows(images, slice(first, first + size)))
+        for shard in shards_of(count, shard_size_of(model)):
+            own, stem = found[shard], tail.stem(take_rows(images, shard))
             fill = fill_again(own, stem.activation, tail.layer)
-            question = question or _with_certificates(question_again(own, model, tail.layer, fill, reward=reward, score=score,
-                                                                     batch_size=batch_size, memory_budget=memory_budget))
+            if question is None:  # all of it is judged in float32
+                asked = question_again(own, model, tail.layer, fill, reward=reward, score=score, batch_size=batch_size,
+                                       memory_budget=memory_budget)
+                question = dataclasses.replace(asked, settings=dataclasses.replace(asked.settings, certify=True), precision="float32")
             records.append(_certified(question, tail, stem, own, fill))
             tell(len(records[-1]))
     return concatenate(records)
@@ -98,11 +100,6 @@ def missed_shares(found: ImageAttribution) -> np.ndarray:
     bounds = np.array([missed_share(round(float(n))) for n in tried])
     state = swap_optimal(found)
     return np.where(state == 1, 0, np.where((state < 0) & ~np.isnan(found.swap_share), bounds, np.nan))
-
-
-def _with_certificates(question: Question) -> Question:
-    """The question as certified answers state it; all of it is judged in float32."""
-    return dataclasses.replace(question, settings=dataclasses.replace(question.settings, certify=True), precision="float32")
 
 
 def _certified(question: Question, tail: Tail, stem: Stem, found: ImageAttribution, fill: Fill) -> ImageAttribution:

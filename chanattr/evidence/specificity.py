@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from chanattr.attribution.image import shard_size_of
+from chanattr.attribution.image import shard_size_of, shards_of
 from chanattr.attribution.inputs import check_finite, check_images, check_targets, goal_of, tail_at
 from chanattr.attribution.question import batch_size_of
 from chanattr.errors import InputError
@@ -26,6 +26,7 @@ from chanattr.network.weights import model_sha256
 from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution
 from chanattr.search.family import largest
+from chanattr.search.objective import logit
 from chanattr.settings import COUNT, check_name, check_number
 
 LOG = logging.getLogger(__name__)
@@ -72,13 +73,10 @@ def specificity(model: nn.Module, images: Inputs, layer: str, *, targets: Sequen
     _check_classes(classes, model, tail)
     masks = _masks(sets, classes.groups, random_seed, game)
     sums = torch.zeros(2, len(masks) + 1, len(classes), dtype=torch.float64)  # of `_figures`, by mask and class; last the whole network's
-    step = shard_size_of(model)
     with advance(progress, number, f"specificity at {layer}") as tell:
-        for first in range(0, number, step):
-            part = slice(first, first + step)
+        for part in shards_of(number, shard_size_of(model)):
             stem = tail.stem(take_rows(images, part))
-            names = [f"image {row}" for row in range(first, min(number, first + step))]
-            check_finite(stem.logits, names, "scores")
+            check_finite(stem.logits, [f"image {row}" for row in range(part.start, part.stop)], "scores")
             fill = fill_again(classes, stem.activation, tail.layer).taken(stem.logits.device)
             _add(sums, tail, stem, masks, goal_of(goal[part], stem), columns[part], fill, size)
             tell(len(stem.logits))
@@ -143,7 +141,7 @@ def _add(sums: Float[Tensor, "2 R C"], tail: Tail, stem: Stem, masks: Float[Tens
 
 def _figures(logits: Float[Tensor, "B T"], goal: Int[Tensor, "B"]) -> Float[Tensor, "2 B"]:
     """Whether each target is the top class, and its logit."""
-    return torch.stack([(logits.argmax(1) == goal).float(), logits.gather(1, goal[:, None])[:, 0]])
+    return torch.stack([(logits.argmax(1) == goal).float(), logit(logits, goal)])
 
 
 def _record(classes: ClassAttribution, sets: ChannelSets, sums: Float[Tensor, "2 R C"], columns: Int[Tensor, "N"], *, game: str,

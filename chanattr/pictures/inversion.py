@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from chanattr.attribution.inputs import check_images, check_keys, check_model, check_targets
 from chanattr.errors import InputError
+from chanattr.evidence.whole import exact_logits
 from chanattr.network.batches import in_batches
-from chanattr.network.exactly import float32_exactly
-from chanattr.network.hooks import apply_mask, frozen
+from chanattr.network.hooks import apply_mask
 from chanattr.network.layers import Layer, describe
-from chanattr.network.outputs import call, logits_of
 from chanattr.pictures import pixels as px
 from chanattr.pictures.making import at_once, make, noise
 from chanattr.pictures.pixels import Pixels, check_pixels
@@ -152,12 +151,9 @@ def check_mask(mask: Masks | None, count: int, place: Layer) -> Float[Tensor, "N
     return values.expand(count, place.channels).clone()
 
 
-@float32_exactly()
-@torch.no_grad()
 def predict(model: nn.Module, images: Tensor, score: Callable[..., Tensor] | None, batch_size: int) -> Tensor:
     """The whole network's logits, f4 [N, C], on the CPU."""
-    with frozen(model):
-        return torch.cat([logits_of(call(model, part), score).float().cpu() for part in images.split(batch_size)])
+    return torch.cat([exact_logits(model, part, score).cpu() for part in images.split(batch_size)])
 
 
 def judged(logits: Float[Tensor, "N classes"], wanted: Tensor) -> tuple[np.ndarray, np.ndarray]:
