@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,10 +40,11 @@ def question_of(options: Mapping[str, Any], searches: Mapping[str, Search], *own
     """
     if options["search_"] not in searches:
         raise InputError(f"--search {options['search_']}; expected {', '.join(searches)}; leave it out for exact")
+    reward = options["reward"]
     same = (*own, "game", "refine", "label", "seed", "batch_size", "precision", "resume")
     return {name: options[name] for name in same} | {
-        "search": searches[options["search_"]], "targets": targets_of(options["targets"]), "reward": reward_of(options["reward"]),
-        "level": level_of(options["level"])}
+        "search": searches[options["search_"]], "targets": targets_of(options["targets"]),
+        "reward": load_function(reward) if ":" in reward else reward, "level": level_of(options["level"])}
 
 
 def device_of(name: str) -> str:
@@ -90,11 +91,6 @@ def level_of(words: str | None) -> str | float | None:
         return float(words)
     except ValueError:
         raise InputError(f"--level {words}; expected 'original', 'top1' or a fraction from 0 to 1") from None
-
-
-def reward_of(words: str) -> str | Callable[..., Any]:
-    """A reward by name, or the user's own ``file.py:function``."""
-    return load_function(words) if ":" in words else words
 
 
 def group_of(words: str) -> Group:
