@@ -22,20 +22,9 @@ from chanattr.network.outputs import device_of
 from chanattr.network.weights import model_sha256
 from chanattr.search.family import Channels
 from chanattr.search.groups import Group, Groups, groups_of
-from chanattr.search.objective import Reward, level_of, reward_function
+from chanattr.search.objective import Reward, check_game, level_of, reward_function
 from chanattr.search.pictures import Pictures
-from chanattr.settings import (
-    COUNT,
-    GAMES,
-    ExactSearch,
-    Search,
-    Settings,
-    check_areas,
-    check_batch_size,
-    check_name,
-    check_number,
-    check_search,
-)
+from chanattr.settings import COUNT, ExactSearch, Search, Settings, check_areas, check_batch_size, check_name, check_number, check_search
 
 Areas = Sequence[int] | str | None
 ALONE = 3  # areas' worth of evaluations that a* alone takes (docs/performance.md: 94 to 128 at 40 an area)
@@ -90,7 +79,7 @@ class Asked:
     certify: bool = False
 
     def __post_init__(self) -> None:
-        check_name("game", self.game, GAMES)
+        check_game(self.game)
         resolved_level(self.level, self.game)
         if self.search is not None:
             check_search(self.search)

@@ -17,18 +17,7 @@ from chanattr.network.hooks import eager
 from chanattr.network.inputs import outline, take_rows, with_tensors
 from chanattr.network.names import named
 from chanattr.network.outputs import Inputs, batch_size_of, tensors_in
-from chanattr.network.recording import (
-    RECORDED,
-    Call,
-    Forward,
-    Tape,
-    answered_calls,
-    forwards,
-    is_inside,
-    needed_tensors,
-    record,
-    spread,
-)
+from chanattr.network.recording import RECORDED, Call, Forward, Tape, answered_calls, forwards, is_inside, needed_tensors, record, spread
 
 ACTIVATION = -1
 NOWHERE = -2

@@ -66,13 +66,22 @@ def reward_function(reward: str | Reward) -> Reward:
     return REWARD_FUNCTIONS[reward]
 
 
+def check_game(game: str) -> None:
+    """Refuses what is no game.
+
+    Raises:
+        InputError: so.
+    """
+    check_name("game", game, GAMES)
+
+
 def play(score: Score, game: str) -> Score:
     """The score that a game maximises over the selected set: kept (*preserve*), less dropped (*delete*), or both (*dual*).
 
     Raises:
         InputError: no such game.
     """
-    check_name("game", game, GAMES)
+    check_game(game)
 
     def delete(masks: Tensor, rows: Tensor, gradient: bool) -> Scored:
         dropped = score(1 - masks, rows, gradient)
