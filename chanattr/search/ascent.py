@@ -53,7 +53,8 @@ def ascend(scores: Sequence[Score], family: Family, areas: Int[Tensor, "P"] | Fl
 
     Source: this project (docs/performance.md and docs/evidence.md have what was measured).
     """
-    begin = start or _everything(family, areas)
+    begin = start or Start(family.start(len(areas), device=areas.device, dtype=torch.float32),
+                           torch.full(areas.shape, float(family.full), device=areas.device), 0.0)
     values, speed, seen = begin.values, torch.zeros_like(begin.values), Seen.nothing(begin.values)
     for step in range(steps):
         progress = begin.progress + (1 - begin.progress) * step / steps
@@ -65,9 +66,3 @@ def ascend(scores: Sequence[Score], family: Family, areas: Int[Tensor, "P"] | Fl
         if watch is not None:
             watch(step + 1, values)
     return values, seen
-
-
-def _everything(family: Family, areas: Tensor) -> Start:
-    """A cold start: nothing is dropped."""
-    values = family.start(len(areas), device=areas.device, dtype=torch.float32)
-    return Start(values, torch.full(areas.shape, float(family.full), device=areas.device), 0.0)

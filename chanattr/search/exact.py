@@ -140,7 +140,7 @@ def _search(score: Score, family: Sets, areas: Tensor, rows: Tensor, settings: E
     seen = Seen.nothing(start).add(start, slopes, settings.memory)
     here = Here(_resized(family, start > 0, slopes, areas), seen, None)
     left = min(1.0, (steps - 1) / settings.binary_steps)  # a warm start enters the schedule where this many steps are left
-    found, _ = _exchanges(score, areas, rows, here, steps - 1, left, settings, _noise(seed), enough)
+    found, _ = _exchanges(score, areas, rows, here, steps - 1, left, settings, torch.Generator().manual_seed(seed), enough)
     return found._replace(evaluations=found.evaluations + 1)
 
 
@@ -166,7 +166,7 @@ def _walk(score: Score, family: Sets, areas: Int[Tensor, "R A"], rows: Int[Tenso
           seed: int, enough: Enough | None) -> list[Found]:
     """The best masks of each place among decreasing `areas`."""
     found: list[Found | None] = [None] * areas.shape[1]
-    generator, last, seen = _noise(seed), None, None
+    generator, last, seen = torch.Generator().manual_seed(seed), None, None
     for place, steps, left, counted in way:
         area, before = areas[:, place], 0
         if last is None or seen is None:
@@ -240,10 +240,6 @@ def visits(areas: Sequence[int], settings: ExactSearch) -> list[Visit]:
             else:
                 way.append(Visit(place, steps, left, counted))
     return way
-
-
-def _noise(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def _resized(family: Sets, members: Bool[Tensor, "P K"], worth: Float[Tensor, "P K"], areas: Int[Tensor, "P"]) -> Bool[Tensor, "P K"]:
