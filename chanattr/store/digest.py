@@ -66,5 +66,3 @@ def _bytes(values: np.ndarray, column: Column) -> np.ndarray:
     if column.dtype == TEXT:
         return np.frombuffer(b"".join(hashlib.sha256(str(text).encode()).digest() for text in values), np.uint8).reshape(len(values), 32)
     return np.ascontiguousarray(values).reshape(len(values), -1).view(np.uint8)
-
-

@@ -229,14 +229,6 @@ def _plain_name(name: str) -> str:
     return {"mask_bits": "channels"}.get(name, name.replace("_bits", "_channels"))
 
 
-def _blocks(index: Index, every: Sequence[Answers], by_area: bool, names: Mapping[str, str]) -> Iterator[dict[str, list[Any]]]:
-    """Rows with every column; those that only other answers have are empty."""
-    for answers in every:
-        for block in _rows(index, answers, by_area):
-            empty = [None] * len(block["layer"])
-            yield {name: block.get(name, empty) for name in names}
-
-
 def _flat(head: Head, by_area: bool) -> list[Column]:
     wanted = ("area",) if by_area else ()
     return [column for column in head.columns if tuple(dim for dim in column.dims if dim != "byte") == wanted]
@@ -250,26 +242,28 @@ def _kind(column: Column) -> str:
     return "flag" if column.flag else "float" if "f" in column.dtype else "int"
 
 
-def _rows(index: Index, answers: Answers, by_area: bool) -> Iterator[dict[str, list[Any]]]:
-    """A group's rows that were run."""
-    head, rows = answers.head, answers.rows()
-    wanted = _flat(head, by_area)
-    times = len(head.areas) if by_area else 1
-    for places, found in answers.blocks(wanted, rows):
-        block = rows[places]
-        names = [index.keys[row] for row in block] if head.rows == "image" else block.tolist()
-        made: dict[str, list[Any]] = {"layer": [head.layer] * len(block) * times, "label": [head.label] * len(block) * times,
-                                      "key" if head.rows == "image" else "class": [name for name in names for _ in range(times)]}
-        if by_area:
-            made["area"] = head.areas.tolist() * len(block)
-        for column in wanted:
-            values = decode(column, found[column.name], head.entries)
-            name = _plain_name(column.name)
-            if column.packed:
-                made[name] = [np.flatnonzero(mask).tolist() for mask in values.reshape(-1, head.entries)]
-            else:
-                made[name] = list(values) if column.dtype == TEXT else np.asarray(values).reshape(-1).tolist()
-        yield made
+def _blocks(index: Index, every: Sequence[Answers], by_area: bool, names: Mapping[str, str]) -> Iterator[dict[str, list[Any]]]:
+    """Rows that were run, with every column; those that only other answers have are empty."""
+    for answers in every:
+        head, rows = answers.head, answers.rows()
+        wanted = _flat(head, by_area)
+        times = len(head.areas) if by_area else 1
+        for places, found in answers.blocks(wanted, rows):
+            block = rows[places]
+            keyed = [index.keys[row] for row in block] if head.rows == "image" else block.tolist()
+            lines = len(block) * times
+            made: dict[str, list[Any]] = {"layer": [head.layer] * lines, "label": [head.label] * lines,
+                                          "key" if head.rows == "image" else "class": [name for name in keyed for _ in range(times)]}
+            if by_area:
+                made["area"] = head.areas.tolist() * len(block)
+            for column in wanted:
+                values = decode(column, found[column.name], head.entries)
+                name = _plain_name(column.name)
+                if column.packed:
+                    made[name] = [np.flatnonzero(mask).tolist() for mask in values.reshape(-1, head.entries)]
+                else:
+                    made[name] = list(values) if column.dtype == TEXT else np.asarray(values).reshape(-1).tolist()
+            yield {name: made.get(name, [None] * lines) for name in names}
 
 
 def _csv(index: Index, output: Path) -> None:

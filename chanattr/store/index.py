@@ -361,4 +361,3 @@ def load(file: Path | None, parts: Sequence[PartName], *, sealed: bool = True) -
         index.close()
         raise
     return index
-

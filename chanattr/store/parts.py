@@ -113,18 +113,17 @@ def read_part(part: PartName) -> bytes:
     """
     try:
         about = part.path.stat()
-        if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_PART:
-            raise StoreError(f"{part.path} is no plain file of at most {MAX_PART} bytes; expected a part as it was written; move it away: "
-                             "its images are searched again when the run goes on, and nothing else is lost")
-        data = part.path.read_bytes()
-    except StoreError:
-        raise
+        fits = stat.S_ISREG(about.st_mode) and about.st_size <= MAX_PART
+        data = part.path.read_bytes() if fits else b""
     except FileNotFoundError as error:
         raise PartGone(f"{part.path} is gone since the run was opened; expected it to stay; another process has merged it into the run "
                        "file: open the run again") from error
     except OSError as error:
         raise StoreError(f"{part.path} cannot be read ({error.strerror}); expected a part of a run; check the disk and the "
                          "permissions") from error
+    if not fits:
+        raise StoreError(f"{part.path} is no plain file of at most {MAX_PART} bytes; expected a part as it was written; move it away: "
+                         "its images are searched again when the run goes on, and nothing else is lost")
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise StoreError(f"{part.path} is damaged ({len(data)} bytes whose sha256 is not the one in its name); expected a part as it was "
                          "written; delete it: its images are searched again when the run goes on, and nothing else is lost")
