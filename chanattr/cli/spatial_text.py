@@ -67,7 +67,8 @@ def _rows(found: SpatialAttribution, names: Sequence[str]) -> Iterator[tuple[str
     for row, key in enumerate(found.keys):
         if found.smallest_area[row] == NOT_RUN:
             continue
-        first = _end(key, NAME), textwrap.shorten(named(int(found.targets[row]), names), CLASS, placeholder="…")
+        end = key if len(key) <= NAME else f"…{key[1 - NAME:]}"  # which tells it from its neighbours
+        first = end, textwrap.shorten(named(int(found.targets[row]), names), CLASS, placeholder="…")
         for line in _lines(found, row):
             yield (*first, *line)
             first = "", ""
@@ -104,8 +105,3 @@ def _notes(found: SpatialAttribution) -> list[str]:
 
 def _yes(kept: bool | np.bool_) -> str:
     return "yes" if kept else "no"
-
-
-def _end(key: str, most: int) -> str:
-    """The end of a key, which tells it from its neighbours."""
-    return key if len(key) <= most else f"…{key[1 - most:]}"

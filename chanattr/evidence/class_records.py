@@ -231,4 +231,3 @@ def interval(values: np.ndarray, classes: Sequence[int] | np.ndarray, *, resampl
 def _weights(times: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
     """How often each image of a class counts: once, then as drawn where the class itself is drawn `times`, [1 + resamples, size]."""
     return np.concatenate([np.ones((1, size)), generator.multinomial(times * size, np.full(size, 1 / size))])
-

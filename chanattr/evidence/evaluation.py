@@ -245,6 +245,7 @@ def _ratio(own: np.ndarray, whole: np.ndarray, drawn: Resamples) -> Interval:
     low, high = np.percentile(found[0] / found[1], SIDES)
     return Interval(float(own.sum() / whole.sum()), float(low), float(high))
 
+
 def _plain(value: Any) -> Any:
     if isinstance(value, (Interval, Line)):
         return {name: _plain(part) for name, part in value._asdict().items()}
