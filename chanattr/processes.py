@@ -27,9 +27,10 @@ def signal_handlers() -> dict[signal.Signals, Any]:
 
 
 def set_handlers(handlers: Mapping[signal.Signals, Any]) -> None:
-    """Puts back what `signal_handlers` gave."""
+    """Puts back what `signal_handlers` gave; one that was not set from Python, None, cannot be."""
     for number, handler in handlers.items():
-        signal.signal(number, handler)
+        if handler is not None:
+            signal.signal(number, handler)
 
 
 def _end_later() -> None:

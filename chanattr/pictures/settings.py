@@ -79,10 +79,10 @@ class PictureSettings:
 
 INVERSION: dict[str, Any] = {
     "objective": "dot", "cosine_power": 2.0, "parametrisation": "fourier", "decay": 1.0, "steps": 192, "rate": 0.1, "contrast": 0.1,
-    "jitter": 2, "scale": 0.01, "rotation": 1.0, "crop": 1.0, "variation": 1.0, "diversity": 0.0}
+    "jitter": 2, "scale": 0.01, "rotation": 1.0, "crop": 1.0, "variation": 1.0, "diversity": 0.0, "seed": 0}
 CHANNEL: dict[str, Any] = {
     "objective": CHANNELS, "cosine_power": 0.0, "parametrisation": "fourier", "decay": 1.0, "steps": 128, "rate": 0.25, "contrast": 0.1,
-    "jitter": 8, "scale": 0.1, "rotation": 10.0, "crop": 1.0, "variation": 0.0, "diversity": 0.0}
+    "jitter": 8, "scale": 0.1, "rotation": 10.0, "crop": 1.0, "variation": 0.0, "diversity": 0.0, "seed": 0}
 
 
 def resolved(settings: PictureSettings | None, usual: dict[str, Any], objectives: tuple[str, ...]) -> PictureSettings:
