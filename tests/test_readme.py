@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_the_python_runs(tmp_path: Path) -> None:
     first, *more = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len([line for line in first.splitlines() if line]) <= 12
-    code = "\n".join([first, *more])
+    code = "\n".join([first, 'with ca.open_run("run.h5", "a") as run:\n    run.write(found)', *more])  # the file that the commands make
     (tmp_path / "chanattr").symlink_to(ROOT / "chanattr")  # the picture's path is that of a checkout
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
