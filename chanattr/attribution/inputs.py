@@ -39,7 +39,8 @@ def check_images(images: object) -> int:
     if not fitting:
         what = f"{type(images).__name__}{_shape(images)}"
         raise InputError(f"images are {what}; expected a floating tensor [N, ...] as the model takes it, N at least 1, or a tuple or "
-                         "mapping that holds one; make them floats by the model's own preprocessing; ca.image_loader reads picture files")
+                         "mapping that holds one; make them floats by the model's own preprocessing, tensors by torch.from_numpy; "
+                         "ca.image_loader reads picture files")
     return len(fitting[0])
 
 
@@ -127,7 +128,7 @@ def check_targets(targets: Sequence[int] | Tensor, count: int) -> Tensor:
                          "leave targets out for the predicted classes") from error
     if values.shape != (count,) or values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
         raise InputError(f"targets have shape {tuple(values.shape)} and type {values.dtype}; expected {count} whole numbers, one an image; "
-                         "leave targets out for the predicted classes")
+                         f"leave targets out for the predicted classes, or give [7] * {count} for one class")
     return values.long()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from chanattr.records import ClassAttribution, ImageAttribution
-from chanattr.tables import count
+from chanattr.tables import count, share
 
 TERMINAL = 80  # columns: what most terminals have
 PICTURES = {"channels": "of channels", "examples": "with dataset examples", "inversions": "inversions"}
@@ -33,7 +33,7 @@ def layer_table(layers: Sequence[Any]) -> str:
     """The layers of a model."""
     rows = [(layer.name or "(whole model)", layer.type, layer.calls, "x".join(map(str, layer.shape)),
              layer.channel_axis if layer.channel_axis >= 0 else "-", layer.channels or "-") for layer in layers]
-    return table(("layer", "type", "calls", "shape", "axis", "K"), rows) + (f"\n{count(len(rows), 'layer')} of K channels; "
+    return table(("layer", "type", "calls", "shape", "axis", "K"), rows) + (f"\n{count(len(rows), 'layer')} (K: channels); "
                                                                           "--explain LAYER says what a mask means there")
 
 
@@ -56,6 +56,7 @@ def legend() -> str:
     """What the columns of `class_table` are."""
     words = ("a*: the fewest channels found that keep what the level asks, in the middle (median) of the class's images that reach it. "
              "joint a*: the same for one set that all of them share. top channels: those that most of the images' a* sets hold. "
+             "images: '1 of 4' where a* and top channels are of one, for the others have none or were asked about another class. "
              "right answers kept: of the images that the network names rightly, those that it still does with a* channels alone.")
     return textwrap.fill(words, TERMINAL)
 
@@ -69,8 +70,9 @@ def class_table(found: ImageAttribution, classes: ClassAttribution, labels: np.n
         area = found.smallest_area[mine & (found.targets == target) & (found.smallest_area >= 0)]
         kept = int((found.smallest_top1 & right & (found.targets == target)).sum())
         joint = int(classes.smallest_area[row])
-        rows.append((classes.names[row] or target, int(mine.sum()), f"{np.median(area):g}" if len(area) else "-",
-                     joint if joint >= 0 else "-", top_channels(classes, row), f"{kept} of {int(right.sum())}"))
+        images = share(int(classes.images[row]), int(mine.sum()))
+        rows.append((classes.names[row] or target, images, f"{np.median(area):g}" if len(area) else "-", joint if joint >= 0 else "-",
+                     top_channels(classes, row), f"{kept} of {int(right.sum())}"))
     return table(("class", "images", "a*", "joint a*", "top channels", "right answers kept"), rows)
 
 

@@ -63,7 +63,7 @@ def test_layers_prints_a_table(studio: Studio) -> None:
 def test_the_layers_of_the_shipped_model_fit_a_terminal() -> None:
     lines = ran("layers", "embedded").splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[-1] == "68 layers of K channels; --explain LAYER says what a mask means there"
+    assert lines[-1] == "68 layers (K: channels); --explain LAYER says what a mask means there"
 
 
 def test_without_a_command_there_is_help() -> None:

@@ -70,7 +70,7 @@ def class_channels(classes: ClassAttribution, target: int, count: int = 12) -> g
 
 
 def class_matrix_data(classes: ClassAttribution, count: int = 24) -> ClassMatrix:
-    """Inclusion rates of every class for the `count` channels whose rates differ most between classes.
+    """Inclusion rates of every class for the `count` channels whose rates differ most between classes, of those that some set holds.
 
     Channels stand by the class that needs them most, so that what is special to a class forms a block.
 
@@ -79,7 +79,8 @@ def class_matrix_data(classes: ClassAttribution, count: int = 24) -> ClassMatrix
     """
     check_number(f"count={count!r}", count, STEPS)
     rates = classes.mean_mask
-    channels = np.sort(np.argsort(-rates.std(0), kind="stable")[:count])
+    channels = np.argsort(-rates.std(0), kind="stable")[:count]
+    channels = np.sort(channels[rates[:, channels].any(0)])
     owner = rates[:, channels].argmax(0)
     channels = channels[np.lexsort((-rates[owner, channels], owner))]
     names = tuple(name or f"class {t}" for name, t in zip(classes.names, classes.targets, strict=True))

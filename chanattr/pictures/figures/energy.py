@@ -41,7 +41,7 @@ def energy_map_data(found: ImageAttribution, row: int, picture: np.ndarray) -> E
         InputError: no such row, or not a picture u1 [H, W, 3].
     """
     row = words.check_row(found, row)
-    energy = found.energy[row]
+    energy = raster.laid_out(found.energy[row])
     return EnergyMap(raster.glow(picture, raster.unit(energy)), energy, int(found.smallest_area[row]))
 
 

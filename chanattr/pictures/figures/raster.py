@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 
 import numpy as np
 from PIL import Image
@@ -24,8 +25,25 @@ def resize(values: np.ndarray, height: int, width: int) -> np.ndarray:
     return values
 
 
+def laid_out(energy: np.ndarray) -> np.ndarray:
+    """Energy [h, w] as it lies over the picture: tokens [1, T] row by row in a square, without a class token before them.
+
+    One 0 where tokens are no square number, nor one more: what else stands among them is not known, nor where they belong.
+
+    Examples:
+        >>> laid_out(np.array([[9, 1, 2, 3, 4]])).tolist()
+        [[1, 2], [3, 4]]
+    """
+    high, wide = energy.shape
+    side = math.isqrt(wide)
+    if high > 1 or wide == 1:
+        return energy
+    return energy[0, wide - side * side:].reshape(side, side) if wide - side * side < 2 else np.zeros((1, 1), energy.dtype)
+
+
 def unit(energy: np.ndarray) -> np.ndarray:
-    """Energy from 0 to 1, by its own largest value; all 0 where there is none or it is not finite."""
+    """Energy from 0 to 1 as it lies over the picture, by its own largest value; all 0 where there is none or it is not finite."""
+    energy = laid_out(energy)
     energy = np.where(np.isfinite(energy), energy, 0).astype(np.float32)
     top = energy.max(initial=0)
     return np.clip(energy / top, 0, 1) if top > 0 else np.zeros_like(energy)

@@ -18,7 +18,7 @@ from chanattr.pictures.report.markup import Markup, element, join
 from chanattr.pictures.report.masks import held, mask_cards
 from chanattr.pictures.report.view import view
 from chanattr.records import NOT_REACHED, NOT_RUN, ImageAttribution, SpatialAttribution
-from chanattr.tables import short
+from chanattr.tables import count, short
 
 if TYPE_CHECKING:
     from chanattr.store import Run
@@ -183,7 +183,7 @@ def _channels(found: ImageAttribution, channels: list[int], kept: Kept) -> Marku
     cards = card_list(sorted(pictured), kept)
     title = element("h4", f"What channels of its a* set look for ({len(pictured)} of {len(channels):,})")
     shown = element("div", title, cards, class_="panel") if cards else None
-    return join([shown, channel_list(f"The {len(channels):,} {found.settings.unit} of its a* set", channels)])
+    return join([shown, channel_list(f"The {count(len(channels), found.settings.unit[:-1])} of its a* set", channels)])
 
 
 def _link(key: str, section: Section | None) -> str:

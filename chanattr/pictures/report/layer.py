@@ -28,6 +28,7 @@ class ClassRow(NamedTuple):
     target: int
     name: str
     images: int
+    own: int
     median: float
     joint: int
     top: tuple[int, ...]
@@ -60,7 +61,7 @@ def class_rows(section: Section, labels: np.ndarray) -> list[ClassRow]:
         searched, held_out = (float("nan") if place is None else float(scores[row, place])
                               for scores in (classes.joint_scores, classes.held_out_scores))
         top = tuple(figures.class_channels_data(classes, target, TOP).channels.tolist())
-        rows.append(ClassRow(row, target, classes.names[row] or f"class {target}", int(classes.rows[row]), median,
+        rows.append(ClassRow(row, target, classes.names[row] or f"class {target}", int(classes.rows[row]), int(classes.images[row]), median,
                              int(classes.smallest_area[row]), top, kept, right, searched, held_out, float(classes.original[row])))
     return rows
 
@@ -107,9 +108,10 @@ def _differences(section: Section, first: Section, names: Sequence[str]) -> Mark
 def _overview(section: Section, labels: np.ndarray, names: Sequence[str]) -> Markup:
     drawn, note, unit = [], None, section.record.settings.unit
     if section.found is not None:
-        known = labels if (labels >= 0).any() else None
+        asked_so = np.where(labels == section.found.targets, labels, -1)
+        known = asked_so if (asked_so >= 0).any() else None
         drawn.append(Plot(figures.smallest_areas(section.found, names, known), f"How many {unit} an image needs",
-                          "a* of the images; below, class by class" if known is not None else "a* of the images",
+                          "a* of the images" + ("; below, of those asked about their own class" if known is not None else ""),
                           f"Histogram of a* over the images at {section.title}. {sentence(section, labels)}"))
     classes = section.classes
     if classes is not None and len(classes) > 1:
@@ -136,7 +138,9 @@ def _classes(section: Section, classes: ClassAttribution, rows: Sequence[ClassRo
 
 def _table(section: Section, area: int | None, rows: Sequence[ClassRow], linked: set[int], labels: np.ndarray) -> Markup:
     delete, unit = section.record.settings.game == "delete", section.record.settings.unit
-    heads = [("class", "Choose one to see its channels and its joint sets"), ("images", "images searched together"),
+    heads = [("class", "Choose one to see its channels and its joint sets"),
+             ("images", "labelled so, which share the joint set; 1 of 4: a* and the top channels are of one, for the others have none or "
+              "were asked about another class"),
              ("a*", "median over the images"), ("joint a*", "a* of one set for all images of the class"),
              (f"top {unit}", "in most of the images' a* sets"),
              ("right answers gone" if delete else "right answers kept", "of those of the whole network, by each image's own a* channels")]
@@ -153,7 +157,8 @@ def _table(section: Section, area: int | None, rows: Sequence[ClassRow], linked:
 def _table_row(section: Section, row: ClassRow, *, linked: bool, compared: bool, delete: bool, known: bool) -> Markup:
     name = element("a", row.name, href=f"#class/{row.target}/{section.link}", data_class=row.target) if linked else row.name
     right = row.right - row.kept if delete else row.kept
-    cells = [element("th", name, scope="row"), number(f"{row.images:,}"), number(f"{row.median:,g}" if row.median == row.median else "–"),
+    cells = [element("th", name, scope="row"), number(tables.share(row.own, row.images)),
+             number(f"{row.median:,g}" if row.median == row.median else "–"),
              number(tables.area(row.joint)), element("td", " ".join(map(str, row.top)) or "–", class_="channels"),
              number(f"{right} of {row.right}" if known else "–")]
     if compared:
@@ -170,7 +175,8 @@ def _drawn(classes: ClassAttribution, row: ClassRow) -> Markup:
                     f"{unit.capitalize()} in most a* sets of {name}: {', '.join(map(str, row.top))}")
     curves = Plot(figures.class_curves(classes, row.target), "Joint sets", f"mean score of one set for all {row.images} images",
                   f"Mean score of the joint sets of {name} against their area. {_joint_words(classes, row)}")
-    return join([pair(channels, curves), channel_list(f"The {len(set_):,} {unit} of the joint a* set", set_) if set_ else None])
+    listed = channel_list(f"The {tables.count(len(set_), unit[:-1])} of the joint a* set", set_) if set_ else None
+    return join([pair(channels, curves), listed])
 
 
 def _joint_words(classes: ClassAttribution, row: ClassRow) -> str:

@@ -96,7 +96,8 @@ def _right(shown: Answers, labels: np.ndarray) -> Markup:
 def _curves(run: Run, shown: Answers) -> Markup:
     """The median image's score against the area, at each layer."""
     bottom, drawn = TOP + LINE * max(len(shown), 4), [_median_curve(run, section, found) for section, found in shown]
-    high = max(1.1, 1.05 * max((value for points in drawn for _, value in points), default=0.0))
+    top = max((value for points in drawn for _, value in points), default=0.0)
+    high = max(1.1, 1.05 * top)
     start = min((share for points in drawn for share, _ in points), default=0.01)
 
     def x(share: float) -> float:
@@ -108,6 +109,8 @@ def _curves(run: Run, shown: Answers) -> Markup:
     lines: list[Markup] = [element("line", x1=44, x2=WIDE - 30, y1=_n(y(1)), y2=_n(y(1)), class_="level"),
                            element("text", "1", x=38, y=_n(y(1) + 4), class_="value end"),
                            element("text", "0", x=38, y=_n(y(0) + 4), class_="value end")]
+    if top > 1.5:  # above the 1 by more than a line of words
+        lines.append(element("text", f"{top:.2g}", x=38, y=_n(y(top) + 4), class_="value end"))
     for line, points in enumerate(drawn):
         if points:
             path = "M" + "L".join(f"{x(share):.1f} {y(value):.1f}" for share, value in points)

@@ -28,7 +28,7 @@ def view(found: ImageAttribution, row: int, where: str, part: Part | None, pictu
     """
     steps = steps_of(found, row)
     data = _data(found, row, steps, part)
-    grid = found.energy[row].size > 1
+    grid = raster.laid_out(found.energy[row]).size > 1
     canvas = element("canvas", width=320, height=320, role="img",
                      aria_label=f"Where the chosen channels are active, over {where}") if grid else None
     slider = element("label", element("span", "area"), element(
@@ -80,13 +80,15 @@ def _curve_words(found: ImageAttribution, row: int) -> str:
 
 
 def _notes(found: ImageAttribution, row: int, part: Part | None, pictured: bool, steps: Sequence[dict[str, Any]]) -> str:
-    notes, grid = [], found.energy[row].size > 1
+    notes, grid = [], raster.laid_out(found.energy[row]).size > 1
     if not len(found.areas):
         notes.append("Only a* was searched." if steps else "Only a* was searched, and it selects nothing.")
     elif grid and not np.isfinite(found.energy_by_area[row]).all():
         notes.append("The file keeps no energy by area of this image: the map is that of a*.")
     if not grid:
-        notes.append("A channel of this layer is one number for the whole image: it is active nowhere in particular, so there is no map.")
+        alone = found.energy[row].size == 1
+        notes.append("A channel of this layer is one number for the whole image: it is active nowhere in particular, so there is no map."
+                     if alone else "Where the tokens of this layer lie in the picture is not known, so there is no map.")
     elif part is None and pictured:
         notes.append("Which part of the picture the network saw cannot be told here: the map lies over all of it.")
     return " ".join(notes)
