@@ -110,6 +110,8 @@ def noting(faults: list[str], what: str) -> Iterator[None]:
 
 def brief(error: BaseException) -> str:
     """An error in one line; of one of ours what it says."""
+    if "file signature not found" in str(error):
+        return "it is no HDF5 file"
     return " ".join((str(error) if isinstance(error, Odd) else f"{type(error).__name__}: {error}").split())[:200]
 
 

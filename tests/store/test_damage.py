@@ -100,7 +100,7 @@ def test_files_cut_short(path: Path, whole: bytes, keep: float) -> None:
 def test_other_files(tmp_path: Path) -> None:
     text = tmp_path / "text.h5"
     text.write_text("not HDF5 at all, but long enough to look at\n" * 50)
-    with pytest.raises(StoreError, match=r"text\.h5 cannot be read"):
+    with pytest.raises(StoreError, match=r"text\.h5 cannot be read \(it is no HDF5 file\)"):
         open_run(text)
     other = tmp_path / "other.h5"
     with h5py.File(other, "w") as root:

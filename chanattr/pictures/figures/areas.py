@@ -118,8 +118,7 @@ def _histogram(figure: go.Figure, data: SmallestAreas, unit: str) -> None:
         right = np.log(data.median) > 0.6 * np.log(max(data.channels, 2))
         theme.note(figure, f"<b>median {data.median:g}</b>", x=float(np.log10(data.median)), xref="x",
                    xanchor="right" if right else "left",
-                   xshift=-5 if right else 5, y=0.995, yref="y domain", yanchor="top", font={"color": theme.ACCENT},
-                   bgcolor="rgba(255,255,255,0.85)")
+                   xshift=-5 if right else 5, y=1, yref="y domain", yanchor="bottom", font={"color": theme.ACCENT})
 
 
 def _class_rows(figure: go.Figure, drawn: Sequence[ClassAreas], of: int) -> None:
