@@ -79,10 +79,10 @@ class PictureSettings:
 
 INVERSION: dict[str, Any] = {
     "objective": "dot", "cosine_power": 2.0, "parametrisation": "fourier", "decay": 1.0, "steps": 192, "rate": 0.1, "contrast": 0.1,
-    "jitter": 2, "scale": 0.01, "rotation": 1.0, "crop": 1.0, "variation": 1.0, "diversity": 0.0, "seed": 0}
+    "jitter": 2, "scale": 0.01, "rotation": 1.0, "crop": 1.0, "variation": 1.0, "diversity": 0.0}
 CHANNEL: dict[str, Any] = {
     "objective": CHANNELS, "cosine_power": 0.0, "parametrisation": "fourier", "decay": 1.0, "steps": 128, "rate": 0.25, "contrast": 0.1,
-    "jitter": 8, "scale": 0.1, "rotation": 10.0, "crop": 1.0, "variation": 0.0, "diversity": 0.0, "seed": 0}
+    "jitter": 8, "scale": 0.1, "rotation": 10.0, "crop": 1.0, "variation": 0.0, "diversity": 0.0}
 
 
 def resolved(settings: PictureSettings | None, usual: dict[str, Any], objectives: tuple[str, ...]) -> PictureSettings:
@@ -100,7 +100,7 @@ def resolved(settings: PictureSettings | None, usual: dict[str, Any], objectives
     if not isinstance(given, PictureSettings):
         raise InputError(f"settings={given!r}; expected ca.PictureSettings(...); leave it out for the usual")
     whole = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}
-    whole = {name: usual[name] if value is None else value for name, value in whole.items()}
+    whole = {name: usual.get(name, 0) if value is None else value for name, value in whole.items()}
     for name, allowed in (("objective", objectives), ("parametrisation", PARAMETRISATIONS)):
         if whole[name] not in allowed:
             raise InputError(f"PictureSettings({name}={whole[name]!r}); expected {', '.join(map(repr, allowed))}; leave it out for "
