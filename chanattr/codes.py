@@ -1,4 +1,7 @@
-"""The smooth mask that a low-resolution code means: a soft maximum of discs on a grid; numpy only, the same on every machine."""
+"""Where things lie in a picture: the smooth mask that a low-resolution code means, a soft maximum of discs on a grid, and tokens.
+
+numpy only, the same on every machine.
+"""
 
 from __future__ import annotations
 
@@ -130,3 +133,23 @@ def level_sets(masks: np.ndarray) -> np.ndarray:
     hard = np.zeros(flat.shape, dtype=bool)
     np.put_along_axis(hard, order, np.arange(flat.shape[1])[None] < count[:, None], 1)
     return hard.reshape(masks.shape)
+
+
+def laid_out(energy: np.ndarray) -> np.ndarray:
+    """Energy as it lies over the picture: a row of a square number of positions, or one more, is taken for tokens.
+
+    They are laid row by row in a square, without the class token before them. All else is as it was: a record does not tell tokens
+    from a grid of one row.
+
+    Args:
+        energy: [..., h, w].
+
+    Examples:
+        >>> laid_out(np.array([[9, 1, 2, 3, 4]])).tolist()
+        [[1, 2], [3, 4]]
+    """
+    high, wide = energy.shape[-2:]
+    side = math.isqrt(wide)
+    if high > 1 or side < 2 or wide - side * side > 1:
+        return energy
+    return energy[..., 0, wide - side * side:].reshape(*energy.shape[:-2], side, side)

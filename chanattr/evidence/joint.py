@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chanattr import tables
+from chanattr.codes import laid_out
 from chanattr.errors import InputError
 from chanattr.evidence.compare import mean_known
 from chanattr.records import NOT_RUN, ImageAttribution, SpatialAttribution
@@ -93,11 +94,11 @@ def joint_view(codes: SpatialAttribution, found: Sequence[ImageAttribution], *, 
     masks, energies, figures = [], [], []
     for one in found:
         own = one[np.array([one.keys.index(key) for key in keys])]
-        grid = (own.energy.shape[1], own.energy.shape[2])
-        covered = chosen.smallest_masks(grid)
+        energy = laid_out(own.energy)
+        covered = chosen.smallest_masks(energy.shape[1:])
         masks.append(covered)
-        energies.append(own.energy)
-        figures.append([_compared(mask, energy) for mask, energy in zip(covered, own.energy, strict=True)])
+        energies.append(energy)
+        figures.append([_compared(*pair) for pair in zip(covered, energy, strict=True)])
     overlap, correlation, inside, share = np.moveaxis(np.array(figures, dtype=np.float32), -1, 0)
     return JointView(layers=tuple(one.layer for one in found), keys=tuple(keys), masks=tuple(masks), energies=tuple(energies),
                      overlap=overlap, correlation=correlation, inside=inside, share=share,

@@ -110,7 +110,7 @@ class Pass:
                         do(self.run.write, record, label=self.label, images=_table(task.shard, record))
                         searched.update(record.keys)
                     tell(len(failed) + (len(record) if record is not None else 0))
-            if files:
+            if files > len(seen):
                 tell((files - len(seen)) * len(finished))  # files that gave no image
         if bad and not searched and not any(finished.values()):
             key, reason = next(iter(bad.items()))

@@ -41,6 +41,15 @@ def test_energy_that_is_the_mask_agrees_wholly() -> None:
     assert view.areas[0] == pytest.approx(codes.true_areas[0, 0], abs=1e-5)
 
 
+def test_tokens_are_compared_where_they_lie() -> None:
+    codes = made()
+    mask = masks_of(codes.smallest_code[0], (16, 16))
+    view = ca.joint_view(codes, [channels_of(np.concatenate([[9.0], mask.ravel()])[None]), channels_of(mask)])  # a class token first
+    assert view.masks[0].shape == view.energies[0].shape == (1, 16, 16)
+    for values in (view.correlation, view.overlap, view.inside, view.share):
+        assert values[0, 0] == values[1, 0]
+
+
 def test_energy_elsewhere_does_not() -> None:
     energy = np.zeros((16, 16))
     energy[0, 0] = 1

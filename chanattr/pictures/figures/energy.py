@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
+from chanattr.codes import laid_out
 from chanattr.errors import InputError
 from chanattr.pictures.figures import raster, theme, words
 from chanattr.pictures.figures.panels import box, frame, place_picture
@@ -41,7 +42,7 @@ def energy_map_data(found: ImageAttribution, row: int, picture: np.ndarray) -> E
         InputError: no such row, or not a picture u1 [H, W, 3].
     """
     row = words.check_row(found, row)
-    energy = raster.laid_out(found.energy[row])
+    energy = laid_out(found.energy[row])
     return EnergyMap(raster.glow(picture, raster.unit(energy)), energy, int(found.smallest_area[row]))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 
 import numpy as np
 from PIL import Image
 
+from chanattr.codes import laid_out
 from chanattr.errors import InputError
 from chanattr.pictures.figures.theme import GLOW
 
@@ -23,22 +23,6 @@ def resize(values: np.ndarray, height: int, width: int) -> np.ndarray:
         high = np.minimum(low + 1, old - 1)
         values = values.take(low, axis) * (1 - share) + values.take(high, axis) * share
     return values
-
-
-def laid_out(energy: np.ndarray) -> np.ndarray:
-    """Energy [h, w] as it lies over the picture: tokens [1, T] row by row in a square, without a class token before them.
-
-    One 0 where tokens are no square number, nor one more: what else stands among them is not known, nor where they belong.
-
-    Examples:
-        >>> laid_out(np.array([[9, 1, 2, 3, 4]])).tolist()
-        [[1, 2], [3, 4]]
-    """
-    high, wide = energy.shape
-    side = math.isqrt(wide)
-    if high > 1 or wide == 1:
-        return energy
-    return energy[0, wide - side * side:].reshape(side, side) if wide - side * side < 2 else np.zeros((1, 1), energy.dtype)
 
 
 def unit(energy: np.ndarray) -> np.ndarray:

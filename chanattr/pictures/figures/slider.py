@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from chanattr.pictures.figures import raster
 from chanattr.records import ImageAttribution
 
 Part = tuple[float, float, float, float]  # left, top, right, bottom, as shares of a picture
@@ -27,7 +26,7 @@ def steps_of(found: ImageAttribution, row: int) -> list[dict[str, Any]]:
         star = {"area": smallest, "score": figure(found.smallest_score[row]), "kept": bool(found.smallest_top1[row]), "star": True,
                 "energy": found.energy[row] if np.isfinite(found.energy[row]).all() else None}
         steps = [step for step in steps if step["area"] != smallest] + [star]
-    if raster.laid_out(found.energy[row]).size == 1:
+    if found.energy[row].size == 1:
         steps = [step | {"energy": None} for step in steps]
     return sorted(steps, key=lambda step: step["area"])
 

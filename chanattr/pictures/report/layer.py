@@ -114,7 +114,7 @@ def _overview(section: Section, labels: np.ndarray, names: Sequence[str]) -> Mar
                           "a* of the images" + ("; below, of those asked about their own class" if known is not None else ""),
                           f"Histogram of a* over the images at {section.title}. {sentence(section, labels)}"))
     classes = section.classes
-    if classes is not None and len(classes) > 1:
+    if classes is not None and len(classes) > 1 and classes.mean_mask.any():
         chosen = np.sort(np.argsort(-classes.rows, kind="stable")[:CLASSES_IN_MATRIX])
         if len(chosen) < len(classes):
             note = element("p", f"The matrix shows the {len(chosen)} classes with the most images, of {len(classes):,}.", class_="note")

@@ -110,7 +110,7 @@ def _curves(run: Run, shown: Answers) -> Markup:
                            element("text", "1", x=38, y=_n(y(1) + 4), class_="value end"),
                            element("text", "0", x=38, y=_n(y(0) + 4), class_="value end")]
     if top > 1.5:  # above the 1 by more than a line of words
-        lines.append(element("text", f"{top:.2g}", x=38, y=_n(y(top) + 4), class_="value end"))
+        lines.append(element("text", words.number(top), x=38, y=_n(y(top) + 4), class_="value end"))
     for line, points in enumerate(drawn):
         if points:
             path = "M" + "L".join(f"{x(share):.1f} {y(value):.1f}" for share, value in points)

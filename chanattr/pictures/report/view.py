@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from chanattr.codes import laid_out
 from chanattr.pictures.figures import raster, words
 from chanattr.pictures.figures.slider import Part, figure, steps_of
 from chanattr.pictures.report.markup import Markup, caption, element, script_json
@@ -28,7 +29,7 @@ def view(found: ImageAttribution, row: int, where: str, part: Part | None, pictu
     """
     steps = steps_of(found, row)
     data = _data(found, row, steps, part)
-    grid = raster.laid_out(found.energy[row]).size > 1
+    grid = found.energy[row].size > 1
     canvas = element("canvas", width=320, height=320, role="img",
                      aria_label=f"Where the chosen channels are active, over {where}") if grid else None
     slider = element("label", element("span", "area"), element(
@@ -80,15 +81,17 @@ def _curve_words(found: ImageAttribution, row: int) -> str:
 
 
 def _notes(found: ImageAttribution, row: int, part: Part | None, pictured: bool, steps: Sequence[dict[str, Any]]) -> str:
-    notes, grid = [], raster.laid_out(found.energy[row]).size > 1
+    notes, grid = [], found.energy[row].size > 1
     if not len(found.areas):
         notes.append("Only a* was searched." if steps else "Only a* was searched, and it selects nothing.")
     elif grid and not np.isfinite(found.energy_by_area[row]).all():
         notes.append("The file keeps no energy by area of this image: the map is that of a*.")
     if not grid:
-        alone = found.energy[row].size == 1
-        notes.append("A channel of this layer is one number for the whole image: it is active nowhere in particular, so there is no map."
-                     if alone else "Where the tokens of this layer lie in the picture is not known, so there is no map.")
+        notes.append("A channel of this layer is one number for the whole image: it is active nowhere in particular, so there is no map.")
+    elif found.energy.shape[1] == 1:
+        square = laid_out(found.energy[row]).shape[0] > 1
+        notes.append(f"The {found.energy.shape[2]:,} positions of this layer lie in one row: " + (
+            "they are taken for tokens, and drawn row by row in a square." if square else "if they are tokens, the map tells nothing."))
     elif part is None and pictured:
         notes.append("Which part of the picture the network saw cannot be told here: the map lies over all of it.")
     return " ".join(notes)
