@@ -94,8 +94,7 @@ class Pass:
             ModelError: the file has no answer, and no image gives one.
         """
         finished = {layer: self.run.finished(layer, self.label, spatial=self.spatial) for layer in self.layers}
-        files = len(loader.keys) if hasattr(loader, "keys") else 0
-        total = files * len(finished)
+        total = len(loader.keys) * len(finished) if hasattr(loader, "keys") else 0
         searched: set[str] = set()
         seen: set[str] = set()
         bad: dict[str, str] = {}
@@ -110,8 +109,6 @@ class Pass:
                         do(self.run.write, record, label=self.label, images=_table(task.shard, record))
                         searched.update(record.keys)
                     tell(len(failed) + (len(record) if record is not None else 0))
-            if files > len(seen):
-                tell((files - len(seen)) * len(finished))  # files that gave no image
         if bad and not searched and not any(finished.values()):
             key, reason = next(iter(bad.items()))
             raise ModelError(f"none of the {len(bad)} images gives an answer; expected at least one; the first, {key!r}: {reason}")

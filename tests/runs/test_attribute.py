@@ -201,13 +201,6 @@ def test_a_run_whose_images_all_lack_finite_scores_is_an_error_and_leaves_no_fil
     assert not (tmp_path / "run.h5").exists()
 
 
-def test_files_that_give_no_image_count_as_done(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    loader = Loader(count=8, keys=[f"folder/{i}.png" for i in range(10)])  # the last two could not be read
-    run_all(tmp_path / "run.h5", loader, classes=False, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (20, 20)
-
-
 @pytest.mark.parametrize("after", [1, 3, 7])
 def test_a_run_stopped_among_the_classes_keeps_each_that_was_done(tmp_path: Path, whole: Path, after: int) -> None:
     """Two layers of four classes."""
