@@ -137,11 +137,11 @@ def interval(value: Any, low: Any, high: Any) -> str:
     return plain(value) if not math.isfinite(value) else f"{plain(value)} ({plain(low)} to {plain(high)})"
 
 
-def share(some: int, of: int) -> str:
+def some_of(some: int, of: int) -> str:
     """How many of a number; the number alone where it is all of them.
 
     Example:
-        >>> share(1, 4), share(4, 4)
+        >>> some_of(1, 4), some_of(4, 4)
         ('1 of 4', '4')
     """
     return f"{of:,}" if some == of else f"{some:,} of {of:,}"

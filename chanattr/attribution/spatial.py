@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chanattr.attribution.image import shard_size_of, to_f4, to_i4, to_numpy
+from chanattr.attribution.image import shard_size_of, shards_of, to_f4, to_i4, to_numpy
 from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_targets, goal_of, tail_at
 from chanattr.attribution.perturbation import BLUR, LEVELS, Perturbation, perturbation_of
 from chanattr.attribution.question import Asked, Question, complete
@@ -91,10 +91,9 @@ def spatial(model: nn.Module, images: Inputs, *, targets: Sequence[int] | Tensor
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     under = perturbation_of(perturbation, levels=levels, blur=blur, seed=seed)
     question = picture_question(asked, model, tail.layer, under, areas=areas, flip=flip, jitter=jitter, samples=samples)
-    size, records = shard_size_of(model), []
+    records = []
     with advance(progress, count, "images" if layer == INPUT else f"images at {layer}") as tell:
-        for first in range(0, count, size):
-            part = slice(first, first + size)
+        for part in shards_of(count, shard_size_of(model)):
             stem = tail.stem(take_rows(images, part))
             records.append(answer(question, tail, stem, keys=names[part], targets=None if goal is None else goal[part],
                                   under=under.of(part, count)))

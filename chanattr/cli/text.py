@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from chanattr.records import ClassAttribution, ImageAttribution
-from chanattr.tables import count, share
+from chanattr.tables import count, some_of
 
 TERMINAL = 80  # columns: what most terminals have
 PICTURES = {"channels": "of channels", "examples": "with dataset examples", "inversions": "inversions"}
@@ -70,7 +70,7 @@ def class_table(found: ImageAttribution, classes: ClassAttribution, labels: np.n
         area = found.smallest_area[mine & (found.targets == target) & (found.smallest_area >= 0)]
         kept = int((found.smallest_top1 & right & (found.targets == target)).sum())
         joint = int(classes.smallest_area[row])
-        images = share(int(classes.images[row]), int(classes.rows[row]))
+        images = some_of(int(classes.images[row]), int(classes.rows[row]))
         rows.append((classes.names[row] or target, images, f"{np.median(area):g}" if len(area) else "-", joint if joint >= 0 else "-",
                      top_channels(classes, row), f"{kept} of {int(right.sum())}"))
     return table(("class", "images", "a*", "joint a*", "top channels", "right answers kept"), rows)

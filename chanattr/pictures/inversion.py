@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chanattr.attribution.inputs import check_images, check_keys, check_model, check_targets
+from chanattr.attribution.inputs import check_images, check_keys, check_model, check_range, check_targets
 from chanattr.errors import InputError
 from chanattr.evidence.whole import exact_logits
 from chanattr.network.batches import in_batches
@@ -162,8 +162,5 @@ def judged(logits: Float[Tensor, "N classes"], wanted: Tensor) -> tuple[np.ndarr
     Raises:
         InputError: a wanted class that the model has not.
     """
-    classes = logits.shape[1]
-    if len(bad := wanted[(wanted < 0) | (wanted >= classes)]):
-        raise InputError(f"target {int(bad[0])} for a model with {classes} classes; expected 0 to {classes - 1}; leave targets out for the "
-                         "classes that the network names")
+    check_range(wanted, logits.shape[1], "leave targets out for the classes that the network names")
     return logits.argmax(1).numpy().astype(np.int32), logits.softmax(1).gather(1, wanted[:, None])[:, 0].numpy()

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from chanattr.attribution.inputs import check_range
 from chanattr.errors import InputError, StoreError
 from chanattr.network.tail import Tail, stems
 from chanattr.runs.plan import Ready
@@ -144,8 +146,7 @@ def check_targets(tail: Tail, example: Tensor, targets: Targets) -> int:
         return classes
     if isinstance(targets, bool) or not isinstance(targets, (int, np.integer)):
         raise InputError(f"targets={targets!r}; expected 'predicted', 'label' or one class number for all images")
-    if not 0 <= targets < classes:
-        raise InputError(f"target {targets} for a model with {classes} classes; expected 0 to {classes - 1}")
+    check_range(torch.tensor([int(targets)]), classes, "give one of these, 'predicted' or 'label'")
     return classes
 
 

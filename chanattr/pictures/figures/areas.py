@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from chanattr.errors import InputError
 from chanattr.pictures.figures import theme, words
 from chanattr.records import NOT_REACHED, NOT_RUN, ImageAttribution
+from chanattr.tables import count
 
 CLASSES_DRAWN = 30
 
@@ -108,7 +109,7 @@ def smallest_areas(found: ImageAttribution, names: Sequence[str] | None = None,
 def _histogram(figure: go.Figure, data: SmallestAreas, unit: str) -> None:
     """Bars on a logarithmic axis; a whole-number bin reaches half a channel to both sides."""
     low, high = data.edges[:-1] - 0.5, data.edges[1:] - 0.5
-    text = [f"{a:,} {unit if a > 1 else unit[:-1]}" if b == a + 1 else f"{a:,} to {b - 1:,} {unit}"
+    text = [count(int(a), unit[:-1]) if b == a + 1 else f"{a:,} to {b - 1:,} {unit}"
             for a, b in zip(data.edges[:-1], data.edges[1:], strict=True)]
     figure.add_bar(x=low, width=high - low, offset=0, y=data.counts, text=text, textposition="none",
                    marker={"color": theme.BAR, "line": {"color": "#ffffff", "width": 1}},

@@ -157,7 +157,7 @@ def _table(section: Section, area: int | None, rows: Sequence[ClassRow], linked:
 def _table_row(section: Section, row: ClassRow, *, linked: bool, compared: bool, delete: bool, known: bool) -> Markup:
     name = element("a", row.name, href=f"#class/{row.target}/{section.link}", data_class=row.target) if linked else row.name
     right = row.right - row.kept if delete else row.kept
-    cells = [element("th", name, scope="row"), number(tables.share(row.own, row.images)),
+    cells = [element("th", name, scope="row"), number(tables.some_of(row.own, row.images)),
              number(f"{row.median:,g}" if row.median == row.median else "–"),
              number(tables.area(row.joint)), element("td", " ".join(map(str, row.top)) or "–", class_="channels"),
              number(f"{right} of {row.right}" if known else "–")]
