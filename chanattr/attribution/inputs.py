@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from chanattr.errors import ChanattrError, InputError, ModelError, first_line
 from chanattr.network.hooks import frozen
-from chanattr.network.inputs import outline, take_rows, tensors_of
+from chanattr.network.inputs import described, failed_on, take_rows, tensors_of
 from chanattr.network.names import kind
-from chanattr.network.outputs import Inputs, call, first_tensor, logits_of
+from chanattr.network.outputs import Inputs, batch_size_of, call, first_tensor, logits_of
 from chanattr.network.stem import Stem
 from chanattr.network.tail import Tail, bind
 from chanattr.records import ImageAttribution
@@ -51,20 +51,15 @@ def check_model(model: nn.Module, images: Inputs, score: Callable[..., Tensor] |
         ModelError: the model or the score function fails on these images, gives another number of rows, or is quantised.
     """
     _check_unquantised(model)
-    first = tensors_of(images)[0]
-    shape = f"of shape {tuple(first.shape)}, {first.dtype}" if images is first else outline(images)
-    what = f"images {shape[:200]}, {first.device}"
     try:
         with frozen(model), torch.no_grad():
             logits = logits_of(call(model, images), score)
     except ChanattrError:
         raise
     except Exception as error:
-        single = "a single image [C, H, W] lacks the batch axis: give image[None]; otherwise " if first.ndim == 3 else ""
-        raise ModelError(f"{type(model).__name__} failed on {what} ({first_line(error)}); expected images as the model "
-                         f"takes them; {single}check their channels, size and device, and that model(images) runs by itself") from error
-    if len(logits) != len(first):
-        raise ModelError(f"{type(model).__name__} gave logits {tuple(logits.shape)} for {what}; expected one row an image; "
+        raise failed_on(model, images, error) from error
+    if len(logits) != batch_size_of(images):
+        raise ModelError(f"{type(model).__name__} gave logits {tuple(logits.shape)} for {described(images)}; expected one row an image; "
                          "give images with a batch axis [N, ...]")
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from chanattr.errors import InputError
+from chanattr.errors import InputError, ModelError, first_line
 from chanattr.network.outputs import Inputs, batch_size_of, parts_of, with_part
 
 
@@ -62,6 +62,20 @@ def outline(inputs: Any) -> str:
         return f"{inputs.dtype} [N{''.join(f', {size}' for size in inputs.shape[1:])}]" if inputs.ndim else str(inputs.item())
     parts = parts_of(inputs)
     return f"{type(inputs).__name__}({', '.join(f'{name}: {outline(part)}' for name, part in parts)})" if parts else repr(inputs)
+
+
+def described(images: Inputs) -> str:
+    """Images as an error names them: the shape of a tensor or the form of all that the model takes, type and device."""
+    first = tensors_of(images)[0]
+    shape = f"of shape {tuple(first.shape)}, {first.dtype}" if images is first else outline(images)
+    return f"images {shape[:200]}, {first.device}"
+
+
+def failed_on(model: nn.Module, images: Inputs, error: Exception) -> ModelError:
+    """What to raise where a model, as it is, failed on images."""
+    single = "a single image [C, H, W] lacks the batch axis: give image[None]; otherwise " if tensors_of(images)[0].ndim == 3 else ""
+    return ModelError(f"{type(model).__name__} failed on {described(images)} ({first_line(error)}); expected images as the model takes "
+                      f"them; {single}check their channels, size and device, and that model(images) runs by itself")
 
 
 def _changed(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -49,6 +49,9 @@ def layers(model: nn.Module, example: Inputs) -> tuple[Layer, ...]:
         model: left as found.
         example: the model's input for one or two images.
 
+    Raises:
+        ModelError: the model fails on the example.
+
     Examples:
         >>> import torch, chanattr as ca
         >>> [layer.name for layer in ca.layers(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), torch.rand(1, 3, 8, 8))]

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from chanattr.errors import ChanattrError
 from chanattr.network.hooks import frozen, watch
+from chanattr.network.inputs import failed_on
 from chanattr.network.layout import INPUT_SIZES, OUTPUT_SIZES, clues, keeps_layout, told
 from chanattr.network.names import INPUT, named
 from chanattr.network.outputs import Inputs, call, first_tensor, replace_tensor
@@ -50,10 +52,18 @@ def look(model: nn.Module, example: Inputs, wanted: Collection[str], inputs: Col
         example: the model's input for one or two images.
         wanted: names whose axis is worth that second pass.
         inputs: names of inputs that are looked at too.
+
+    Raises:
+        ModelError: the model fails on the example.
     """
     modules = named(model)
     calls: list[Call] = []
-    _run(model, modules, example, calls)
+    try:
+        _run(model, modules, example, calls)
+    except ChanattrError:
+        raise
+    except Exception as error:
+        raise failed_on(model, example, error) from error
     flow = _axes_by_flow(modules, calls)
     square = _is_square(first_tensor(example))
     seen: dict[str, list[Sight]] = {name: [] for name in (*modules, *inputs)}

@@ -49,6 +49,16 @@ def test_layers_that_cannot_be_meant_are_refused(name: str, message: str) -> Non
         describe(seeded(Twice), images(), name)
 
 
+@pytest.mark.parametrize(("example", "message"), [
+    (torch.rand(1, 4, 8, 8), r"Twice failed on images of shape \(1, 4, 8, 8\).*; expected images as the model takes them; check"),
+    (torch.rand(3, 8), r"Twice failed on images of shape \(3, 8\), torch.float32, cpu \(RuntimeError"),
+    (torch.rand(4, 8, 8), "a single image .C, H, W. lacks the batch axis: give image.None.; otherwise check"),
+])
+def test_images_that_the_model_fails_on_are_named(example: torch.Tensor, message: str) -> None:
+    with pytest.raises(ca.ModelError, match=message):
+        ca.layers(seeded(Twice), example)
+
+
 def test_a_layer_without_an_image_axis_is_refused() -> None:
     class Folded(nn.Module):
         def __init__(self) -> None:

@@ -35,18 +35,19 @@ def likeness(section: Section, area: int | None, linked: set[int]) -> Markup | N
     data = overlap_matrix_data(overlap(part, area))
     what = f"joint sets of {area:,} {section.record.settings.unit}" if area is not None else "joint a* sets"
     left_out = f" The {len(chosen)} classes with the most images, of {len(classes):,}." if len(chosen) < len(classes) else ""
-    below = f"Jaccard index of their {what}; joined by average linkage; choose a class to see it.{left_out}"
-    drawing = _drawing(data, part.targets[data.rows].tolist(), section, linked)
+    most = float(data.jaccard[~np.eye(len(data.rows), dtype=bool)].max())
+    below = (f"Jaccard index of their {what}: the stronger the colour, the more is shared (at most {most:.0%}); tree by average linkage; "
+             f"choose a class to see it.{left_out}")
+    drawing = _drawing(data, max(most, 1e-9), part.targets[data.rows].tolist(), section, linked)
     scroll = scrolled(drawing, f"Likeness of classes at {section.title}", "scroll-x", "group")
     return element("figure", caption("Which classes need the same", below), scroll, class_="card likeness")
 
 
-def _drawing(data: OverlapMatrix, targets: Sequence[int], section: Section, linked: set[int]) -> Markup:
+def _drawing(data: OverlapMatrix, most: float, targets: Sequence[int], section: Section, linked: set[int]) -> Markup:
     count = len(targets)
-    most = float(data.jaccard[~np.eye(count, dtype=bool)].max())
     room = LETTER * max(len(short(name, 26)) for name in data.names) + 14
     wide, high = TREE + room + count * CELL + 8, count * CELL + 8
-    rows = [_row(data, place, max(most, 1e-9), target, section, linked, room) for place, target in enumerate(targets)]
+    rows = [_row(data, place, most, target, section, linked, room) for place, target in enumerate(targets)]
     return element("svg", element("path", d=_tree(data.lines), class_="tree"), *rows, viewBox=f"0 0 {wide} {high}", width=wide,
                    height=high, role="group", aria_label=f"Overlap of {count} classes at {section.title}; the most alike share {most:.0%}")
 
