@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import io
 import logging
 import warnings
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from chanattr.errors import LayerError, first_line
+from chanattr.network.functional import functional
 from chanattr.network.hooks import change
 from chanattr.network.inputs import outline, tensors_of, with_tensors
 from chanattr.network.outputs import Inputs, call, logits_of
@@ -134,18 +134,11 @@ def _export(model: nn.Module, example: Inputs, layers: Sequence[str], score: Cal
         try:
             batch = torch.export.Dim("batch", min=2, max=LARGEST_BATCH)
             program = torch.export.export(wrapped, (tensors,), strict=False, dynamic_shapes=([{0: batch}] * len(tensors),))
-            program = program.run_decompositions({})  # functional: nothing after the cut overwrites what is kept
-            return _unguarded(program)
+            return functional(program)
         except LayerError:
             raise
         except Exception as error:  # torch.export raises whatever the model's code makes it raise
             raise Unsupported(f"torch.export failed: {first_line(error)}") from error
-
-
-def _unguarded(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    """The program's graph without checks of the example's shapes, which newer torch adds and the cut would have to drop."""
-    known = inspect.signature(program.module).parameters
-    return program.module(**({"check_guards": False} if "check_guards" in known else {}))  # type: ignore[return-value,arg-type]
 
 
 class _Cutter:

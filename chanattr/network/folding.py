@@ -19,7 +19,8 @@ VIEWS = (ATEN.view.default, ATEN._unsafe_view.default)
 # What gives in a lower precision exactly what it gives in a higher one, of the same numbers.
 EXACT = (ATEN.relu.default, ATEN.hardtanh.default, ATEN.max_pool2d.default, ATEN.max_pool3d.default, ATEN.cat.default, ATEN.clone.default,
          ATEN.reshape.default, ATEN.permute.default, ATEN.pad.default, ATEN.slice.Tensor, ATEN.select.int, ATEN.squeeze.dims,
-         ATEN.unsqueeze.default, ATEN.expand.default, ATEN.dropout.default, operator.getitem)
+         ATEN.unsqueeze.default, ATEN.expand.default, ATEN.dropout.default, ATEN.flatten.using_ints, ATEN.contiguous.default,
+         operator.getitem)
 
 
 def folded(tail: fx.GraphModule) -> fx.GraphModule:
