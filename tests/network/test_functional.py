@@ -1,4 +1,4 @@
-"""Operators in place become ones that give new values: where nobody can tell by rewriting, elsewhere by torch's pass, always as the model."""
+"""Operators in place become ones that give new values: rewritten where nobody can tell, elsewhere by torch's pass, always as the model."""
 
 from __future__ import annotations
 
