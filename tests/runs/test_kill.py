@@ -1,4 +1,4 @@
-"""kill -9 during `chanattr attribute`, twenty times at random moments: the file opens, nothing is lost, the end is the same."""
+"""kill -9 during `chanattr attribute`, at random moments: the file opens, nothing is lost, the end is the same."""
 
 from __future__ import annotations
 
