@@ -11,6 +11,9 @@ from torch.export import ExportedProgram
 ATEN = torch.ops.aten
 PLAIN = ("_operator", "math", "torch")  # modules of functions on sizes
 DROPOUTS = (ATEN.dropout_.default, ATEN.feature_dropout_.default, ATEN.alpha_dropout_.default, ATEN.feature_alpha_dropout_.default)
+# In place of their first argument, with the numbers that the same name without the underscore gives, where all are of one type.
+IN_PLACE = ("relu_", "hardtanh_", "leaky_relu_", "elu_", "silu_", "hardswish_", "hardsigmoid_", "sigmoid_", "tanh_", "clamp_", "clamp_min_",
+            "clamp_max_", "add_", "sub_", "mul_", "div_")
 # Composites of other operators that never give their own input back; of the other composites nobody says so.
 FRESH = ("conv1d", "conv2d", "conv3d", "conv_transpose2d", "linear", "batch_norm", "layer_norm", "group_norm", "instance_norm",
          "max_pool2d", "adaptive_avg_pool2d")
@@ -44,9 +47,10 @@ def _rewritten(graph: fx.Graph) -> bool:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
         elif isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
-            if (other := _counterpart(node.target)) is None or not _is_its_own(node.args[0]):
+            name = node.target._schema.name.removeprefix("aten::")
+            if name not in IN_PLACE or not _is_its_own(node.args[0]) or len({_dtype(value) for value in node.all_input_nodes}) > 1:
                 return False
-            node.target = other
+            node.target = getattr(getattr(ATEN, name[:-1]), node.target._overloadname)
     return True
 
 
@@ -58,13 +62,9 @@ def _is_plain(node: fx.Node) -> bool:
         node.target, torch._ops.HigherOrderOperator)
 
 
-def _counterpart(operator: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
-    """The operator that gives a new value where `operator` overwrites its first argument and gives that back."""
-    space, name = operator._schema.name.split("::")
-    written = [argument.alias_info is not None and argument.alias_info.is_write for argument in operator._schema.arguments]
-    packet = getattr(getattr(torch.ops, space), name[:-1], None) if name.endswith("_") and written[0] and not any(written[1:]) else None
-    found: torch._ops.OpOverload | None = getattr(packet, operator._overloadname, None)
-    return found
+def _dtype(node: fx.Node) -> torch.dtype | None:
+    """The type of a tensor; None of a size."""
+    return getattr(node.meta.get("val"), "dtype", None)
 
 
 def _is_its_own(value: object) -> bool:

@@ -57,6 +57,16 @@ def a_slice(self: Inplace, x: Tensor) -> Tensor:
     return out
 
 
+def of_two_types(self: Inplace, x: Tensor) -> Tensor:
+    out = self.second(self.first(x))
+    out += torch.ones(5, 1, 1, dtype=torch.float64)  # which stays float32; a sum would not
+    return out
+
+
+def kept_its_type(self: Inplace, x: Tensor) -> Tensor:
+    return self.second(self.first(x)) * self.aside(x).gt_(0)  # floats; a comparison is not
+
+
 def without_gradient(self: Inplace, x: Tensor) -> Tensor:
     out = self.second(self.first(x))
     with torch.no_grad():
@@ -83,7 +93,7 @@ class Inplace(nn.Module):
 
 
 REWRITTEN = [residual, dropped, read_again, the_layers_own]
-TRACED_AGAIN = [read_before, through_a_view, through_a_composite, a_slice, without_gradient]
+TRACED_AGAIN = [read_before, through_a_view, through_a_composite, a_slice, of_two_types, kept_its_type, without_gradient]
 
 
 def of(way: Callable[[Inplace, Tensor], Tensor]) -> Inplace:
