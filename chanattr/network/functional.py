@@ -73,5 +73,6 @@ def _is_its_own(value: object) -> bool:
         return False
     operator = value.target
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), COMPOSITE)
-    fresh = not composite or operator._schema.name.removeprefix("aten::") in FRESH
+    name = operator._schema.name.removeprefix("aten::")
+    fresh = name in FRESH if composite else name != "_unsafe_view"  # a view that does not say so
     return fresh and not any(result.alias_info for result in operator._schema.returns)

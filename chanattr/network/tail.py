@@ -342,9 +342,18 @@ def _disagreement(tail: Tail, plain: InjectedTail, example: Inputs, theirs: Stem
     masks = (torch.rand(count, tail.layer.channels, generator=generator) < density).float().to(device)
     rows = torch.arange(count, device=device) % images
     stem = tail.stem(example)
+    _slope(tail, stem, masks[:1], rows[:1])  # operators without a backward pass fail here, not in the search
     fast, slow = tail.logits(stem, masks, rows).float(), plain.logits(theirs, masks, rows).float()
     allowed = max(AGREEMENT, *(4 * torch.finfo(t.dtype).eps for t in (stem.activation, stem.logits) if t.is_floating_point()))
     return difference(fast, slow), allowed
+
+
+@torch.enable_grad()
+def _slope(tail: Tail, stem: Stem, masks: Tensor, rows: Tensor) -> Tensor | None:
+    """The slope of all logits at some masks; None if they do not depend on them."""
+    leaf = masks.detach().requires_grad_()
+    logits = tail.logits(stem, leaf, rows)
+    return torch.autograd.grad(logits.sum(), leaf, allow_unused=True)[0] if logits.requires_grad else None
 
 
 def _reaching(tail: InjectedTail, example: Inputs) -> InjectedTail:
@@ -355,10 +364,6 @@ def _reaching(tail: InjectedTail, example: Inputs) -> InjectedTail:
     """
     stem = tail.stem(example)
     rows = torch.arange(len(stem.logits), device=stem.logits.device)
-    masks = torch.ones(len(rows), tail.layer.channels, device=rows.device, requires_grad=True)
-    with torch.enable_grad():
-        logits = tail.logits(stem, masks, rows)
-        slope = torch.autograd.grad(logits.sum(), masks, allow_unused=True)[0] if logits.requires_grad else None
-    if slope is None:
+    if _slope(tail, stem, torch.ones(len(rows), tail.layer.channels, device=rows.device), rows) is None:
         raise no_path(tail.layer.name)
     return tail

@@ -70,6 +70,23 @@ def test_where_export_fails_replay_runs_and_says_why() -> None:
         bind(seeded(Branching), images(), ["body"], engine="tail")
 
 
+class Copying(Plain):
+    """Whose graph has a copy, for which torch knows no slope; the model itself has one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = self.mix(self.relu(self.conv(x)))
+        kept = torch.zeros_like(mixed)
+        kept.copy_(mixed)
+        return self.head(kept.mean((2, 3)))
+
+
+def test_a_graph_without_a_backward_pass_is_no_tail() -> None:
+    tail = bind(seeded(Copying), images(), ["conv"])["conv"]
+    assert isinstance(tail, ReplayTail)
+    assert "failed" in tail.reason
+    assert ca.per_image(seeded(Copying), images(), "conv", areas=(2,)).engine == "replay"
+
+
 class Remembering(Branching):
     """Takes a module's output from where a hook left it: replay, which does not call that module, would find an old one there."""
 
