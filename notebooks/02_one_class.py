@@ -28,7 +28,7 @@ labels = np.concatenate([batch.labels for batch in batches])
 # %%
 layer, dalmatian, schooner = "features.12", 251, 780
 found = ca.per_image(model.module, images, layer, targets=labels.tolist(), areas="smallest")
-classes = ca.per_class(model.module, images, layer, targets=labels.tolist(), areas=[2, 8, 32, 128], folds=2, found=found,
+classes = ca.per_class(model.module, images, layer, targets=labels.tolist(), areas=[2, 8, 32], folds=2, found=found,
                        names=model.class_names, progress=True)
 ca.figures.class_channels(classes, dalmatian)
 

@@ -16,6 +16,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import chanattr as ca
 from tests.cli.studio import Studio, make_studio
@@ -77,10 +78,11 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     return made
 
 
-def figures(studio: Studio, run: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def figures(studio: Studio, run: Path, out: Path, *more: str, path: str = "/nowhere") -> subprocess.CompletedProcess[str]:
+    """The script; without a PATH it finds no browser, which takes a while to draw each figure."""
     words = ["--out", str(out), "--run", str(run), "--images", str(studio.images), *more]
     return subprocess.run([sys.executable, str(SCRIPTS / "figures"), *words], capture_output=True, text=True, check=False,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+                          env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": path})
 
 
 @pytest.mark.slow
@@ -94,6 +96,7 @@ def test_every_figure_of_the_paper_is_made_from_a_run_file(studio: Studio, tmp_p
                            game=game, label=label, name=studio.model, class_names=loaded.class_names, progress=False)
     done = figures(studio, tmp_path / "run.h5", tmp_path / "out")
     assert done.returncode == 0, done.stderr
+    assert "no PNGs: no Chromium on PATH" in done.stderr
     pages = sorted((tmp_path / "out").glob("*.html"))
     assert [page.stem for page in pages] == [f"figure-{number}" for number in sorted(map(str, (1, 2, 3, 6, 7, 8, 9, 10)))]
     for page in pages:
@@ -101,6 +104,11 @@ def test_every_figure_of_the_paper_is_made_from_a_run_file(studio: Studio, tmp_p
         assert "plotly.js v" in text  # within the page
         assert "<script src" not in text
         assert "<img src=x" not in text
+    if shutil.which("chromium"):
+        assert figures(studio, tmp_path / "run.h5", tmp_path / "png", "--only", "3", path=os.environ["PATH"]).returncode == 0
+        with Image.open(tmp_path / "png" / "figure-3.png") as picture:
+            assert picture.width >= 600
+            assert len(picture.getcolors() or []) > 10
 
 
 def test_a_figure_whose_answers_are_missing_is_named(studio: Studio, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_signal_to_all_processes_of_a_run(tmp_path: Path, sent: signal.Signals
                                start_new_session=True, preexec_fn=as_in_a_terminal, env=os.environ | {"OMP_NUM_THREADS": "1"})
     limit = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < limit and not found(out):
-        time.sleep(0.02)
+        time.sleep(0.1)
     os.killpg(process.pid, sent)
     _, told = process.communicate(timeout=60)
     assert process.returncode == code, told

@@ -129,13 +129,11 @@ def test_the_slider_shows_the_mask_of_its_area(browser: Any, pages: tuple[Path, 
                          input.dispatchEvent(new Event('input')); }""", at)
         page.wait_for_selector(f'.masks[data-at="{at}"]')
         assert page.evaluate("document.querySelector('.masks tr[aria-current] th').textContent") == line.name
-        shape = page.evaluate("(() => { const c = document.querySelector('.masks canvas'); return [c.height, c.width]; })()")
-        drawn = page.evaluate("""(() => { const c = document.querySelector('.masks canvas');
-                                  return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]; })()""")
-        seen = np.array(drawn, float).reshape(*shape, 4)[..., :3]
-        middle = Image.fromarray(fake_run.thumbnail(0)).crop((32, 32, 96, 96)).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-        expected = np.asarray(middle) * (0.18 + 0.82 * masks_of(line.code, (shape[0], shape[1])))[..., None]
-        assert np.abs(seen - expected).mean() < 8  # JPEG thumbnails, and masks of 64 x 64
+        drawn = page.evaluate("document.querySelector('.masks canvas').toDataURL('image/png')").partition(",")[2]
+        seen = Image.open(io.BytesIO(base64.b64decode(drawn))).convert("RGB")
+        middle = Image.fromarray(fake_run.thumbnail(0)).crop((32, 32, 96, 96)).resize(seen.size, Image.Resampling.BILINEAR)
+        expected = np.asarray(middle) * (0.18 + 0.82 * masks_of(line.code, seen.size[::-1]))[..., None]
+        assert np.abs(np.asarray(seen) - expected).mean() < 8  # JPEG thumbnails, and masks of 64 x 64
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     assert said == []
     page.close()
