@@ -173,7 +173,7 @@ def _drawn(classes: ClassAttribution, row: ClassRow) -> Markup:
     channels = Plot(figures.class_channels(classes, row.target), f"{unit.capitalize()} its images need",
                     f"from {tables.count(int(classes.images[row.place]), 'image')} with this target and an a*",
                     f"{unit.capitalize()} in most a* sets of {name}: {', '.join(map(str, row.top))}")
-    curves = Plot(figures.class_curves(classes, row.target), "Joint sets", f"mean score of one set for all {row.images} images",
+    curves = Plot(figures.class_curves(classes, row.target), "Joint sets", f"mean score of one set over {tables.count(row.images, 'image')}",
                   f"Mean score of the joint sets of {name} against their area. {_joint_words(classes, row)}")
     listed = channel_list(f"The {tables.count(len(set_), unit[:-1])} of the joint a* set", set_) if set_ else None
     return join([pair(channels, curves), listed])
@@ -182,7 +182,7 @@ def _drawn(classes: ClassAttribution, row: ClassRow) -> Markup:
 def _joint_words(classes: ClassAttribution, row: ClassRow) -> str:
     """What the joint sets of a class come to."""
     unit, joint = classes.settings.unit, classes.smallest_mask[row.place]
-    text = f"One joint set for all {row.images} images: {words.smallest(row.joint)}."
+    text = f"One joint set for {tables.count(row.images, 'image')}: {words.smallest(row.joint)}."
     if joint.any() and row.top:
         text += f" {int(joint[list(row.top)].sum())} of the {len(row.top)} top {unit} are in it."
     if np.isfinite(row.searched):
