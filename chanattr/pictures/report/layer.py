@@ -173,7 +173,7 @@ def _drawn(classes: ClassAttribution, row: ClassRow) -> Markup:
     channels = Plot(figures.class_channels(classes, row.target), f"{unit.capitalize()} its images need",
                     f"from {tables.count(int(classes.images[row.place]), 'image')} with this target and an a*",
                     f"{unit.capitalize()} in most a* sets of {name}: {', '.join(map(str, row.top))}")
-    curves = Plot(figures.class_curves(classes, row.target), "Joint sets", f"mean score of one set over {tables.count(row.images, 'image')}",
+    curves = Plot(figures.class_curves(classes, row.target), "Joint sets", f"mean score of a set over {tables.count(row.images, 'image')}",
                   f"Mean score of the joint sets of {name} against their area. {_joint_words(classes, row)}")
     listed = channel_list(f"The {tables.count(len(set_), unit[:-1])} of the joint a* set", set_) if set_ else None
     return join([pair(channels, curves), listed])
