@@ -39,8 +39,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_table_is_shown_and_kept(file: Path) -> None:
     with ca.open_run(file) as run:
         before = run.content_sha256()
-    said = call("evaluate", str(file), str(file.parent / "images"), *METHODS, "--count", "2")
-    assert "features.12: 2 images, 2 areas, 4 to 40 channels; logit, preserve" in said
+    said = call("evaluate", str(file), str(file.parent / "images"), *METHODS, "--count", "3")
+    assert "features.12: 3 images, 2 areas, 4 to 40 channels; logit, preserve" in said
     assert all(len(line) <= 80 for line in said.splitlines() if not line.startswith("images x layers"))
     with ca.open_run(file) as run:
         told = Summary.from_dict(run.attributes["evaluations"]["features.12"]["exact"])
