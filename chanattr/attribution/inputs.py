@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from chanattr.errors import ChanattrError, InputError, ModelError, first_line
 from chanattr.network.hooks import frozen
-from chanattr.network.inputs import described, failed_on, take_rows, tensors_of
+from chanattr.network.inputs import described, running, take_rows, tensors_of
 from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs, batch_size_of, call, first_tensor, logits_of
 from chanattr.network.stem import Stem
@@ -51,13 +51,8 @@ def check_model(model: nn.Module, images: Inputs, score: Callable[..., Tensor] |
         ModelError: the model or the score function fails on these images, gives another number of rows, or is quantised.
     """
     _check_unquantised(model)
-    try:
-        with frozen(model), torch.no_grad():
-            logits = logits_of(call(model, images), score)
-    except ChanattrError:
-        raise
-    except Exception as error:
-        raise failed_on(model, images, error) from error
+    with running(model, images), frozen(model), torch.no_grad():
+        logits = logits_of(call(model, images), score)
     if len(logits) != batch_size_of(images):
         raise ModelError(f"{type(model).__name__} gave logits {tuple(logits.shape)} for {described(images)}; expected one row an image; "
                          "give images with a batch axis [N, ...]")

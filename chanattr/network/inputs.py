@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from chanattr.errors import InputError, ModelError, first_line
+from chanattr.errors import ChanattrError, InputError, ModelError, first_line
 from chanattr.network.outputs import Inputs, batch_size_of, parts_of, with_part
 
 
@@ -71,11 +72,21 @@ def described(images: Inputs) -> str:
     return f"images {shape[:200]}, {first.device}"
 
 
-def failed_on(model: nn.Module, images: Inputs, error: Exception) -> ModelError:
-    """What to raise where a model, as it is, failed on images."""
-    single = "a single image [C, H, W] lacks the batch axis: give image[None]; otherwise " if tensors_of(images)[0].ndim == 3 else ""
-    return ModelError(f"{type(model).__name__} failed on {described(images)} ({first_line(error)}); expected images as the model takes "
-                      f"them; {single}check their channels, size and device, and that model(images) runs by itself")
+@contextmanager
+def running(model: nn.Module, images: Inputs) -> Iterator[None]:
+    """In here the model runs as it is: what it fails with comes with what it was given.
+
+    Raises:
+        ModelError: it failed.
+    """
+    try:
+        yield
+    except ChanattrError:
+        raise
+    except Exception as error:
+        single = "a single image [C, H, W] lacks the batch axis: give image[None]; otherwise " if tensors_of(images)[0].ndim == 3 else ""
+        raise ModelError(f"{type(model).__name__} failed on {described(images)} ({first_line(error)}); expected images as the model takes "
+                         f"them; {single}check their channels, size and device, and that model(images) runs by itself") from error
 
 
 def _changed(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from chanattr.errors import ChanattrError
 from chanattr.network.hooks import frozen, watch
-from chanattr.network.inputs import failed_on
+from chanattr.network.inputs import running
 from chanattr.network.layout import INPUT_SIZES, OUTPUT_SIZES, clues, keeps_layout, told
 from chanattr.network.names import INPUT, named
 from chanattr.network.outputs import Inputs, call, first_tensor, replace_tensor
@@ -58,12 +57,8 @@ def look(model: nn.Module, example: Inputs, wanted: Collection[str], inputs: Col
     """
     modules = named(model)
     calls: list[Call] = []
-    try:
+    with running(model, example):
         _run(model, modules, example, calls)
-    except ChanattrError:
-        raise
-    except Exception as error:
-        raise failed_on(model, example, error) from error
     flow = _axes_by_flow(modules, calls)
     square = _is_square(first_tensor(example))
     seen: dict[str, list[Sight]] = {name: [] for name in (*modules, *inputs)}
