@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.machinery
+import inspect
 import re
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.abc import MetaPathFinder
 from typing import Any
 
@@ -16,7 +18,7 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
 CONF = BeartypeConf(is_pep484_tower=True, violation_type=TypeError)  # an int is a float, as for every type checker
-TYPES, SHAPED = "__types_checked__", "__shapes_checked__"
+TYPES, SHAPED, LOOSE = "__types_checked__", "__shapes_checked__", "__loosely_checked__"
 
 
 def install(package: str) -> None:
@@ -38,6 +40,20 @@ def types_checked(function: Any) -> Any:
 
 def shapes_checked(function: Any) -> Any:
     """The same, with names of sizes that hold throughout a call; of a dataclass, its fields."""
+    if isinstance(function, type) or inspect.isgeneratorfunction(function):
+        return loosely_checked(function)
+    checked = types_checked(function)
+
+    @functools.wraps(checked)
+    def call(*given: Any, **named: Any) -> Any:
+        with jaxtyped("context"):
+            return checked(*given, **named)
+
+    return call
+
+
+def loosely_checked(function: Any) -> Any:
+    """As `shapes_checked`, but what names a type that only type checkers have is left out; every argument is checked twice, which takes time."""
     return jaxtyped(function, typechecker=types_checked)
 
 
@@ -70,15 +86,17 @@ def decorated(tree: ast.Module) -> None:
     before = next((place for place, node in enumerate(tree.body) if not _opening(node)), None)
     if before is None:
         return
-    imports: list[ast.Import | ast.ImportFrom] = [
-        node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "jaxtyping"]
-    for node in tree.body:  # names that only type checkers have: jaxtyping leaves them out, beartype would look for them
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            imports += [inner for inner in node.body if isinstance(inner, (ast.Import, ast.ImportFrom))]
-    special = {alias.asname or alias.name for node in imports for alias in node.names}
-    names = [ast.alias(types_checked.__name__, TYPES), ast.alias(shapes_checked.__name__, SHAPED)]
+    shapes = _imported(node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "jaxtyping")
+    absent = _imported(inner for node in tree.body  # names that only type checkers have: jaxtyping leaves them out, beartype would look
+                       if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+                       for inner in node.body if isinstance(inner, (ast.Import, ast.ImportFrom)))
+    names = [ast.alias(types_checked.__name__, TYPES), ast.alias(shapes_checked.__name__, SHAPED), ast.alias(loosely_checked.__name__, LOOSE)]
     tree.body.insert(before, ast.copy_location(ast.ImportFrom(__name__, names, 0), tree.body[before]))
-    _decorate(tree.body, special)
+    _decorate(tree.body, shapes, absent)
+
+
+def _imported(nodes: Iterable[ast.Import | ast.ImportFrom]) -> set[str]:
+    return {alias.asname or alias.name for node in nodes for alias in node.names}
 
 
 def _opening(node: ast.stmt) -> bool:
@@ -87,23 +105,25 @@ def _opening(node: ast.stmt) -> bool:
         isinstance(node, ast.ImportFrom) and node.module == "__future__")
 
 
-def _decorate(body: list[ast.stmt], special: set[str]) -> None:
+def _decorate(body: list[ast.stmt], shapes: set[str], absent: set[str]) -> None:
     for node in body:
         if isinstance(node, ast.ClassDef):
             node.decorator_list.insert(0, ast.copy_location(ast.Name(SHAPED, ast.Load()), node))
-            _decorate(node.body, special)
+            _decorate(node.body, shapes, absent)
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            node.decorator_list.append(ast.copy_location(ast.Name(SHAPED if _names(node, special) else TYPES, ast.Load()), node))
+            words = _names(node)
+            check = LOOSE if words & absent else SHAPED if words & (shapes | {"jaxtyping"}) else TYPES
+            node.decorator_list.append(ast.copy_location(ast.Name(check, ast.Load()), node))
         elif isinstance(node, (ast.If, ast.Try)):
             handled = [handler.body for handler in node.handlers] + [node.finalbody] if isinstance(node, ast.Try) else []
             for part in (node.body, node.orelse, *handled):
-                _decorate(part, special)
+                _decorate(part, shapes, absent)
 
 
-def _names(function: ast.FunctionDef | ast.AsyncFunctionDef, special: set[str]) -> bool:
-    """Whether its annotations, or those of variables inside, have one of some names, in text too, or an attribute of jaxtyping."""
+def _names(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """All words of its annotations, in text too, and of those of variables inside."""
     given = function.args
     told = [one.annotation for one in (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg) if one]
     inside = [node.annotation for node in ast.walk(function) if isinstance(node, ast.AnnAssign)]
     written = [ast.unparse(annotation) for annotation in (*told, function.returns, *inside) if annotation]
-    return any(word in special or word == "jaxtyping" for text in written for word in re.findall(r"\w+", text))
+    return {word for text in written for word in re.findall(r"\w+", text)}

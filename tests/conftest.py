@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 import shutil
 import sys
@@ -23,6 +25,20 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first: at the end no worker waits for another's minute."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What the libraries hold stays; without this the collector would go through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def exports_are_not_traced() -> None:
+    """torch writes down each step of an export, with the stack, as soon as its logger has a handler; and pytest gives one to every logger."""
+    trace = logging.getLogger("torch.__trace")
+    trace.handlers.clear()
+    trace.addHandler = lambda handler: None  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True, scope="session")

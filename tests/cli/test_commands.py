@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -179,6 +180,19 @@ def test_show_says_when_a_run_is_not_complete_and_counts_in_words(tmp_path: Path
     with ca.open_run(tmp_path / "r.h5", "a") as run:
         run.set_attributes(asked={"mix": {"exact": {"targets": "predicted", "finished": False}}})
     assert "not complete: the command that wrote it goes on when started again" in ran("show", tmp_path / "r.h5")
+
+
+def test_an_export_lies_beside_its_run_or_where_it_is_asked(studio: Studio, tmp_path: Path) -> None:
+    ran("attribute", studio.model, studio.images / "000_cat", "--layer", "mix", "-o", tmp_path / "r.h5", "--areas", "2", "--no-refine")
+    assert ran("export", tmp_path / "r.h5") == f"wrote {tmp_path / 'r.nc'}\n"
+    with h5py.File(tmp_path / "r.nc") as file:
+        assert file["layers/mix/exact/mask"].shape == (3, 1, 8)
+    told = ran("export", tmp_path / "r.h5", "--format", "csv", "-o", tmp_path / "tables").splitlines()
+    assert sorted(told) == sorted(f"wrote {path}" for path in (tmp_path / "tables").iterdir())
+    assert f"wrote {tmp_path / 'tables' / 'layers_areas.csv'}" in told
+    refused = call("export", tmp_path / "r.h5", "--format", "json")
+    assert refused.exit_code == 2
+    assert "--format json; expected one of netcdf, zarr, csv, parquet" in refused.stderr
 
 
 def test_no_channels_are_made_up_where_no_set_holds_any() -> None:

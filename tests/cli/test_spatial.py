@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 import chanattr as ca
+from chanattr.evidence.pointing import pointing_table
 from tests.cli.studio import Studio, make_studio
 from tests.cli.test_commands import call, ran
 
@@ -171,3 +173,28 @@ def test_beside_channels_show_has_both(studio: Studio, tmp_path: Path) -> None:
     assert "4 images, 1 layer" in told
     assert "mix (exact): 4 images" in told
     assert "Masks on the picture (exact): 4 images of 12x12" in told
+
+
+def test_the_pointing_game_is_told_for_people_and_for_programs(studio: Studio, tmp_path: Path) -> None:
+    """A box over the whole of one picture, and one over a corner of another; two pictures are not annotated."""
+    path, boxes = tmp_path / "r.h5", tmp_path / "boxes.json"
+    ran("spatial", studio.model, studio.images, "-o", path, "--targets", "label", *QUICK)
+    with ca.open_run(path) as run:
+        keys = run.spatial().keys
+    boxes.write_text(json.dumps([{"file": key, "index": number, "width": 30, "height": 24, "boxes": [[0, 0, side, side]]}
+                                 for number, (key, side) in enumerate(zip(keys, (24, 1), strict=False))]))
+    words = ("evaluate", path, "--pointing", boxes, "--model", studio.model)
+    text, figures = ran(*words), json.loads(ran(*words, "--json"))
+    model = ca.load_model(studio.model)
+    with ca.open_run(path) as run:
+        found = ca.pointing_run(run, ca.load_annotations(boxes, class_names=model.class_names), model.preprocess)
+    assert found["masks"].keys == keys[:2]
+    assert text.strip() == pointing_table(found).strip()
+    line = found["masks"].figures("all")
+    assert figures["masks"]["all"] == {"images": 2, **{name: list(getattr(line, name)) for name in line._fields[1:]}}
+    beside = ran(*words, studio.images, "--method", "centre")
+    assert [words.split()[0] for words in beside.splitlines() if words.split()[:1] in (["masks"], ["centre"])] == ["masks", "centre"]
+    refused = call(*words, "--method", "centre")
+    assert refused.exit_code == 2
+    assert "--method centre without IMAGES; expected the pictures of the run; name their folder" in refused.stderr
+    assert "no IMAGES; expected the pictures of the run" in call("evaluate", path).stderr
