@@ -53,7 +53,7 @@ def shapes_checked(function: Any) -> Any:
 
 
 def loosely_checked(function: Any) -> Any:
-    """As `shapes_checked`, but what names a type that only type checkers have is left out; every argument is checked twice, which takes time."""
+    """As `shapes_checked`, where annotations name what only type checkers know; slower, for every argument is checked twice."""
     return jaxtyped(function, typechecker=types_checked)
 
 
@@ -90,7 +90,8 @@ def decorated(tree: ast.Module) -> None:
     absent = _imported(inner for node in tree.body  # names that only type checkers have: jaxtyping leaves them out, beartype would look
                        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
                        for inner in node.body if isinstance(inner, (ast.Import, ast.ImportFrom)))
-    names = [ast.alias(types_checked.__name__, TYPES), ast.alias(shapes_checked.__name__, SHAPED), ast.alias(loosely_checked.__name__, LOOSE)]
+    checks = {types_checked: TYPES, shapes_checked: SHAPED, loosely_checked: LOOSE}
+    names = [ast.alias(check.__name__, name) for check, name in checks.items()]
     tree.body.insert(before, ast.copy_location(ast.ImportFrom(__name__, names, 0), tree.body[before]))
     _decorate(tree.body, shapes, absent)
 

@@ -35,7 +35,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def exports_are_not_traced() -> None:
-    """torch writes down each step of an export, with the stack, as soon as its logger has a handler; and pytest gives one to every logger."""
+    """torch writes down each step of an export where its logger has a handler, and pytest gives one to every logger."""
     trace = logging.getLogger("torch.__trace")
     trace.handlers.clear()
     trace.addHandler = lambda handler: None  # type: ignore[method-assign]
