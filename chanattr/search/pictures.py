@@ -163,7 +163,7 @@ def hardened(masks: Float[Tensor, "P HW"]) -> Float[Tensor, "P HW"]:
 
 
 def _root(function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, at_low: Tensor, at_high: Tensor, tries: int) -> Tensor:
-    """Where a rising function is zero, each entry for itself: by false position, the end that stays twice counting half (Illinois)."""
+    """Where a rising function is zero, each entry for itself: by false position, where the end that stays counts half at each step."""
     best, least = low, at_low.abs()
     for _ in range(tries):
         guess = (low * at_high - high * at_low) / (at_high - at_low).clamp(min=1e-12)

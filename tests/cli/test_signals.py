@@ -42,7 +42,7 @@ def alive(group: int) -> list[str]:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize(("workers", "readers"), [(0, 0), (2, 0), (0, 2)])
+@pytest.mark.parametrize(("workers", "readers"), [(0, 0), pytest.param(2, 0, marks=pytest.mark.slow), (0, 2)])
 def test_a_signal_to_all_processes_of_a_run(tmp_path: Path, sent: signal.Signals, code: int, workers: int, readers: int) -> None:
     """As a terminal sends it: to the command and to its workers."""
     studio = make_studio(tmp_path, per_class=PER_CLASS)
