@@ -46,7 +46,7 @@ def disc_weights(per_cell: tuple[int, int]) -> np.ndarray:
     offset = np.arange(-REACH, REACH + 1)
     down, right = (np.arange(count)[None] / count - offset[:, None] for count in per_cell)  # [9, s] cells
     away = np.sqrt(np.square(down)[:, None, :, None] + np.square(right)[None, :, None, :])
-    discs = np.exp(-2 * np.square(np.maximum(away / RADIUS - 0.5, 0)))
+    discs: np.ndarray = np.exp(-2 * np.square(np.maximum(away / RADIUS - 0.5, 0)))
     return discs.reshape(-1, *per_cell).astype(np.float32)
 
 
@@ -73,7 +73,8 @@ def _hats(upto: np.ndarray, points: int) -> np.ndarray:
         return np.asarray(np.where(x < 0, (x + 1) ** 2 / 2, 0.5 + x - x**2 / 2))
 
     centre = np.arange(points)
-    return antiderivative(upto[:, None] - centre) - antiderivative(-centre[None])
+    integrals: np.ndarray = antiderivative(upto[:, None] - centre) - antiderivative(-centre[None])
+    return integrals
 
 
 def masks_of(codes: np.ndarray, size: tuple[int, int]) -> np.ndarray:

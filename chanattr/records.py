@@ -130,12 +130,15 @@ class ImageAttribution:
             if self.smallest_area[row] < 0:
                 raise InputError(f"row {row} has no a* ({self.smallest_area[row]}: {NOT_REACHED} not reached, {NOT_RUN} not run); expected "
                                  "one that reaches its level; name an area of `areas`, or choose another row")
-            return self.smallest_mask[row][self.groups]
-        where = np.flatnonzero(self.areas == area)
-        if not len(where):
-            raise InputError(f"no sets of area {area!r} here; expected one of {self.areas.tolist()}, or None for a*; ask again with this "
-                             "area")
-        return self.masks[row, int(where[0])][self.groups]
+            mask = self.smallest_mask[row]
+        else:
+            where = np.flatnonzero(self.areas == area)
+            if not len(where):
+                raise InputError(f"no sets of area {area!r} here; expected one of {self.areas.tolist()}, or None for a*; ask again with "
+                                 "this area")
+            mask = self.masks[row, int(where[0])]
+        channels: np.ndarray = mask[self.groups]
+        return channels
 
     def ranking(self, row: int) -> np.ndarray:
         """All channels by the smallest area from which they are selected; ties (and the never selected, last) by number.

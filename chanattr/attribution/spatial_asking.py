@@ -21,7 +21,7 @@ from chanattr.search.ascent import Start, ascend
 from chanattr.search.exact import FORWARDS
 from chanattr.search.objective import Score, images_per_evaluation, play
 from chanattr.search.penalty import penalised
-from chanattr.search.pictures import ONE_PLACE, hardened, through
+from chanattr.search.pictures import ONE_PLACE, Pictures, hardened, through
 from chanattr.settings import ExactSearch
 
 NEAR, NEAR_SHARE = 0.005, 0.05  # a* is refined until its bracket is no wider than this share of the picture, or of itself
@@ -93,7 +93,8 @@ def spent(question: Question, grid: Float[Tensor, "A"]) -> float:
 
 def search_codes(asking: Asking, areas: Float[Tensor, "P"], rows: Int[Tensor, "P"], start: Start | None = None) -> Float[Tensor, "P 1024"]:
     """Codes by the question's search, as they are stored."""
-    family, search = asking.question.family, asking.question.settings.search
+    family: Pictures = asking.question.family
+    search = asking.question.settings.search
     if not isinstance(search, ExactSearch):
         return family.finish(penalised(turns_of(asking), family, areas, rows, search))
     if start is not None:

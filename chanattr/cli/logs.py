@@ -105,7 +105,8 @@ def _asks(words: Sequence[str]) -> bool:
     """Whether the words of a command have ``--log-format json``, the last of several."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(OPTION, nargs="?", dest="form")
-    return parser.parse_known_args(words)[0].form == "json"
+    form: str | None = parser.parse_known_args(words)[0].form
+    return form == "json"
 
 
 def _tell_lost(what: str, kind: Any, error: Any, trace: Any) -> None:

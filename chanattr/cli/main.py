@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import click
 
@@ -11,6 +12,7 @@ from chanattr import __version__
 from chanattr.cli.command import Group, debug_option
 from chanattr.errors import InputError
 
+Command = TypeVar("Command", bound=Callable[..., Any] | click.Command)
 SHOWN = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
 COUNT, AT_LEAST_ONE, PLACE = click.IntRange(min=0), click.IntRange(min=1), click.Path(path_type=Path)
 INVERT_EXAMPLES = """\b
@@ -51,9 +53,15 @@ RUN_REWARD = click.option("--reward", "rewards", multiple=True, metavar="FILE.py
                           help="The run's own reward function, where it has one; a run file alone never makes it run.")
 
 
-def shared(*given: Any) -> Any:
+class Decorator(Protocol):
+    """What gives a command, or a part of one, an argument or an option."""
+
+    def __call__(self, command: Command, /) -> Command: ...
+
+
+def shared(*given: Decorator) -> Decorator:
     """Several of these as one decorator; the help lists them in this order."""
-    def decorate(command: Any) -> Any:
+    def decorate(command: Command, /) -> Command:
         for one in reversed(given):
             command = one(command)
         return command

@@ -49,7 +49,7 @@ class Subject(NamedTuple):
     @property
     def entries(self) -> int:
         """K."""
-        return self.asking.question.family.size
+        return int(self.asking.question.family.size)
 
     def ones(self) -> Float[Tensor, "N K"]:
         """Nothing dropped, of every row."""

@@ -181,7 +181,8 @@ class HeldOut:
             InputError: no such figure or method.
         """
         means = self.by_class(figure)
-        return (means[:, self._method(method)] > means[:, self._method(other)]).sum(1)
+        won: np.ndarray = (means[:, self._method(method)] > means[:, self._method(other)]).sum(1)
+        return won
 
     def _figure(self, figure: str) -> np.ndarray:
         check_name("figure", figure, FIGURES)

@@ -117,7 +117,8 @@ def entered(masks: np.ndarray) -> np.ndarray:
     Channels that no set has share the last place, and channels that come in together share theirs: by number, as a ranking has to settle
     it, two orders that know nothing of each other would agree.
     """
-    return np.where(masks.any(1), masks.argmax(1), masks.shape[1])
+    first: np.ndarray = np.where(masks.any(1), masks.argmax(1), masks.shape[1])
+    return first
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> np.ndarray:

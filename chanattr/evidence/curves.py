@@ -16,6 +16,7 @@ from chanattr.attribution.image import mean_where_asked, shard_size_of, shards_o
 from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_stem, check_targets, checked_reward, goal_of, tail_at
 from chanattr.attribution.question import Asked, batch_size_of, family_of
 from chanattr.attribution.score import fill_of
+from chanattr.axes import is_grouped
 from chanattr.errors import InputError
 from chanattr.evidence.compare import correlation
 from chanattr.network.batches import anchor_of, in_batches
@@ -24,7 +25,7 @@ from chanattr.network.outputs import Inputs
 from chanattr.network.stem import Stem
 from chanattr.network.tail import Tail
 from chanattr.progress import Progress, advance
-from chanattr.records import ImageAttribution, is_grouped
+from chanattr.records import ImageAttribution
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward, log_probability, reward_function
 from chanattr.settings import STEPS, area_grid, check_number

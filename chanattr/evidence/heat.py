@@ -56,4 +56,5 @@ def _gaussian(side: int, sigma: float, padding: str) -> np.ndarray:
 
 def _overlap(first: float, last: float, side: int) -> np.ndarray:
     """How much of each unit from 0 to `side` lies between two places."""
-    return np.clip(np.minimum(last, np.arange(1, side + 1)) - np.maximum(first, np.arange(side)), 0, 1)
+    shared: np.ndarray = np.minimum(last, np.arange(1, side + 1)) - np.maximum(first, np.arange(side))
+    return shared.clip(0, 1)

@@ -200,7 +200,7 @@ def _other_labels(goal: Int[Tensor, "N"], classes: int, seed: int) -> Int[Tensor
     """Another class for every class among the targets."""
     if classes < 2:
         raise InputError("labels of a model with 1 class; expected two or more, for there is no other to ask about; use randomisation")
-    present = goal.unique()
+    present: Tensor = goal.unique()
     generator = torch.Generator().manual_seed(int(check_number(f"seed={seed!r}", seed, COUNT)))
     if len(present) == 1:
         return (goal + 1 + int(torch.randint(classes - 1, (1,), generator=generator))) % classes

@@ -225,7 +225,8 @@ def _expected_with(one: int, others: np.ndarray, channels: int, logs: np.ndarray
     inside = (i <= other) & (other - i <= channels - one)
 
     def choose(n: int | np.ndarray, k: np.ndarray) -> np.ndarray:
-        return logs[n] - logs[np.clip(k, 0, n)] - logs[n - np.clip(k, 0, n)]
+        ways: np.ndarray = logs[n] - logs[np.clip(k, 0, n)] - logs[n - np.clip(k, 0, n)]
+        return ways
 
     chance = np.where(inside, np.exp(choose(one, i) + choose(channels - one, other - i) - choose(channels, other)), 0.0)
     mean: np.ndarray = (chance * i / (one + other - np.minimum(i, other))).sum(1) / chance.sum(1)

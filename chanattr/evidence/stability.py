@@ -187,12 +187,14 @@ class Robust:
     @property
     def cost(self) -> np.ndarray:
         """Score that the image itself loses by it, f4 [N, A]."""
-        return self.plain_scores - self.scores
+        lost: np.ndarray = self.plain_scores - self.scores
+        return lost
 
     @property
     def gain(self) -> np.ndarray:
         """Score that the unseen views gain by it, f4 [N, A]."""
-        return self.unseen_scores - self.plain_unseen_scores
+        gained: np.ndarray = self.unseen_scores - self.plain_unseen_scores
+        return gained
 
 
 def robust(model: nn.Module, images: Inputs, layer: str, *, views: Views = ("flip", "noise"), unseen: Views = ("crop",),
@@ -299,7 +301,7 @@ def viewed(images: Inputs, name: str, view: View) -> Inputs:
     """
     if view in VIEWS.values() and not (isinstance(images, Tensor) and images.ndim == 4):
         raise InputError(f"view {name!r} of {outline(images)}; expected a tensor of images [N, C, H, W]; give a function of your own")
-    shown = view(images)
+    shown: Inputs = view(images)
     alike = type(shown) is type(images) and outline(shown) == outline(images) and len(tensors_of(shown)[0]) == len(tensors_of(images)[0])
     if not alike or not all(bool(part.isfinite().all()) for part in tensors_of(shown) if part.is_floating_point()):
         what = outline(shown) if isinstance(shown, Tensor) else type(shown).__name__

@@ -182,7 +182,8 @@ def _compiled(graph: fx.GraphModule) -> Callable[..., Tensor]:
 
     def limited(*values: Tensor) -> Tensor:
         with config.patch({limit: GRAPHS}):
-            return run(*values)
+            logits: Tensor = run(*values)
+        return logits
 
     return limited
 

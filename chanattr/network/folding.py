@@ -165,7 +165,7 @@ def _fold_padding(padding: fx.Node) -> None:
 
 
 def _axes(convolution: fx.Node) -> int:
-    return 1 + CONVOLUTIONS.index(convolution.target)  # type: ignore[arg-type]
+    return 1 + CONVOLUTIONS.index(convolution.target)
 
 
 def _late(module: fx.GraphModule) -> set[fx.Node]:

@@ -33,7 +33,7 @@ def functional(program: ExportedProgram) -> fx.GraphModule:
 def _unguarded(program: ExportedProgram) -> fx.GraphModule:
     """The program's graph without checks of the example's shapes, which newer torch adds and the cut would have to drop."""
     known = inspect.signature(program.module).parameters
-    return program.module(**({"check_guards": False} if "check_guards" in known else {}))  # type: ignore[return-value,arg-type]
+    return program.module(**({"check_guards": False} if "check_guards" in known else {}))
 
 
 def _rewritten(graph: fx.Graph) -> bool:

@@ -37,7 +37,8 @@ def tensors_of(inputs: Inputs) -> list[Tensor]:
 def with_tensors(inputs: Inputs, tensors: Sequence[Tensor]) -> Inputs:
     """The same inputs with other tensors, as `tensors_of` lists them."""
     rest: Iterator[Tensor] = iter(tensors)
-    return _changed(inputs, lambda _: next(rest))
+    changed: Inputs = _changed(inputs, lambda _: next(rest))
+    return changed
 
 
 def take_rows(inputs: Inputs, rows: Int[Tensor, "R"] | slice) -> Inputs:

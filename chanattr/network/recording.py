@@ -68,7 +68,7 @@ class _Watch(TorchDispatchMode):
     """Notes which memory every operation reads and writes."""
 
     def __init__(self, tape: Tape) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]  # it has no types in torch
         self.tape = tape
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

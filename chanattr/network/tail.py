@@ -95,7 +95,8 @@ class ExportedTail:
         if len(rows) == 1:
             return self.logits_from(stem, torch.cat([activation, activation]), rows.expand(2))[:1]
         sides = [side[rows].flatten(0, 1) for side in stem.sides]
-        return self.graphs.cuts[self.number].tail(activation.contiguous(), *sides)  # a graph may view what it was exported with
+        logits: Tensor = self.graphs.cuts[self.number].tail(activation.contiguous(), *sides)  # a graph may view what it was exported with
+        return logits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -181,8 +181,8 @@ def _ground(run: Run, key: str, preprocessing: str) -> np.ndarray:
     left, top, right, bottom = seen_part(preprocessing, height, width) or (0, 0, 1, 1)
     seen = picture[int(top * height):max(int(bottom * height), int(top * height) + 1), int(left * width):max(int(right * width), 1)]
     scale = SIDE / max(seen.shape[:2])
-    return np.rint(raster.resize(seen.astype(np.float32), max(1, int(seen.shape[0] * scale)), max(1, int(seen.shape[1] * scale)))).astype(
-        np.uint8)
+    shown = raster.resize(seen.astype(np.float32), max(1, int(seen.shape[0] * scale)), max(1, int(seen.shape[1] * scale)))
+    return shown.round().astype(np.uint8)
 
 
 def _png(picture: np.ndarray) -> bytes:

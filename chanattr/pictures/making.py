@@ -41,8 +41,9 @@ def noise(count: int, shape: tuple[int, int, int], seed: int) -> Float[Tensor, "
 def smoothed(start: Float[Tensor, "N C H W"], contrast: float, slope: float) -> Float[Tensor, "N C H W"]:
     """Starts of a larger deviation whose frequencies fall by one more power, `slope`."""
     height, width = start.shape[-2:]
-    return contrast * torch.fft.irfft2(torch.fft.rfft2(start) * math.sqrt(2) * spectrum_scale(height, width, slope).to(start),
-                                       s=(height, width))
+    frequencies = torch.fft.rfft2(start) * math.sqrt(2) * spectrum_scale(height, width, slope).to(start)
+    smooth: Tensor = torch.fft.irfft2(frequencies, s=(height, width))
+    return contrast * smooth
 
 
 def start_of(shown: Float[Tensor, "N C H W"], settings: PictureSettings) -> Float[Tensor, "N C H W"]:
@@ -52,7 +53,8 @@ def start_of(shown: Float[Tensor, "N C H W"], settings: PictureSettings) -> Floa
         return parts / settings.contrast
     height, width = parts.shape[-2:]
     scale = math.sqrt(2) * spectrum_scale(height, width, settings.decay).to(parts)
-    return torch.fft.irfft2(torch.fft.rfft2(parts) / scale, s=(height, width)) / settings.contrast
+    start: Tensor = torch.fft.irfft2(torch.fft.rfft2(parts) / scale, s=(height, width))
+    return start / settings.contrast
 
 
 def parametrise(start: Float[Tensor, "N C H W"], settings: PictureSettings) -> Picture:

@@ -53,7 +53,8 @@ def spectrum_scale(height: int, width: int, decay: float) -> Float[Tensor, "H F"
 def colour_basis() -> Float[Tensor, "3 3"]:
     """From uncorrelated components to RGB: directions times deviations of ImageNet's colours, the largest of length 1."""
     basis = torch.tensor(DIRECTIONS) * torch.tensor(VARIANCES).sqrt()
-    return basis / basis.norm(dim=0).amax()
+    longest: Tensor = basis.norm(dim=0).amax()
+    return basis / longest
 
 
 def correlated(parts: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:

@@ -1,5 +1,6 @@
 """Long runs: batches in, rows out, into a run file; resumed by key; the one room that knows network and store."""
 
-from chanattr.runs.attribute import RunSummary, attribute
+from chanattr.runs.attribute import attribute
+from chanattr.runs.images import RunSummary
 
 __all__ = ["RunSummary", "attribute"]

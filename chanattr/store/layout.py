@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from chanattr.axes import array_axes, row_axis
+from chanattr.axes import array_axes, is_grouped, row_axis
 from chanattr.codes import COLDNESS, GRID, RADIUS
 from chanattr.errors import StoreError
-from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, SpatialAttribution, is_grouped
+from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, SpatialAttribution
 from chanattr.settings import Settings
 from chanattr.store.provenance import now, versions
 

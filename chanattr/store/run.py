@@ -172,7 +172,8 @@ class Run:
     @property
     def attributes(self) -> dict[str, Any]:
         """What the run is about: model, model_sha256, shard_size, preprocessing, class_names, and whatever else was set (a copy)."""
-        return json.loads(json.dumps(self._index.attributes))
+        copy: dict[str, Any] = json.loads(json.dumps(self._index.attributes))
+        return copy
 
     def finished(self, layer: str, label: str = "exact", *, spatial: bool = False) -> set[str]:
         """Keys of the images that have a set of channels (or a mask on the picture) at a layer; empty for a layer that has none."""

@@ -165,7 +165,7 @@ def picture_at(group: Mapping[str, Any], place: int) -> np.ndarray:
         ValueError: it is no such picture.
     """
     height, width, padded = (read_rows(group[name], np.array([place]))[0] for name in ("height", "width", "thumbnail"))
-    picture = padded[:int(height), :int(width)]
+    picture: np.ndarray = padded[:int(height), :int(width)]
     if picture.shape != (height, width, 3) or picture.dtype != np.uint8 or not picture.size:
         raise ValueError(f"a thumbnail is {picture.dtype} {picture.shape}, not uint8 {(int(height), int(width), 3)}")
     return picture

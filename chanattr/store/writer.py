@@ -171,7 +171,7 @@ def _new_rows(index: Index, head: Head, record: ByImage) -> np.ndarray:
     Raises:
         StoreError: the run holds other answers for one of them.
     """
-    ran = np.asarray(record.smallest_area) != NOT_RUN
+    ran: np.ndarray = np.asarray(record.smallest_area) != NOT_RUN
     stored = index.answers[head.kind].get((head.layer, head.label))
     if stored is None:
         return ran

@@ -97,7 +97,8 @@ def choose_areas(areas: np.ndarray, smallest: int, count: int = PANELS) -> np.nd
         star = int(np.searchsorted(every, smallest))
         if 0 < star < len(every) - 1:
             places[1 + np.abs(places[1:-1] - star).argmin()] = star
-    return every[np.unique(places)]
+    chosen: np.ndarray = every[np.unique(places)]
+    return chosen
 
 
 def area_strip_data(found: ImageAttribution, row: int, picture: np.ndarray) -> AreaStrip:

@@ -38,7 +38,7 @@ def glow_rgba(strength: np.ndarray) -> np.ndarray:
     stops = [place for place, _ in GLOW]
     colour = [np.interp(strength, stops, [c[i] for _, c in GLOW]) for i in range(3)]
     alpha = 255 * 0.86 * np.clip(strength / 0.75, 0, 1) ** 1.15
-    return np.rint(np.stack([*colour, alpha], -1)).astype(np.uint8)
+    return np.stack([*colour, alpha], -1).round().astype(np.uint8)
 
 
 def glow(picture: np.ndarray, strength: np.ndarray) -> np.ndarray:
@@ -47,14 +47,16 @@ def glow(picture: np.ndarray, strength: np.ndarray) -> np.ndarray:
     over = glow_rgba(resize(strength, *picture.shape[:2])).astype(np.float32)
     grey = (picture @ np.array([0.299, 0.587, 0.114]))[..., None] * 0.72
     share = over[..., 3:] / 255
-    return np.rint(grey * (1 - share) + over[..., :3] * share).astype(np.uint8)
+    blended: np.ndarray = grey * (1 - share) + over[..., :3] * share
+    return blended.round().astype(np.uint8)
 
 
 def dim(picture: np.ndarray, strength: np.ndarray) -> np.ndarray:
     """The picture, down to 0.18 of it where there is little energy: u1 [H, W, 3]."""
     picture = check_picture(picture)
     left = 0.18 + 0.82 * np.clip(resize(strength, *picture.shape[:2]), 0, 1) ** 0.8
-    return np.rint(picture * left[..., None]).astype(np.uint8)
+    dimmed: np.ndarray = picture * left[..., None]
+    return dimmed.round().astype(np.uint8)
 
 
 def outlined(picture: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -118,7 +118,8 @@ def answer(found: ImageAttribution, labels: np.ndarray) -> Answer:
 
 def right_answers(found: ImageAttribution, labels: np.ndarray) -> np.ndarray:
     """Images that ran, whose label is asked about and named by the whole network: bool [N]."""
-    return (found.smallest_area != NOT_RUN) & (labels >= 0) & (found.predictions == labels) & (found.targets == labels)
+    right: np.ndarray = (found.smallest_area != NOT_RUN) & (labels >= 0) & (found.predictions == labels) & (found.targets == labels)
+    return right
 
 
 def sentence(section: Section, labels: np.ndarray) -> str:
