@@ -154,7 +154,7 @@ def pointing_game(heat: np.ndarray, keys: Sequence[str], targets: Sequence[int] 
         smooth: sigma, as a share of the map's short side; 0 does not smooth.
         padding: what lies outside for the smoothing: "zero" (TorchRay's for masks), or "edge", the nearest pixel (its way for gradients).
             Zeros draw the maximum of a map with an offset, such as RISE's, to the middle: leave that unsmoothed, as TorchRay does, or
-            take "edge". ``saliency.POINTING`` has what TorchRay does for each method.
+            take "edge". ``saliency.pointing_of`` tells what TorchRay does for each method.
 
     Raises:
         InputError: shapes that do not go together, maps that are not finite, a size or region that nobody tells, or no key is annotated.

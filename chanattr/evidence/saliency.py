@@ -31,10 +31,8 @@ RISE_MASKS, RISE_CELLS, RISE_SHARE = 1000, 7, 0.5  # masks drawn; cells a side; 
 PATCH, STRIDE = 1 / 7, 1 / 14  # of the side: an occluded square, and from one to the next
 CENTRE = 0.25  # sigma of the centre's Gaussian, of the side
 SMOOTHED = {"blur_ig": 0.09}  # sigma of the side: as broad as the disc of one cell of a smooth mask, and as the pointing game smooths masks
-# What a map is given to `pointing_game` with: TorchRay's for the methods that it has, and of their kind for the others.
-POINTING: dict[str, dict[str, Any]] = {
-    "centre": {"smooth": 0.0}, "gradient": {"smooth": 0.02, "padding": "edge"}, "gradient_x_input": {"smooth": 0.02, "padding": "edge"},
-    "grad_cam": {"smooth": 0.0}, "blur_ig": {"smooth": 0.0}, "rise": {"smooth": 0.0}, "occlusion": {"smooth": 0.0}}
+SCATTERED: dict[str, Any] = {"smooth": 0.02, "padding": "edge"}  # what TorchRay gives the pointing game with gradients
+POINTING = {"gradient": SCATTERED, "gradient_x_input": SCATTERED}
 
 Pyramid = Callable[[Tensor], Tensor]
 
@@ -78,6 +76,14 @@ class Subject(NamedTuple):
 
 
 Method = Callable[[Subject], Heat]
+
+
+def pointing_of(method: str) -> dict[str, Any]:
+    """What `pointing_game` is given a method's maps with: gradients are smoothed, all others lie as they are.
+
+    Source: TorchRay's ``attribution_benchmark``, for the methods that it has.
+    """
+    return POINTING.get(method, {"smooth": 0.0})
 
 
 def saliency(model: nn.Module, images: Tensor, method: str, *, targets: Sequence[int] | Tensor | None = None,

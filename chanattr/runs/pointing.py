@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from chanattr.errors import InputError
 from chanattr.evidence.pointing import Pointing, pointing_game
-from chanattr.evidence.saliency import POINTING, SALIENCY, saliency
+from chanattr.evidence.saliency import SALIENCY, pointing_of, saliency
 from chanattr.images.annotations import for_keys
 from chanattr.images.boxes import ImageBoxes
 from chanattr.images.frame import measured_frame, regions_of
@@ -61,7 +61,7 @@ def pointing_run(run: Run, annotations: Mapping[str, ImageBoxes], preprocess: Ca
     if not methods or model is None:
         return found
     heats = _heats(run, model, loader, keys, codes.targets, methods, score=score, seed=seed, progress=progress)
-    return found | {method: pointing_game(heat, keys, codes.targets, told, regions=regions, **POINTING[method])
+    return found | {method: pointing_game(heat, keys, codes.targets, told, regions=regions, **pointing_of(method))
                     for method, heat in heats.items()}
 
 
