@@ -74,9 +74,9 @@ class ExactSearch:
         exchange: share of the set (or of what is outside, where that is less) exchanged at the first binary step; it falls linearly. Of
             areas searched in turn all but the first begin with half of it.
         exploration: noise on the channels' worth at the first binary step, in its standard deviations, 0 or more; it falls linearly.
-        border: before all exchanges but the last one evaluation sees the mask fall from one to zero over this many times as many channels
-            as are exchanged, on either side of the set's border: slopes halfway tell what an exchange will do. Visits of fewer than four
-            evaluations have none; 0 leaves them out everywhere.
+        border: before an exchange (but the last, and the last two where evaluations are odd in number) one evaluation sees the mask fall
+            from one to zero over this many times as many channels as are exchanged, on either side of the set's border: slopes halfway
+            tell what an exchange will do. Visits of fewer than four evaluations have none; 0 leaves them out everywhere.
         refine_steps: evaluations of one bisection step of a*, 1 to 10.
         smoothing: of the gradient at the first step, in cells of a picture's grid; it falls to a tenth. 0 leaves it out, as for channels.
         starts: searches from the beginning, of which the best is kept; each has its own noise, or on pictures a coarser smoothing.

@@ -90,10 +90,10 @@ def curves(model: nn.Module, images: Inputs, layer: str, rankings: ImageAttribut
         model, images, layer, score, keys, group, channel_axis, batch_size, engine, progress: as for `per_image`.
         rankings: channels (or groups) of each image, best first, [N, K]; or an `ImageAttribution` of these images, whose order of
             inclusion is taken, and whose targets, reward, fill and groups where they are not given.
-        targets: class numbers [N]; None is the predicted class of each.
+        targets: class numbers [N]; None are those of `rankings` where it has some, else the predicted class of each.
         counts: how many channels are kept or dropped; None is ``area_grid(K)``. 0 and K are always added.
-        reward: as for `per_image`; None is "logit".
-        fill: as for `per_image`; None is "zero".
+        reward: as for `per_image`; None is that of `rankings` where it has one, else "logit".
+        fill: as for `per_image`; None is that of `rankings` where it has one, else "zero".
         worth: of each channel of each image, [N, K], for `Curves.fidelity`.
         draws: random sets dropped for it, each of K / 20 channels (at least one), the same for every image.
         seed: of these sets.

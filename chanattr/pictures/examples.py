@@ -82,7 +82,7 @@ def examples(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, cha
         pixels: what the model's preprocessing does: ``ca.pixels_of(ca.load_model(...).preprocess)``.
         kind: "driven" (by the activation at the strongest position), or "needed" (by what the score of an image's a* set falls without
             the channel; images whose set has it not, or loses nothing, are none). Images that a channel is silent on are none of either.
-        found: answers for these images at this layer, in their order; "needed" asks for them.
+        found: answers for these images at this layer, in their order; for "needed" alone, which asks for them.
         count: examples of each channel, at most.
         side: of the crops, in pixels.
         keys: a name for each image; None is that of `found`, else its number.
