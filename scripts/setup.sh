@@ -1,4 +1,4 @@
-# Sourced by scripts/demo and scripts/test: `set_up core|test` leaves a complete .venv in the repository root.
+# Sourced by scripts/demo, scripts/docs, scripts/release and scripts/test: `set_up core|test` leaves a complete .venv in the repository root.
 # A stamp says what it was made from, so that a second start does not reinstall; it is taken away before anything is
 # installed and written last, so that a half-finished install is made again from nothing.
 

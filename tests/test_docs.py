@@ -62,3 +62,6 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     page = (tmp_path / "site" / "api" / "attribution.html").read_text(encoding="utf-8")
     assert "per_image" in page
     assert not re.findall(r'(?:src|href)="(https?://fonts[^"]*)"', page)
+    listed = re.findall(r'href="(notebooks/\w+\.html)"', (tmp_path / "site" / "notebooks.html").read_text(encoding="utf-8"))
+    assert sorted(listed) == [f"notebooks/{text.stem}.html" for text in sorted((ROOT / "notebooks").glob("*.py"))]
+    assert all((tmp_path / "site" / path).is_file() for path in listed)

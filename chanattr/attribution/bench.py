@@ -135,7 +135,7 @@ class Bench:
     @property
     def plain_seconds(self) -> float:
         """An image by the plain way with all its 300 steps: measured, or in proportion to the evaluations if it was cut short."""
-        return self.ways[0].mean_seconds * whole_protocol(self.ways[0].evaluations, self.steps)
+        return self.ways[0].mean_seconds * whole_protocol(self.steps)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -155,7 +155,7 @@ class Bench:
         return self.steps == PROTOCOL
 
 
-def whole_protocol(evaluations: float, steps: int) -> float:
+def whole_protocol(steps: int) -> float:
     """How many times the evaluations of so many steps all 300 are: each area ends with one forward."""
     return 1.0 if steps == PROTOCOL else (PROTOCOL + 1 / 3) / (steps + 1 / 3)
 
@@ -246,7 +246,7 @@ def ladder(ways: Sequence[Way], rates: dict[str, float], steps: int) -> tuple[Ru
     for change, rate in (*rates.items(), ("own search, judging, records", areas.rate)):
         rungs.append(Rung(change, rate / before))
         before = rate
-    fewer = plain.evaluations * whole_protocol(plain.evaluations, steps) / areas.evaluations
+    fewer = plain.evaluations * whole_protocol(steps) / areas.evaluations
     return (*rungs, Rung("fewer evaluations", fewer), Rung("a* refined to the exact count", areas.mean_seconds / refined.mean_seconds),
             Rung("areas not searched", refined.mean_seconds / alone.mean_seconds))
 

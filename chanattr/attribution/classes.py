@@ -91,7 +91,7 @@ def per_class(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
 
 
 def own_answers(question: Question, tail: Tail, stem: Stem, keys: Sequence[str], goal: Int[Tensor, "N"], fill: Fill, size: int,
-                tell: Callable[[int], object] = lambda done: None) -> ImageAttribution:
+                tell: Callable[[int], object] = lambda _done: None) -> ImageAttribution:
     """The images' own answers to a question about classes, from their activations.
 
     Args:

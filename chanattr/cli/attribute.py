@@ -25,8 +25,7 @@ from chanattr.settings import ExactSearch, PenaltySearch, Search, area_grid, pap
 from chanattr.store import open_run
 from chanattr.tables import count
 
-SEARCHES: dict[str, Search] = {"exact": ExactSearch(), "penalty": PenaltySearch(), "borderless": ExactSearch(border=0),
-                                "apart": ExactSearch(sweeps=0, border=0)}
+SEARCHES: dict[str, Search] = {"exact": ExactSearch(), "penalty": PenaltySearch()}
 
 
 def run_attribute(options: dict[str, Any]) -> bool:

@@ -146,8 +146,7 @@ def layers(model: str, explain: str | None, images: int, device: str, weights: s
 @shared(TARGETS, REWARD, GAME)
 @click.option("--fill", default="zero", help="For a dropped channel: zero, mean, spatial_mean, a number, FILE.npy.")
 @LEVEL
-@click.option("--search", "search_", default="exact",
-              help="exact, penalty (the paper's), or as runs of older versions: borderless, apart (areas by themselves).")
+@click.option("--search", "search_", default="exact", help="exact, or penalty (the paper's).")
 @shared(SEED, LABEL)
 @click.option("--classes/--no-classes", default=True, show_default=False,
               help="Search one joint set a class too, where class folders are given.")
@@ -179,7 +178,7 @@ def attribute(**options: Any) -> bool:
 @click.option("--areas", help="Shares of the picture: 0.05,0.1 or 5%,10%. [default: 0.025,0.05,0.1,0.2]")
 @click.option("--layer", default=":input", help="Where masks lie: the picture, or a layer's grid.")
 @click.option("--search", "search_", default="exact",
-              help="exact, penalty (TorchRay's), draft (half the work), two-starts, or unshifted (as runs of older versions).")
+              help="exact, penalty (TorchRay's), draft (half the work), or two-starts.")
 @click.option("--perturbation", default="blur", help="What lies under masks: blur, fade, mean, noise or black.")
 @shared(GAME, REWARD, LEVEL, TARGETS, LABEL)
 @click.option("--refine/--no-refine", default=None, help="Search a* between the areas too. [default: yes for exact, no for penalty]")

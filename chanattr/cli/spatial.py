@@ -19,7 +19,7 @@ from chanattr.settings import PERTURBATIONS, PICTURE_AREAS, PICTURE_DRAFT, Exact
 from chanattr.store import open_run
 
 SEARCHES: dict[str, Search] = {"exact": ExactSearch(), "penalty": PenaltySearch(), "draft": PICTURE_DRAFT,
-                                "unshifted": ExactSearch(shifts=0), "two-starts": ExactSearch(starts=2, relaxed_steps=70)}
+                                "two-starts": ExactSearch(starts=2, relaxed_steps=70)}
 BLACK = "black"  # a colour of pictures, which each model's preprocessing makes its own number of
 
 

@@ -1,4 +1,4 @@
-"""The model and the pictures that ship with the package, each with its licence beside it; `scripts/make_embedded` made them."""
+"""The model, the names of its classes and the pictures that ship, each with its licence beside it; `scripts/make_embedded` made them."""
 
 from __future__ import annotations
 

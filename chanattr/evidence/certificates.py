@@ -1,4 +1,4 @@
-"""Certificates for answers at hand, and what they say: `certify`, `swap_optimal`, `missed_shares`."""
+"""Certificates for answers at hand, and what they say: `certify`, `swap_optimal`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from chanattr.network.stem import Stem
 from chanattr.network.tail import Tail
 from chanattr.progress import Progress, advance
 from chanattr.records import NOT_RUN, ImageAttribution
-from chanattr.search.certify import missed_share
 from chanattr.search.objective import TOLERANCE, Reward
 from chanattr.search.smallest import Smallest
 
@@ -83,23 +82,11 @@ def certify(model: nn.Module, images: Inputs, found: ImageAttribution, *, reward
 def swap_optimal(found: ImageAttribution) -> np.ndarray:
     """Whether an exchange of one member betters the a* sets by more than 1e-5 of their score, i1 [N].
 
-    1: every exchange was tried, and none does; 0: one does, `swap_gain` says by how much; -1: none does of those that were tried
-    (`missed_shares` bounds how many of all may), or the row is not certified.
+    1: every exchange was tried, and none does; 0: one does, `swap_gain` says by how much; -1: none does of those that were tried,
+    or the row is not certified.
     """
     gains = found.swap_gain > TOLERANCE * np.maximum(1, np.abs(found.smallest_score))
     return np.where(gains, 0, np.where(found.swap_share == 1, 1, -1)).astype(np.int8)
-
-
-def missed_shares(found: ImageAttribution) -> np.ndarray:
-    """An upper bound, at 95 % confidence, on the share of exchanges that better the a* sets where none that was tried does, f8 [N].
-
-    0 where every exchange was tried; NaN where one betters the set, or the row is not certified.
-    """
-    members = found.smallest_mask.sum(1)
-    tried = np.nan_to_num(found.swap_share) * members * (found.smallest_mask.shape[1] - members)
-    bounds = np.array([missed_share(round(float(n))) for n in tried])
-    state = swap_optimal(found)
-    return np.where(state == 1, 0, np.where((state < 0) & ~np.isnan(found.swap_share), bounds, np.nan))
 
 
 def _certified(question: Question, tail: Tail, stem: Stem, found: ImageAttribution, fill: Fill) -> ImageAttribution:

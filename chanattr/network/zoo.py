@@ -240,7 +240,7 @@ def _logits(output: Any) -> Tensor:
     return output.logits  # type: ignore[no-any-return]
 
 
-def _function(name: str, own: bool) -> LoadedModel:
+def _function(name: str, _own: bool) -> LoadedModel:
     """What a user's own function gives: a module, (module, preprocess) or (module, preprocess, class names).
 
     It makes its own weights, so it cannot be asked for random ones; `load_model` refuses that before.

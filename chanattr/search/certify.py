@@ -15,7 +15,6 @@ from chanattr.search.objective import TOLERANCE
 EXCHANGES = 2000  # tried of a row at most
 SETS = 4096  # counted out of a row at most: all sets of 12 members
 ENTRIES = 2**26  # of the masks that are handed to a judge at once
-MISSED = 0.05  # chance that improving exchanges of the share that is stated have all been missed
 
 
 class Verdict(NamedTuple):
@@ -181,19 +180,6 @@ def count_out(masks: Bool[Tensor, "N K"], found: Bool[Tensor, "N"], family: Sets
         going = going[~(same | some)]
         size, left = size + 1, left - len(sets)
     return Optimum(masks, proved, judged)
-
-
-def missed_share(tried: int) -> float:
-    """The share of improving exchanges that `tried` exchanges drawn at random, none of them improving, leave possible at 95 % confidence.
-
-    The rule of three, exactly: were the share larger, all draws would have missed with a chance below 5 %. An upper bound where the
-    exchanges are drawn without repetition.
-
-    Examples:
-        >>> round(missed_share(2000), 6)
-        0.001497
-    """
-    return 1 - MISSED ** (1 / tried) if tried else 1.0
 
 
 def _pairs(mask: Bool[Tensor, "K"], most: int, seed: int) -> tuple[Int[Tensor, "E"], Int[Tensor, "E"]]:

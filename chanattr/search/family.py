@@ -88,6 +88,7 @@ class Channels:
 
     def smooth_gradient(self: Family, gradient: Float[Tensor, "P K"], cells: float) -> Float[Tensor, "P K"]:
         """Unchanged: channels have no neighbours."""
+        del cells
         return gradient
 
     def penalty(self: Family, values: Float[Tensor, "P K"], areas: Int[Tensor, "P"], reduction: str) -> Float[Tensor, "P"]:

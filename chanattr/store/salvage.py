@@ -132,7 +132,7 @@ def _through(path: Path, work: _Work) -> _Work:
         source = Source(part.path, part)
         with work.noting(), source.open() as root:
             settings = str(root.attrs.get("settings", settings))
-            _source(root, source, work, whole=True)
+            _source(root, work, whole=True)
     _settings(settings, work)
     return work
 
@@ -150,7 +150,7 @@ def _file(path: Path, work: _Work) -> tuple[int, str]:
             return 0, "{}"
         check_format(about, path)  # another kind of file, or a newer one, is no fault but an error
         with work.noting(), source.open() as root:
-            _source(root, source, work, whole=_header(root, about, work))
+            _source(root, work, whole=_header(root, about, work))
     return int(about.get("parts_merged", 0)), str(about.get("settings", "{}"))
 
 
@@ -165,12 +165,11 @@ def _header(root: h5py.File, about: Mapping[str, Any], work: _Work) -> bool:
     return not why
 
 
-def _source(root: h5py.File, source: Source, work: _Work, *, whole: bool) -> None:
+def _source(root: h5py.File, work: _Work, *, whole: bool) -> None:
     """Everything of one file that is whole.
 
     Args:
         root: of the file.
-        source: the same.
         work: takes what is found.
         whole: whether what no checksum of a chunk covers is known to be as it was written.
     """

@@ -71,7 +71,7 @@ TABLE: dict[str, tuple[Row, str]] = {
     "no such group": (lambda s, t: attribute(s, "-o", t / "r.h5", "--group", "pairs"), "--group pairs; expected 'heads', a whole number"),
     "groups of none": (lambda s, t: attribute(s, "-o", t / "r.h5", "--group", "0"), "--group 0; expected 'heads', a whole number"),
     "no such search": (lambda s, t: attribute(s, "-o", t / "r.h5", "--search", "best"),
-                       "--search best; expected exact, penalty, borderless, apart"),
+                       "--search best; expected exact, penalty; leave it out for exact"),
     "no such device": (lambda s, t: attribute(s, "-o", t / "r.h5", "--device", "cuda:77"), "--device cuda:77 cannot be used"),
     "no such model": (lambda s, t: call("layers", "resnett18"), "no model 'resnett18'; did you mean 'resnet18'"),
     "a model file that is not there": (lambda s, t: call("layers", "nowhere.py:make"),

@@ -69,6 +69,11 @@ def test_demo_passes_its_words_on(tmp_path: Path, word: str, code: int) -> None:
     assert not list(tmp_path.glob("chanattr-demo"))
 
 
+def test_release_tells_what_it_takes() -> None:
+    done = subprocess.run(["bash", str(SCRIPTS / "release"), "--nope"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "got --nope; expected --no-demo or nothing\n")
+
+
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     """A little model, and pictures under names that are markup."""

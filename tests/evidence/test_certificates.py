@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import chanattr as ca
 from chanattr.axes import equal
-from chanattr.evidence.certificates import certify, missed_shares, swap_optimal
+from chanattr.evidence.certificates import certify, swap_optimal
 from tests import planted
 from tests.models import images, seeded
 
@@ -163,24 +163,18 @@ def test_levels_that_nothing_or_everything_reaches() -> None:
     assert (nothing.irreducible == 1).all()
     assert (nothing.optimal == 2).all()
     assert (swap_optimal(nothing) == 1).all()
-    assert not missed_shares(nothing).any()
     check(nothing)
     few = CARELESS | {"areas": (1,)}
     lost = ca.per_image(MODEL, IMAGES, "body", certify=True, **few)
     assert (lost.smallest_area == -1).any()
     check(lost)
     assert (swap_optimal(lost)[lost.smallest_area < 0] == -1).all()
-    assert np.isnan(missed_shares(lost)[lost.smallest_area < 0]).all()
 
 
 def test_what_exchanges_say() -> None:
     found = ca.per_image(MODEL, IMAGES, "body", level=0.7, certify=True, **CARELESS)
-    members = found.smallest_mask.sum(1)
-    tried = 0.5 * members * (CHANNELS - members)
     told = dataclasses.replace(found, swap_gain=np.array([0, 0, 1, 0], "f4"), swap_share=np.array([1, 0.5, 0.5, np.nan], "f4"))
     assert swap_optimal(told).tolist() == [1, -1, 0, -1]
-    assert missed_shares(told)[:2].tolist() == pytest.approx([0, 1 - 0.05 ** (1 / round(tried[1]))])
-    assert np.isnan(missed_shares(told)[2:]).all()
 
 
 def test_through_the_file_and_back(tmp_path: Path) -> None:

@@ -95,6 +95,8 @@ def test_the_class_list_is_imagenets() -> None:
 def test_what_ships_stands_beside_its_terms() -> None:
     assert "BSD LICENSE" in embedded.path("squeezenet1_0-LICENSE.txt").read_text(encoding="utf-8")
     assert "CC BY 4.0" in embedded.path("demo-ATTRIBUTION.txt").read_text(encoding="utf-8")
+    classes = embedded.path("imagenet_classes-LICENSE.txt").read_text(encoding="utf-8")
+    assert all(words in classes for words in ("BSD 3-Clause License", "Apache License", "WordNet 3.0 Copyright 2006 by Princeton"))
     assert {value.dtype for value in load_file(embedded.path("squeezenet1_0.safetensors")).values()} == {torch.float16}
 
 

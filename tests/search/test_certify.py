@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from chanattr.search import certify as subject
-from chanattr.search.certify import Verdict, certify, count_out, exchange, irreducible, missed_share, prune
+from chanattr.search.certify import Verdict, certify, count_out, exchange, irreducible, prune
 from chanattr.search.family import Channels
 from chanattr.search.groups import Groups
 from tests import planted
@@ -243,10 +243,3 @@ def test_groups_are_counted_out_whole() -> None:
     found = certify(torch.tensor([4, 4]), torch.ones(2, 4, dtype=torch.bool), family, judge)
     assert found.mask.tolist() == [[False, False, False, True], [False, False, True, True]]  # 9 is had by 1 + 8 too, for less
     assert (found.pruned.tolist(), found.optimal.tolist(), found.swap_gain.tolist()) == ([3, 2], [2, 2], [0, 0])
-
-
-def test_the_share_that_may_have_been_missed() -> None:
-    for tried in (1, 20, 59, 2000):
-        assert (1 - missed_share(tried)) ** tried == pytest.approx(0.05)
-    assert missed_share(59) == pytest.approx(3 / 59, rel=0.03)  # the rule of three
-    assert missed_share(0) == 1
