@@ -73,7 +73,7 @@ def pointing() -> Pointing:
 
 def specificity() -> Specificity:
     half = np.array([[1.0, 0.25], [0.5, 0.75]])
-    return Specificity(layer="layer3", settings=settings("layer3", 16), game="preserve", count=4, source="joint", random_seed=-1,
+    return Specificity(layer="layer3", settings=settings("layer3", 16), game="preserve", count=4, source="joint", seed=-1,
                        names=(NAME, ""), targets=np.array([0, 7]), sizes=np.array([4, 4]), images=np.array([3, 3]), accuracy=half,
                        logits=half, original_accuracy=np.ones(2), original_logits=np.ones(2), random_accuracy=half * np.nan,
                        random_logits=half * np.nan)

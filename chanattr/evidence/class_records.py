@@ -28,7 +28,7 @@ class Specificity:
         game: "preserve" (only A's channels are kept) or "delete" (they are dropped).
         count: channels a set; -1 for each class's a*.
         source: "joint" or "mean".
-        random_seed: of the random sets; -1 where there are none.
+        seed: of the random sets; -1 where there are none.
         names: of the classes.
         targets: class numbers, i4 [C].
         sizes: channels of each class's set, i4 [C]; -1 where a class has none.
@@ -44,7 +44,7 @@ class Specificity:
     game: str
     count: int
     source: str
-    random_seed: int
+    seed: int
     names: tuple[str, ...]
     targets: np.ndarray
     sizes: np.ndarray

@@ -18,7 +18,7 @@ from chanattr.settings import Settings
 CLEARLY = 1e-3  # of a score: by what another has to be higher to count
 
 
-class Line(NamedTuple):
+class MethodLine(NamedTuple):
     """One method in figures, each over the images of an evaluation.
 
     Attributes:
@@ -69,7 +69,7 @@ class Summary:
     images: int
     areas: tuple[int, ...]
     entries: int
-    lines: tuple[Line, ...]
+    lines: tuple[MethodLine, ...]
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row a method, with 95 % intervals over images."""
@@ -92,7 +92,7 @@ class Summary:
             InputError: something else.
         """
         try:
-            lines = tuple(Line(**{name: _figure_from(value) for name, value in line.items()}) for line in whole["lines"])
+            lines = tuple(MethodLine(**{name: _figure_from(value) for name, value in line.items()}) for line in whole["lines"])
             return cls(**{**whole, "areas": tuple(whole["areas"]), "lines": lines})
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise InputError(f"an evaluation that cannot be read ({error}); expected what chanattr evaluate wrote; evaluate the run "
@@ -143,7 +143,7 @@ class Evaluation:
         """What a notebook shows: its summary."""
         return self.summary()._repr_html_()
 
-    def table(self, seed: int = 0) -> tuple[Line, ...]:
+    def table(self, seed: int = 0) -> tuple[MethodLine, ...]:
         """One line a method, with bootstrap intervals over images (percentiles of 2,000 resamples).
 
         Args:
@@ -159,10 +159,10 @@ class Evaluation:
         return Summary(layer=self.layer, question=self.settings.as_dict(), unit=self.settings.unit, images=len(self),
                        areas=tuple(self.areas.tolist()), entries=self.entries, lines=self.table(seed))
 
-    def _line(self, number: int, gains: np.ndarray, drawn: Resamples) -> Line:
+    def _line(self, number: int, gains: np.ndarray, drawn: Resamples) -> MethodLine:
         own, behind = self.scores[number], gains[0] - gains[number]
         sizes, losses = _everywhere(self.smallest_area), _everywhere(self.deletion_area)
-        return Line(
+        return MethodLine(
             method=self.methods[number], share=share_of(gains[number], gains.max(0), drawn), score=mean_of(_over_areas(own), drawn),
             behind=mean_of(_over_areas(behind), drawn),
             ahead=float((-behind > CLEARLY * np.abs(self.scores[0]).clip(1)).mean()) if behind.size else float("nan"),
@@ -194,7 +194,7 @@ def join(parts: Sequence[Evaluation]) -> Evaluation:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, (Interval, Line)):
+    if isinstance(value, (Interval, MethodLine)):
         return {name: _plain(part) for name, part in value._asdict().items()}
     if isinstance(value, tuple):
         return [_plain(part) for part in value]

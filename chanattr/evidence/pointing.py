@@ -29,7 +29,7 @@ PADDINGS = ("zero", "edge")
 GRID = 256  # cells a side, to measure a share of a picture's area
 
 
-class Line(NamedTuple):
+class PointingLine(NamedTuple):
     """One method and subset in figures.
 
     Attributes:
@@ -98,7 +98,7 @@ class Pointing:
         heads = ("images", "played", "hits", "in a box itself", "energy in boxes", "of a uniform map")
         return tables.table("Pointing", (tables.count(len(self), "map"), "95 % intervals"), heads, rows)
 
-    def figures(self, subset: str = "all", seed: int = 0) -> Line:
+    def figures(self, subset: str = "all", seed: int = 0) -> PointingLine:
         """The figures of a subset.
 
         Args:
@@ -112,9 +112,10 @@ class Pointing:
         rows = np.flatnonzero((self.hit >= 0) & (self.difficult if subset == "difficult" else True))
         drawn = functools.partial(resamples, len(rows), seed)
         hits, inside = (self.hit[rows] == HIT), self.inside[rows]
-        return Line(images=len(rows), overall=wilson(int(hits.sum()), len(rows)), by_class=share_by_class(hits, self.targets[rows], drawn),
-                    inside=wilson(int(inside.sum()), len(rows)), energy=mean_of(self.energy[rows], drawn),
-                    chance=mean_of(self.share[rows], drawn))
+        return PointingLine(
+            images=len(rows), overall=wilson(int(hits.sum()), len(rows)), by_class=share_by_class(hits, self.targets[rows], drawn),
+            inside=wilson(int(inside.sum()), len(rows)), energy=mean_of(self.energy[rows], drawn),
+            chance=mean_of(self.share[rows], drawn))
 
     def left_out(self) -> dict[str, int]:
         """Rows that were not played, by reason."""
