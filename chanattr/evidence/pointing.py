@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from chanattr import tables
 from chanattr.errors import InputError
-from chanattr.evidence.evaluation import Interval, mean_of, resamples
 from chanattr.evidence.heat import distance, inside, maximum, smoothed
+from chanattr.evidence.intervals import Interval, mean_of, resamples, share_by_class, wilson
 from chanattr.settings import RATE, Range, check_name, check_number
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 TOLERANCE, SMOOTH = 15.0, 0.09  # TorchRay's: pixels of the file, and a share of the heat map's short side
 SMALL = 0.25  # of the picture: objects under it may be difficult
-SURE = 1.959963984540054  # of a normal distribution, 95 % lie within so many deviations
 HIT, MISS, NO_BOXES, OTHER_CLASS, HARD, CUT_AWAY = 1, 0, -1, -2, -3, -4  # of `Pointing.hit`
 LEFT_OUT = {NO_BOXES: "not annotated", OTHER_CLASS: "no box of the class", HARD: "all its boxes marked difficult", CUT_AWAY: "cropped away"}
 SUBSETS = ("all", "difficult")
@@ -30,7 +29,7 @@ PADDINGS = ("zero", "edge")
 GRID = 256  # cells a side, to measure a share of a picture's area
 
 
-class Line(NamedTuple):
+class PointingLine(NamedTuple):
     """One method and subset in figures.
 
     Attributes:
@@ -99,7 +98,7 @@ class Pointing:
         heads = ("images", "played", "hits", "in a box itself", "energy in boxes", "of a uniform map")
         return tables.table("Pointing", (tables.count(len(self), "map"), "95 % intervals"), heads, rows)
 
-    def figures(self, subset: str = "all", seed: int = 0) -> Line:
+    def figures(self, subset: str = "all", seed: int = 0) -> PointingLine:
         """The figures of a subset.
 
         Args:
@@ -113,9 +112,10 @@ class Pointing:
         rows = np.flatnonzero((self.hit >= 0) & (self.difficult if subset == "difficult" else True))
         drawn = functools.partial(resamples, len(rows), seed)
         hits, inside = (self.hit[rows] == HIT), self.inside[rows]
-        return Line(images=len(rows), overall=wilson(int(hits.sum()), len(rows)), by_class=_by_class(hits, self.targets[rows], drawn()),
-                    inside=wilson(int(inside.sum()), len(rows)), energy=mean_of(self.energy[rows], drawn),
-                    chance=mean_of(self.share[rows], drawn))
+        return PointingLine(
+            images=len(rows), overall=wilson(int(hits.sum()), len(rows)), by_class=share_by_class(hits, self.targets[rows], drawn),
+            inside=wilson(int(inside.sum()), len(rows)), energy=mean_of(self.energy[rows], drawn),
+            chance=mean_of(self.share[rows], drawn))
 
     def left_out(self) -> dict[str, int]:
         """Rows that were not played, by reason."""
@@ -207,23 +207,6 @@ def pointing_table(methods: Mapping[str, Pointing], seed: int = 0) -> str:
     return "\n".join([*lines, "", _legend(first)])
 
 
-def wilson(hits: int, trials: int) -> Interval:
-    """A share with Wilson's 95 % score interval, which also holds near 0 and 1; NaN without trials.
-
-    Source: Wilson 1927.
-
-    Examples:
-        >>> [round(value, 3) for value in wilson(9, 10)]
-        [0.9, 0.596, 0.982]
-    """
-    if not trials:
-        return Interval(math.nan, math.nan, math.nan)
-    share, square = hits / trials, SURE**2
-    middle = (share + square / (2 * trials)) / (1 + square / trials)
-    half = SURE / (1 + square / trials) * math.sqrt(share * (1 - share) / trials + square / (4 * trials**2))
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
-
-
 class _Row(NamedTuple):
     """What `Pointing` says of a row; `left_out` is why it is not played, 0 where it is."""
 
@@ -263,22 +246,6 @@ def _difficult(told: ImageBoxes, own: np.ndarray, region: np.ndarray) -> bool:
     """Zhang's rule."""
     sides = np.array(told.size if told.size != (0, 0) else np.maximum(region[2:], told.boxes[:, 2:].max(0)), float)
     return bool(not own.all() and inside(told.boxes[own] / np.tile(sides, 2) * GRID, GRID, GRID).mean() < SMALL)
-
-
-def _by_class(hits: np.ndarray, targets: np.ndarray, drawn: Iterator[np.ndarray]) -> Interval:
-    """Mean over classes of their share of hits; resampled images leave out classes that are not drawn."""
-    if not len(hits):
-        return Interval(math.nan, math.nan, math.nan)
-    names, place = np.unique(targets, return_inverse=True)
-
-    def means(rows: np.ndarray) -> np.ndarray:
-        slots = (np.arange(len(rows))[:, None] * len(names) + place[rows]).ravel()
-        tried = np.bincount(slots, minlength=len(rows) * len(names)).reshape(len(rows), -1)
-        right = np.bincount(slots, hits[rows].ravel(), minlength=len(rows) * len(names)).reshape(len(rows), -1)
-        return np.asarray((right / np.maximum(tried, 1)).sum(1) / (tried > 0).sum(1))
-
-    low, high = np.percentile(np.concatenate([means(rows) for rows in drawn]), (2.5, 97.5))
-    return Interval(float(means(np.arange(len(hits))[None])[0]), float(low), float(high))
 
 
 def _percent(figure: Interval) -> str:

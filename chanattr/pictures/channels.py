@@ -17,14 +17,14 @@ from chanattr.errors import InputError
 from chanattr.network.batches import in_batches
 from chanattr.network.layers import Layer, describe
 from chanattr.network.outputs import device_of
+from chanattr.picture_records import ChannelImages
+from chanattr.picture_settings import CHANNEL, CHANNELS, PictureSettings, resolved
 from chanattr.pictures import pixels as px
 from chanattr.pictures.inversion import predict
 from chanattr.pictures.making import at_once, make, noise, parametrise, smoothed, start_of
 from chanattr.pictures.parameters import natural_pictures
 from chanattr.pictures.pixels import Pixels, check_pixels
 from chanattr.pictures.reach import reaching
-from chanattr.pictures.records import ChannelImages
-from chanattr.pictures.settings import CHANNEL, CHANNELS, PictureSettings, resolved
 from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution
 from chanattr.settings import STEPS, check_number

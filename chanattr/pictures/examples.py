@@ -18,11 +18,11 @@ from chanattr.errors import InputError
 from chanattr.evidence.again import fill_again, question_again
 from chanattr.network.layers import Layer, describe
 from chanattr.network.tail import Tail, bind
+from chanattr.picture_records import NONE, Examples
 from chanattr.pictures import pixels as px
 from chanattr.pictures.channels import check_wanted
 from chanattr.pictures.pixels import Pixels, check_pixels
 from chanattr.pictures.reach import Read, reaching
-from chanattr.pictures.records import NONE, Examples
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
 from chanattr.search.objective import Reward

@@ -17,12 +17,12 @@ from chanattr.evidence.whole import exact_logits
 from chanattr.network.batches import in_batches
 from chanattr.network.hooks import apply_mask
 from chanattr.network.layers import Layer, describe
+from chanattr.picture_records import Inversion
+from chanattr.picture_settings import INVERSION, INVERSIONS, PictureSettings, resolved
 from chanattr.pictures import pixels as px
 from chanattr.pictures.making import at_once, make, noise
 from chanattr.pictures.pixels import Pixels, check_pixels
 from chanattr.pictures.reach import Read, reaching
-from chanattr.pictures.records import Inversion
-from chanattr.pictures.settings import INVERSION, INVERSIONS, PictureSettings, resolved
 from chanattr.progress import Progress, advance
 
 LEAST = 0.1  # of the cosine that "dot" is multiplied with, so that pictures that are unlike at first have a slope

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from chanattr.errors import InputError
 from chanattr.network.outputs import device_of
 from chanattr.network.weights import model_sha256
+from chanattr.picture_records import ChannelImages, Examples, Inversion
+from chanattr.picture_settings import PictureSettings
 from chanattr.pictures.channels import class_weights
 from chanattr.pictures.examples import BATCH, Part
 from chanattr.pictures.pixels import Pixels
-from chanattr.pictures.records import ChannelImages, Examples, Inversion
-from chanattr.pictures.settings import PictureSettings
 from chanattr.progress import Progress
 from chanattr.records import ImageAttribution
 from chanattr.runs.making import Maker

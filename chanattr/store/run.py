@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from chanattr.errors import StoreError
-from chanattr.pictures.records import ChannelImages, Examples, Inversion
+from chanattr.picture_records import ChannelImages, Examples, Inversion
 from chanattr.records import ClassAttribution, ImageAttribution, SpatialAttribution
 from chanattr.store import lock, reader, writer
 from chanattr.store.digest import content_sha256

@@ -10,7 +10,8 @@ import pytest
 
 import chanattr as ca
 from chanattr.evidence.heat import inside, smoothed
-from chanattr.evidence.pointing import Pointing, pointing_game, pointing_table, wilson
+from chanattr.evidence.intervals import wilson
+from chanattr.evidence.pointing import Pointing, pointing_game, pointing_table
 from chanattr.images.boxes import ImageBoxes
 
 

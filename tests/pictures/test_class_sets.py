@@ -25,7 +25,7 @@ def matrix(count: int = 3) -> Specificity:
     accuracy = np.eye(count, dtype="f4")
     accuracy[1] = np.nan
     whole = np.full(count, 0.5, "f4")
-    return Specificity(layer="layer3", settings=settings("layer3", 256), game="preserve", count=8, source="joint", random_seed=-1,
+    return Specificity(layer="layer3", settings=settings("layer3", 256), game="preserve", count=8, source="joint", seed=-1,
                        names=("tench", "<b>monarch</b>", *(f"class {n}" for n in range(2, count))), targets=np.arange(count),
                        sizes=np.full(count, 8), images=np.full(count, 4), accuracy=accuracy, logits=10 * accuracy - 1,
                        original_accuracy=whole, original_logits=4 * whole, random_accuracy=accuracy, random_logits=accuracy)

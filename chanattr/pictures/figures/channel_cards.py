@@ -8,9 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from chanattr.errors import InputError
+from chanattr.picture_records import NONE, ChannelImages, Examples
 from chanattr.pictures.figures import raster, theme, words
 from chanattr.pictures.figures.panels import frame, place_picture
-from chanattr.pictures.records import NONE, ChannelImages, Examples
 
 CARDS = 12
 STEP, GAP, BELOW, HEAD = 1.05, 0.18, 0.24, 0.3  # of a picture's width: to the next, between parts, for the words below, for the heads

@@ -9,9 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from chanattr.errors import InputError
+from chanattr.picture_records import Inversion
 from chanattr.pictures.figures import raster, theme, words
 from chanattr.pictures.figures.panels import frame, place_picture
-from chanattr.pictures.records import Inversion
 from chanattr.records import ImageAttribution
 
 ROWS = 8

@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from chanattr.errors import InputError
-from chanattr.evidence.evaluation import Evaluation, Interval, Summary
+from chanattr.evidence.evaluation import Evaluation, Summary
+from chanattr.evidence.intervals import Interval
 from chanattr.pictures.figures import theme
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chanattr import tables
-from chanattr.pictures.settings import PictureSettings
+from chanattr.picture_settings import PictureSettings
 
 NONE = -1
 
