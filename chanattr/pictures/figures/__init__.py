@@ -1,5 +1,6 @@
 """Draws records with plotly: `x_data(record)` gives the numbers of a figure, `x(record)` the figure."""
 
+from chanattr.pictures.figures import samples as samples
 from chanattr.pictures.figures.areas import smallest_areas, smallest_areas_data
 from chanattr.pictures.figures.channel_cards import channel_cards, channel_cards_data
 from chanattr.pictures.figures.class_sets import overlap_matrix, overlap_matrix_data, specificity_matrix, specificity_matrix_data
