@@ -43,6 +43,12 @@ def channel_cards_data(made: ChannelImages, *examples: Examples) -> ChannelCards
 
     Raises:
         InputError: examples of another layer or other rows.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> data = ca.figures.channel_cards_data(ca.figures.samples.channel_images(), ca.figures.samples.examples("driven"))
+        >>> data.names[0], [part.head for part in data.parts]
+        ('channel 0', ['made', 'images that drive it'])
     """
     for one in examples:
         if (one.layer, one.names) != (made.layer, made.names):
@@ -66,6 +72,12 @@ def channel_cards(made: ChannelImages, *examples: Examples, title: str = "") -> 
 
     Raises:
         InputError: examples of another layer or other rows.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> figure = ca.figures.channel_cards(ca.figures.samples.channel_images())
+        >>> figure.layout.title.text, len(figure.layout.images)
+        ('<b>What channels look for</b>', 6)
     """
     data = channel_cards_data(made, *examples)
     rows, figure, left, wide = min(len(data.names), CARDS), go.Figure(), 0.0, 0.0
