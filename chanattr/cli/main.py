@@ -89,8 +89,8 @@ def main(ctx: click.Context) -> None:
     Start with 'chanattr demo'. Then: 'chanattr layers MODEL' to pick a layer, 'chanattr attribute MODEL IMAGES --layer L -o run.h5',
     'chanattr show run.h5' and 'chanattr report run.h5'.
 
-    Exit codes: 0 done, 1 done but some images could not be used, 2 error, 130 interrupted by Ctrl-C and 143 by a kill (finished work is
-    saved).
+    Exit codes: 0 done, 1 done but some images could not be used, or 'check' and 'repair' found faults, 2 error, 130 interrupted by Ctrl-C
+    and 143 by a kill (finished work is saved).
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -220,7 +220,7 @@ def bench(**options: Any) -> None:
 @shared(RUN, SOME_IMAGES, RUN_MODEL, WEIGHTS, RUN_REWARD, RUN_LAYERS, RUN_LABEL)
 @click.option("--method", "methods", multiple=True, help="A baseline; may be repeated. [default: all but shapley and banzhaf]")
 @click.option("--pointing", type=PLACE, help="Boxes (JSON, COCO or VOC): the masks on the picture in the pointing "
-              "game; --method names centre, gradient, grad_cam, blur_ig, rise, occlusion beside them.")
+              "game; --method names centre, gradient, gradient_x_input, grad_cam, blur_ig, rise, occlusion beside them.")
 @click.option("--peers", is_flag=True, help="Other toolkits' attributions too (extra 'peers': Captum and zennit-crp).")
 @click.option("--count", "limit", type=AT_LEAST_ONE, help="Pictures, at most.")
 @RUN_AXIS
@@ -229,7 +229,8 @@ def bench(**options: Any) -> None:
 def evaluate(run: Path, **options: Any) -> None:
     """Hold the answers of a run against the baselines, on the same IMAGES, masks, areas, reward and fill.
 
-    With --pointing, hold masks on the picture (from 'chanattr spatial') against boxes; IMAGES are needed only for --method.
+    With --pointing, hold masks on the picture (from 'chanattr spatial') against boxes; IMAGES are needed only for --method. Without it the
+    table is kept in RUN, in place of an older one of the same layer and label.
 
     Prints shares of the best score, a* and the fewest channels whose removal loses the class, with bootstrap intervals.
     """
@@ -323,7 +324,8 @@ def report(run: Path, output: Path | None) -> None:
 @click.option("--count", "sample", default=16, type=AT_LEAST_ONE, help="Pictures in the sample.")
 @shared(WEIGHTS, RUN_AXIS, DEVICE, JSON)
 def check(run: Path, **options: Any) -> bool:
-    """Read all of a run file: structure, checksums, digests, exact mask sizes; with --model and --images the scores of a sample too.
+    """Read all of a run file: structure, checksums, digests, exact mask sizes; with --model and --images the scores
+    of a sample of the images' sets of channels too.
 
     Prints a line for each fault, and ends with exit code 1 where there are some.
     """
