@@ -1,4 +1,4 @@
-"""For mkdocs: a page in place of each notebook, so that links to them are checked and lead somewhere; `scripts/docs` writes over it."""
+"""For mkdocs: a page in the place of each notebook's, so that links to them are checked and lead somewhere; scripts/docs writes over it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks on the picture: planted regions found, areas held, games, perturbations by their definition, bad input."""
+"""Masks on the picture: planted regions found, areas held, games, perturbations, bad input; one file, for one network sees them all."""
 
 from __future__ import annotations
 
