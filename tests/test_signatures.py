@@ -128,3 +128,9 @@ def test_areas_are_those_of_the_kind_of_mask() -> None:
 def test_a_game_has_a_level_and_a_reward_a_name() -> None:
     assert tuple(settings.LEVELS) == settings.GAMES
     assert tuple(REWARD_FUNCTIONS) == settings.REWARDS
+
+
+def test_at_most_three_arguments_come_by_place() -> None:
+    for name, function in (*public_functions(), *public_methods()):
+        given = inspect.signature(function).parameters.values()
+        assert len([one for one in given if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self"]) <= 3, name

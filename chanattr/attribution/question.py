@@ -140,7 +140,7 @@ def complete(asked: Asked, model: nn.Module, layer: Layer, family: Channels | Gr
         asked, model, layer, digest: as of `make_question`.
         family: what a mask is.
         evaluations: planned.
-        own: fields of `Settings` that hang on the family; areas at least.
+        own: fields of `Settings` that hang on the family; areas and fill at least.
     """
     search, reward, name = family.resolve(asked.search or ExactSearch()), reward_function(asked.reward), callable_name(asked.reward)
     settings = Settings(

@@ -29,7 +29,7 @@ from chanattr.records import SpatialAttribution
 from chanattr.search.objective import Reward
 from chanattr.search.pictures import LEVELS as CODE_LEVELS
 from chanattr.search.pictures import Pictures
-from chanattr.settings import PICTURE, PICTURE_AREAS, PenaltySearch, Range, Search, check_number, check_shares
+from chanattr.settings import FILLS, PICTURE, PICTURE_AREAS, PenaltySearch, Range, Search, check_number, check_shares
 
 LOG = logging.getLogger(__name__)
 
@@ -129,8 +129,8 @@ def picture_question(asked: Asked, model: nn.Module, layer: Layer, under: Pertur
     samples = int(check_number(f"samples={samples!r}", samples, Range(0, 16, whole=True)))
     family, shares = Pictures(*layer.grid, samples=samples), check_shares(areas)
     _note_areas(shares, family)
-    return complete(asked, model, layer, family, digest=digest, areas=shares, perturbation=under.name, perturbation_sha256=under.sha256,
-                    levels=under.levels, blur=under.blur if under.name == "blur" else 0.0,
+    return complete(asked, model, layer, family, digest=digest, areas=shares, fill=FILLS[0], fill_sha256="",  # which no channel has
+                    perturbation=under.name, perturbation_sha256=under.sha256, levels=under.levels, blur=under.blur if under.name == "blur" else 0.0,
                     flip=layer.name == PICTURE if flip is None else flip, jitter=jitter, samples=samples)
 
 
