@@ -130,7 +130,8 @@ def picture_question(asked: Asked, model: nn.Module, layer: Layer, under: Pertur
     family, shares = Pictures(*layer.grid, samples=samples), check_shares(areas)
     _note_areas(shares, family)
     return complete(asked, model, layer, family, digest=digest, areas=shares, fill=FILLS[0], fill_sha256="",  # which no channel has
-                    perturbation=under.name, perturbation_sha256=under.sha256, levels=under.levels, blur=under.blur if under.name == "blur" else 0.0,
+                    perturbation=under.name, perturbation_sha256=under.sha256, levels=under.levels,
+                    blur=under.blur if under.name == "blur" else 0.0,
                     flip=layer.name == PICTURE if flip is None else flip, jitter=jitter, samples=samples)
 
 
