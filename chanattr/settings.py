@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-
 from chanattr.errors import InputError
 
+# What a setting can be, the default first. Public signatures say defaults once more, for their readers: tests/test_house.py compares them.
+REWARDS = ("logit", "contrastive", "log_probability")
 GAMES = ("preserve", "delete", "dual")
+LEVELS = {"preserve": "original", "delete": "top1", "dual": "original"}  # the default of each game
 FILLS = ("zero", "mean", "spatial_mean", "values")
 PERTURBATIONS = ("blur", "fade", "mean", "noise")
-# Not named by older files, where they mean this; so too of searches.
-LATER: dict[str, Any] = {"group": "", "groups_sha256": "", "certify": False, "perturbation": "", "perturbation_sha256": "", "levels": 0,
-                         "blur": 0.0, "flip": False, "jitter": 0.0, "samples": 0}
+PRECISIONS = ("auto", "float32", "bfloat16")
+TARGETS = ("predicted", "label")
+SEED, LABEL = 0, "exact"
+PICTURE = ":input"  # the layer that is the picture itself
+# Not named by older files, where they mean this; the same of `Settings` are its fields with a default.
 LATER_SEARCH: dict[str, dict[str, Any]] = {"exact": {"smoothing": 0.0, "starts": 1, "hard_every": 0, "sweeps": 0, "shifts": 0,
                                                     "border": 0.0},
                                            "penalty": {"growth": 1.0}}
@@ -152,7 +155,8 @@ def digest(settings: Any) -> str:
 class Settings:
     """One question, complete: what a stored result was asked with, and what a resumed run must match.
 
-    Device, engine, batch size and versions are left out on purpose: they do not change what is asked.
+    Device, engine, batch size and versions are left out on purpose: they do not change what is asked. Fields with a default are younger
+    than the format: a file that does not name one means that.
 
     Attributes:
         layer: dotted name, with ``@n`` for the n-th call; ``:input`` is the picture.
@@ -182,18 +186,18 @@ class Settings:
     layer: str
     areas: tuple[Area, ...]
     search: Search
-    reward: str = "logit"
-    game: str = "preserve"
-    fill: str = "zero"
-    fill_sha256: str = ""
-    level: str | float = "original"
-    refine: bool = True
-    folds: int = 0
-    seed: int = 0
-    score: str = ""
-    model: str = ""
-    model_sha256: str = ""
-    preprocessing: str = ""
+    reward: str
+    game: str
+    fill: str
+    fill_sha256: str
+    level: str | float
+    refine: bool
+    folds: int
+    seed: int
+    score: str
+    model: str
+    model_sha256: str
+    preprocessing: str
     group: str = ""
     groups_sha256: str = ""
     certify: bool = False
@@ -214,10 +218,10 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain JSON types, without what is younger than the format and not used: older questions keep their digest."""
-        later = LATER_SEARCH[self.search.name]
+        later, own = LATER_SEARCH[self.search.name], {field.name: field.default for field in dataclasses.fields(self)}
         search = {name: value for name, value in dataclasses.asdict(self.search).items() if value != later.get(name, ...)}
         whole = dataclasses.asdict(self) | {"areas": list(self.areas), "search": search}
-        return {name: value for name, value in whole.items() if value != LATER.get(name)}
+        return {name: value for name, value in whole.items() if value != own[name]}
 
     def to_json(self) -> str:
         """Sorted, compact JSON: equal settings give equal text."""
@@ -263,6 +267,8 @@ def area_grid(channels: int, count: int = 13) -> tuple[int, ...]:
     """
     if channels < 1:
         raise InputError(f"area_grid got {channels} channels; expected 1 or more")
+    import numpy as np  # not before it is needed: the command line's help is made from this file
+
     values = np.rint(channels ** np.linspace(0, 1, count)).astype(int)
     return tuple(int(v) for v in np.unique(values))
 

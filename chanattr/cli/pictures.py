@@ -22,9 +22,8 @@ from chanattr.picture_settings import PictureSettings
 from chanattr.pictures.pixels import pixels_of
 from chanattr.pictures.sheet import SheetRow, contact_sheet, save_png
 from chanattr.runs.pictures import Channels, Inverted, invert_run, layers_with, visualise_run
+from chanattr.settings import LABEL
 from chanattr.store import Run, open_run
-
-LABEL = "exact"  # the one that file names leave out
 
 
 def run_invert(file: Path, options: dict[str, Any]) -> None:

@@ -126,9 +126,9 @@ class Pointing:
         return pointing_table({name: self}, seed)
 
 
-def pointing_game(heat: np.ndarray, keys: Sequence[str], targets: Sequence[int] | np.ndarray, annotations: Mapping[str, ImageBoxes], *,
-                  regions: np.ndarray | None = None, tolerance: float = TOLERANCE, smooth: float = SMOOTH,
-                  padding: str = "zero") -> Pointing:
+def pointing_game(heat: np.ndarray, keys: Sequence[str], targets: Sequence[int] | np.ndarray, *,
+                  annotations: Mapping[str, ImageBoxes], regions: np.ndarray | None = None, tolerance: float = TOLERANCE,
+                  smooth: float = SMOOTH, padding: str = "zero") -> Pointing:
     """The pointing game: a map hits where its maximum lies on an object of its class, or nearer than the tolerance.
 
     TorchRay's protocol: maps are summed over areas, smoothed by a Gaussian (zeros outside), and the maximum's place in the picture's own
@@ -167,7 +167,7 @@ def pointing_game(heat: np.ndarray, keys: Sequence[str], targets: Sequence[int] 
         >>> boxes = ImageBoxes(boxes=np.array([[40, 40, 80, 80]], np.float32), classes=np.array([7], np.int32),
         ...                    difficult=np.array([False]), size=(100, 100))
         >>> heat = np.zeros((1, 50, 50)); heat[0, 30, 30] = 1
-        >>> found = pointing_game(heat, ["a.jpg"], [7], {"a.jpg": boxes})
+        >>> found = pointing_game(heat, ["a.jpg"], [7], annotations={"a.jpg": boxes})
         >>> found.hit.tolist(), found.points.tolist(), found.energy.tolist(), found.share.round(2).tolist()
         ([1], [[61.0, 61.0]], [1.0], [0.16])
     """

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from chanattr.attribution.image import per_image
-from chanattr.attribution.spatial import INPUT, spatial
+from chanattr.attribution.spatial import spatial
 from chanattr.codes import level_sets
 from chanattr.errors import InputError, ModelError
 from chanattr.evidence.compare import above_chance, chance_of, entered, jaccard, mean_known, spearman
@@ -23,7 +23,7 @@ from chanattr.network.inputs import take_rows
 from chanattr.network.names import kind, named, unwrapped
 from chanattr.network.outputs import Inputs, call
 from chanattr.progress import Progress, advance
-from chanattr.settings import COUNT, PICTURE_AREAS, SHARE, STEPS, Search, check_number
+from chanattr.settings import COUNT, PICTURE, PICTURE_AREAS, SHARE, STEPS, Search, check_number
 
 Attribute = Callable[[nn.Module, Any, str, Tensor], Any]
 LIMIT, LABEL_LIMIT = 0.5, 0.9  # above-chance overlap from which sets count as unchanged: by random weights, and by other labels
@@ -193,7 +193,7 @@ def _usual(layer: str, areas: Sequence[float] | None, search: Search | None, sco
         found = spatial(model, images, targets=targets, areas=shares, search=search, score=score, refine=False)
         return level_sets(found.masks()).reshape(*found.codes.shape[:2], -1)
 
-    return pixels if layer == INPUT else channels
+    return pixels if layer == PICTURE else channels
 
 
 def _other_labels(goal: Int[Tensor, "N"], classes: int, seed: int) -> Int[Tensor, "N"]:

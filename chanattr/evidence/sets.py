@@ -99,7 +99,7 @@ def sets_of(record: ClassAttribution | ImageAttribution, count: int | None = Non
     return ChannelSets(masks[:, int(where[0])], np.ones(len(record), bool), names)
 
 
-def overlap(record: ClassAttribution | ImageAttribution, count: int | None = None, source: str = "joint") -> Overlap:
+def overlap(record: ClassAttribution | ImageAttribution, count: int | None = None, *, source: str = "joint") -> Overlap:
     """The Jaccard index of every two classes' (or images') sets, and what chance alone would give.
 
     Chance is two sets of these sizes drawn from all K channels independently: the number that they share is hypergeometric, and the index's
@@ -139,7 +139,7 @@ def expected_jaccard(one: int, other: int, channels: int) -> float:
     return float(_expected(np.array([one, other]), channels)[0, 1])
 
 
-def shared(record: ClassAttribution | ImageAttribution, targets: Sequence[int], count: int | None = None,
+def shared(record: ClassAttribution | ImageAttribution, targets: Sequence[int], count: int | None = None, *,
            source: str = "joint") -> np.ndarray:
     """The channels that the sets of all of some classes hold, increasing, i8.
 
@@ -157,7 +157,7 @@ def shared(record: ClassAttribution | ImageAttribution, targets: Sequence[int], 
     return np.flatnonzero(masks[rows].all(0))
 
 
-def unique(record: ClassAttribution | ImageAttribution, target: int, count: int | None = None, source: str = "joint") -> np.ndarray:
+def unique(record: ClassAttribution | ImageAttribution, target: int, count: int | None = None, *, source: str = "joint") -> np.ndarray:
     """The channels of a class's set that no other class's set in the record holds, increasing, i8.
 
     Args:

@@ -64,7 +64,7 @@ class Standing(NamedTuple):
     where: Int[np.ndarray, "N R"]
 
 
-def examples(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, channels: Sequence[int], *, pixels: Pixels,
+def examples(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, channels: Sequence[int], pixels: Pixels,
              kind: str = "driven", found: ImageAttribution | None = None, count: int = 8, side: int = 96,
              keys: Sequence[str] | None = None, reward: Reward | None = None, score: Callable[..., Tensor] | None = None,
              channel_axis: int | None = None, progress: Progress = False) -> Examples:
@@ -95,7 +95,7 @@ def examples(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, cha
         LayerError, ModelError: as in `per_image`.
 
     Examples:
-        >>> seen = ca.examples(model, images, "features.10", [3, 17], pixels=pixels, kind="needed", found=found)  # doctest: +SKIP
+        >>> seen = ca.examples(model, images, "features.10", channels=[3, 17], pixels=pixels, kind="needed", found=found)  # doctest: +SKIP
         >>> seen.rows[0], seen.value[0], seen.boxes[0]  # doctest: +SKIP
     """
     total = check_images(images)

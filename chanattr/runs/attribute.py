@@ -32,7 +32,7 @@ from chanattr.settings import COUNT, Search, check_number
 from chanattr.store import Run
 
 
-def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequence[str], *,
+def attribute(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: Sequence[str],
               targets: str | int = "predicted", areas: Areas | Mapping[str, Areas] = None, search: Search | None = None,
               reward: str | Reward = "logit", game: str = "preserve",
               fill: str | float | Sequence[float] | np.ndarray = "zero", level: str | float | None = None,

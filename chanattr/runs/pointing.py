@@ -57,11 +57,11 @@ def pointing_run(run: Run, annotations: Mapping[str, ImageBoxes], preprocess: Ca
     keys = [key for key in ordered if key in told]
     codes = run.spatial(rows=keys, layer=layer, label=label)
     regions = regions_of(lambda size: measured_frame(preprocess, size), told, keys)
-    found = {OURS: pointing_game(codes.masks(), keys, codes.targets, told, regions=regions)}
+    found = {OURS: pointing_game(codes.masks(), keys, codes.targets, annotations=told, regions=regions)}
     if not methods or model is None:
         return found
     heats = _heats(run, model, loader, keys, codes.targets, methods, score=score, seed=seed, progress=progress)
-    return found | {method: pointing_game(heat, keys, codes.targets, told, regions=regions, **pointing_of(method))
+    return found | {method: pointing_game(heat, keys, codes.targets, annotations=told, regions=regions, **pointing_of(method))
                     for method, heat in heats.items()}
 
 

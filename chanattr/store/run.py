@@ -211,7 +211,7 @@ class Run:
         """
         return self._read(lambda index: reader.spatial_record(index, layer, label, rows))
 
-    def field(self, layer: str, name: str, label: str = "exact", rows: Keys = None, *, spatial: bool = False) -> np.ndarray:
+    def field(self, layer: str, name: str, label: str = "exact", *, rows: Keys = None, spatial: bool = False) -> np.ndarray:
         """One array of `per_image` (or of `spatial`), by its name there, without reading the others: for statistics over large files.
 
         Raises:
