@@ -77,8 +77,10 @@ def joint_view(codes: SpatialAttribution, found: Sequence[ImageAttribution], *, 
         InputError: no layer, no image in all of them, or no such area.
 
     Examples:
-        >>> view = joint_view(run.spatial(), [run.per_image("features.10")])  # doctest: +SKIP
-        >>> print(view.table())  # doctest: +SKIP
+        >>> import chanattr as ca
+        >>> view = ca.joint_view(ca.figures.samples.masks(), [ca.figures.samples.images()])
+        >>> view.layers, view.keys, view.overlap.shape
+        (('features.10',), ('a.jpg', 'b.jpg', 'c.jpg'), (1, 3))
     """
     if not found:
         raise InputError("joint_view got no channel sets; expected answers of one layer or more; pass [run.per_image(layer), ...]")
