@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import chanattr as ca
+from chanattr.attribution.question import check_areas
 from chanattr.settings import (
     LATER,
     LATER_SEARCH,
@@ -17,7 +18,6 @@ from chanattr.settings import (
     Range,
     Settings,
     area_grid,
-    check_areas,
     check_number,
     check_search,
     paper_areas,

@@ -69,6 +69,15 @@ class Pointing:
         tolerance: pixels of the file.
         smooth: of the Gaussian before the maximum, a share of the map's short side.
         padding: what lies outside of the map for it.
+
+    Examples:
+        >>> import numpy as np, chanattr as ca
+        >>> from chanattr.images.boxes import ImageBoxes
+        >>> boxes = ImageBoxes(boxes=np.array([[40, 40, 80, 80]], np.float32), classes=np.array([7], np.int32),
+        ...                    difficult=np.array([False]), size=(100, 100))
+        >>> found = ca.pointing_game(np.eye(50)[None], ["a.jpg"], [7], {"a.jpg": boxes})
+        >>> found.figures().images, found.figures().overall.value, found.figures("difficult").images
+        (1, 1.0, 0)
     """
 
     keys: tuple[str, ...]
