@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import os
@@ -98,6 +99,14 @@ def test_what_public_calls_give_is_on_a_page_of_the_api() -> None:
         found |= new
     assert {"Summary", "Interval", "Sanity", "Worker", "MaskGames", "Bypass"} <= {kind.__name__ for kind in found}  # it looks
     assert {full_name(kind) for kind in found - {Index}} - told() == set()
+
+
+def test_what_the_how_to_pages_import_is_on_a_page_of_the_api() -> None:
+    lines = [found for path in HOW_TO for found in re.findall(r"^from (chanattr\S*) import (.+)$", path.read_text(encoding="utf-8"), re.M)]
+    values = [getattr(importlib.import_module(module), name.strip()) for module, names in lines for name in names.split(",")]
+    named = [value for value in values if inspect.isclass(value) or inspect.isfunction(value)]  # not tables and modules
+    assert len(named) > 5
+    assert {full_name(value) for value in named} - told() == set()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("mkdocstrings") is None,
