@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple, TypeVar
@@ -88,6 +88,11 @@ class ExactSearch:
             ways, then by half as many, down to one, once each, where it scores higher; 0 never, at most 31.
         sweeps: how often the areas of an image are gone over, from the largest to the smallest, back, and so on, the evaluations of
             each divided among them (fewer for an area that lies closely below another); 0 searches every area by itself, as pictures are.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> ca.ExactSearch(relaxed_steps=20).binary_steps is None  # the family's
+        True
     """
 
     relaxed_steps: int | Unset = within(COUNT)
@@ -125,6 +130,11 @@ class PenaltySearch:
         momentum, dampening: of SGD, in [0, 1) and [0, 1].
         start: value of every channel at the start, in [0, 1].
         reduction: "mean" or "sum" of the squared distances of equation 4.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> ca.PenaltySearch(steps=100).name, ca.PenaltySearch(steps=100).steps
+        ('penalty', 100)
     """
 
     steps: int | Unset = within(STEPS)
@@ -181,6 +191,12 @@ class Settings:
         flip: whether every second step sees the picture mirrored.
         jitter: largest shift of the picture at each step, as a share of its sides.
         samples: of the mask, in each cell and direction, while it is searched; 0 all of them.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> asked = ca.figures.samples.images().settings
+        >>> asked.unit, ca.Settings.from_json(asked.to_json()) == asked
+        ('channels', True)
     """
 
     layer: str
@@ -261,6 +277,13 @@ class Settings:
 def area_grid(channels: int, count: int = 13) -> tuple[int, ...]:
     """The default areas: at most `count` channel numbers from 1 to `channels`, evenly spaced by ratio.
 
+    Args:
+        channels: K of the layer, 1 or more.
+        count: of areas, at most.
+
+    Raises:
+        InputError: no channels.
+
     Examples:
         >>> area_grid(512)
         (1, 2, 3, 5, 8, 13, 23, 38, 64, 108, 181, 304, 512)
@@ -275,6 +298,12 @@ def area_grid(channels: int, count: int = 13) -> tuple[int, ...]:
 
 def paper_areas(channels: int) -> tuple[int, ...]:
     """The paper's areas (section 5): its 20 counts below `channels`, and `channels` itself (21 for GoogLeNet's 528).
+
+    Args:
+        channels: K of the layer, 1 or more.
+
+    Raises:
+        InputError: no channels.
 
     Examples:
         >>> paper_areas(64)
@@ -352,33 +381,7 @@ def check_search(search: AnySearch) -> AnySearch:
     return whole
 
 
-def check_areas(areas: Sequence[int] | str | None, channels: int, unit: str = "channels") -> tuple[int, ...]:
-    """Areas as increasing counts of channels (or of another `unit`): None is `area_grid`, "smallest" is none at all.
-
-    Raises:
-        InputError: no areas, or one that is not a whole number between 1 and `channels`.
-    """
-    if areas is None:
-        return area_grid(channels)
-    if isinstance(areas, str) and areas == "smallest":
-        return ()
-    given = _listed(areas, f"whole numbers of {unit}, None for a grid over all of them, or 'smallest' for a* alone")
-    allowed, remedy = Range(1, channels, whole=True, unit=unit), "leave areas out for a grid over all of them"
-    return tuple(sorted({int(check_number(f"area {area!r} for a layer of {channels} {unit}", area, allowed, remedy)) for area in given}))
-
-
-def check_shares(areas: object) -> tuple[float, ...]:
-    """Areas as increasing shares of a picture.
-
-    Raises:
-        InputError: none, or one that is not above 0 and at most 1.
-    """
-    given = _listed(areas, f"shares of the picture such as {PICTURE_AREAS}")
-    allowed, remedy = Range(0, 1, without="low"), "areas are shares of the picture"
-    return tuple(sorted({check_number(f"area {area!r}", area, allowed, remedy) for area in given}))
-
-
-def _listed(areas: Any, what: str) -> list[Any]:
+def listed(areas: Any, what: str) -> list[Any]:
     """Areas given in a list, as Python's own numbers.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import os
@@ -100,10 +101,18 @@ def test_what_public_calls_give_is_on_a_page_of_the_api() -> None:
     assert {full_name(kind) for kind in found - {Index}} - told() == set()
 
 
+def test_what_the_how_to_pages_import_is_on_a_page_of_the_api() -> None:
+    lines = [found for path in HOW_TO for found in re.findall(r"^from (chanattr\S*) import (.+)$", path.read_text(encoding="utf-8"), re.M)]
+    values = [getattr(importlib.import_module(module), name.strip()) for module, names in lines for name in names.split(",")]
+    named = [value for value in values if inspect.isclass(value) or inspect.isfunction(value)]  # not tables and modules
+    assert len(named) > 5
+    assert {full_name(value) for value in named} - told() == set()
+
+
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("mkdocstrings") is None,
                     reason="needs mkdocs-material and mkdocstrings (extra 'docs')")
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    words = ["-W", "ignore", "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]  # --quiet hides warnings from --strict
+    words = ["-W", "ignore", "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]  # not --quiet, which hides warnings
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False,
                           env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
     assert done.returncode == 0, done.stdout + done.stderr

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import chanattr as ca
+from chanattr.attribution.question import check_areas
 from chanattr.settings import (
     LATER_SEARCH,
     PAPER_AREAS,
     Range,
     Settings,
     area_grid,
-    check_areas,
     check_number,
     check_search,
     paper_areas,

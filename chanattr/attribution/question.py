@@ -31,13 +31,15 @@ from chanattr.settings import (
     REWARDS,
     SEED,
     ExactSearch,
+    Range,
     Search,
     Settings,
-    check_areas,
+    area_grid,
     check_batch_size,
     check_name,
     check_number,
     check_search,
+    listed,
 )
 
 Areas = Sequence[int] | str | None
@@ -204,3 +206,18 @@ def resolved_level(level: str | float | None, game: str) -> str | float:
         raise InputError("level='original' in the game 'delete', where dropping nothing reaches it; expected 'top1' (the default there) "
                          "or a fraction of the way from the empty to the original score")
     return level if isinstance(level, str) else float(level)
+
+
+def check_areas(areas: Sequence[int] | str | None, channels: int, unit: str = "channels") -> tuple[int, ...]:
+    """Areas as increasing counts of channels (or of another `unit`): None is `area_grid`, "smallest" is none at all.
+
+    Raises:
+        InputError: no areas, or one that is not a whole number between 1 and `channels`.
+    """
+    if areas is None:
+        return area_grid(channels)
+    if isinstance(areas, str) and areas == "smallest":
+        return ()
+    given = listed(areas, f"whole numbers of {unit}, None for a grid over all of them, or 'smallest' for a* alone")
+    allowed, remedy = Range(1, channels, whole=True, unit=unit), "leave areas out for a grid over all of them"
+    return tuple(sorted({int(check_number(f"area {area!r} for a layer of {channels} {unit}", area, allowed, remedy)) for area in given}))

@@ -29,7 +29,7 @@ from chanattr.records import SpatialAttribution
 from chanattr.search.objective import Reward
 from chanattr.search.pictures import LEVELS as CODE_LEVELS
 from chanattr.search.pictures import Pictures
-from chanattr.settings import FILLS, PICTURE, PICTURE_AREAS, PenaltySearch, Range, Search, check_number, check_shares
+from chanattr.settings import FILLS, PICTURE, PICTURE_AREAS, PenaltySearch, Range, Search, check_number, listed
 
 LOG = logging.getLogger(__name__)
 
@@ -194,3 +194,14 @@ def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], t
 def _bytes(codes: Float[Tensor, "P 1024"]) -> np.ndarray:
     """Codes in steps of 1/255 as the bytes that are stored."""
     return to_numpy((codes * CODE_LEVELS).round().to(torch.uint8))
+
+
+def check_shares(areas: object) -> tuple[float, ...]:
+    """Areas as increasing shares of a picture.
+
+    Raises:
+        InputError: none, or one that is not above 0 and at most 1.
+    """
+    given = listed(areas, f"shares of the picture such as {PICTURE_AREAS}")
+    allowed, remedy = Range(0, 1, without="low"), "areas are shares of the picture"
+    return tuple(sorted({check_number(f"area {area!r}", area, allowed, remedy) for area in given}))

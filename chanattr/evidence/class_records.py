@@ -37,6 +37,12 @@ class Specificity:
         logits: mean logit of B on B's images, f4 [C, C].
         original_accuracy, original_logits: of the whole network, f4 [C].
         random_accuracy, random_logits: with a random set of the size of A's in its place, f4 [C, C]; NaN where there are none.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.specificity()  # as `specificity` gives it
+        >>> found.names, found.accuracy.argmax(1).tolist()
+        (('cat', 'dog', 'fox'), [0, 1, 2])
     """
 
     layer: str

@@ -44,6 +44,13 @@ class PixelCurves:
             large one and a small one.
         insertion_score_area, deletion_score_area: the same of the reward, f4 [N].
         insertion_base, deletion_base: by name; "images" where they were given.
+
+    Examples:
+        >>> import torch, chanattr as ca
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64, 5))
+        >>> found = ca.pixel_curves(model, torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), step=0.5)
+        >>> found.counts.tolist(), found.shares.tolist(), found.insertion.shape
+        ([0, 32, 64], [0.0, 0.5, 1.0], (2, 3))
     """
 
     keys: tuple[str, ...]

@@ -68,6 +68,15 @@ class Pointing:
         tolerance: pixels of the file.
         smooth: of the Gaussian before the maximum, a share of the map's short side.
         padding: what lies outside of the map for it.
+
+    Examples:
+        >>> import numpy as np, chanattr as ca
+        >>> from chanattr.images.boxes import ImageBoxes
+        >>> boxes = ImageBoxes(boxes=np.array([[40, 40, 80, 80]], np.float32), classes=np.array([7], np.int32),
+        ...                    difficult=np.array([False]), size=(100, 100))
+        >>> found = ca.pointing_game(np.eye(50)[None], ["a.jpg"], [7], {"a.jpg": boxes})
+        >>> found.figures().images, found.figures().overall.value, found.figures("difficult").images
+        (1, 1.0, 0)
     """
 
     keys: tuple[str, ...]
@@ -191,6 +200,15 @@ def pointing_table(methods: Mapping[str, Pointing], seed: int = 0) -> str:
 
     Raises:
         InputError: no method.
+
+    Examples:
+        >>> import numpy as np, chanattr as ca
+        >>> from chanattr.images.boxes import ImageBoxes
+        >>> boxes = ImageBoxes(boxes=np.array([[40, 40, 80, 80]], np.float32), classes=np.array([7], np.int32),
+        ...                    difficult=np.array([False]), size=(100, 100))
+        >>> found = ca.pointing_game(np.eye(50)[None], ["a.jpg"], [7], {"a.jpg": boxes})
+        >>> ca.pointing_table({"masks": found}).splitlines()[1].split()[:4]
+        ['masks', '1', '100.0', '(20.7-100.0)']
     """
     if not methods:
         raise InputError("no method for a table; expected a Pointing by its name; play the pointing game first")

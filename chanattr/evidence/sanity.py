@@ -64,6 +64,16 @@ def randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: At
 
     Source: Adebayo et al. 2018, cascading randomisation; Fong, Patrick and Vedaldi 2019, figure 7. Modules are drawn again by their
     ``reset_parameters``; of those without it the weights are permuted.
+
+    Examples:
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> def sets(model, images, layer, targets):
+        ...     return ca.per_image(model, images, layer, targets=targets, areas=(1, 2), engine="injection").masks
+        >>> told = ca.randomisation(model, torch.rand(2, 3, 8, 8), "1", attribute=sets)
+        >>> told.random, told.depth.tolist(), told.after.tolist()
+        (('', '3', '0'), [0, 1, 2], [True, True, False])
     """
     goal = targets_of(model, images, targets, score, BATCH).cpu()
     check_number(f"limit={limit!r}", limit, SHARE)
@@ -104,6 +114,18 @@ def label_randomisation(model: nn.Module, images: Inputs, layer: str, *, attribu
 
     Raises:
         InputError, LayerError, ModelError: as `randomisation`; or the model has a single class.
+
+    Examples:
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> def strongest(model, images, layer, targets):  # knows nothing of the class
+        ...     with torch.no_grad(), ca.capture(model, [layer]) as seen:
+        ...         model(images)
+        ...     place = (-seen[layer].amax((2, 3))).argsort().argsort()
+        ...     return torch.stack([place < 1, place < 2], 1)
+        >>> ca.label_randomisation(model, torch.rand(2, 3, 8, 8), "1", attribute=strongest).passes
+        False
     """
     goal = targets_of(model, images, targets, score, BATCH).cpu()
     check_number(f"limit={limit!r}", limit, SHARE)

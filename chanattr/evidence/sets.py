@@ -113,8 +113,9 @@ def overlap(record: ClassAttribution | ImageAttribution, count: int | None = Non
 
     Examples:
         >>> import chanattr as ca
-        >>> with ca.open_run("run.h5") as run:  # doctest: +SKIP
-        ...     likeness = ca.overlap(run.per_class("features.12"), 24)
+        >>> likeness = ca.overlap(ca.figures.samples.classes(), 4)
+        >>> likeness.shared.tolist(), likeness.jaccard.round(2).tolist()[0]
+        ([[4, 3, 2], [3, 4, 3], [2, 3, 4]], [1.0, 0.6, 0.33])
     """
     masks, defined, names = sets_of(record, count, source)
     held = masks.astype(np.float32)
@@ -149,6 +150,12 @@ def shared(record: ClassAttribution | ImageAttribution, targets: Sequence[int], 
 
     Raises:
         InputError: as `sets_of`; or a class that is not in the record, or has no such set.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> classes = ca.figures.samples.classes()
+        >>> ca.shared(classes, [0, 1], 4).tolist()
+        [1, 2, 3]
     """
     if not len(targets):
         raise InputError("targets=[]; expected one class or more; name those whose common channels are wanted")
@@ -166,6 +173,12 @@ def unique(record: ClassAttribution | ImageAttribution, target: int, count: int 
 
     Raises:
         InputError: as `sets_of`; or a class that is not in the record, or has no such set.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> classes = ca.figures.samples.classes()
+        >>> ca.unique(classes, 2, 4).tolist()
+        [5]
     """
     masks, defined, names = sets_of(record, count, source)
     row = _row(record, target, defined, names)
@@ -177,8 +190,18 @@ def cluster(likeness: Overlap) -> Clusters:
 
     The distance of two clusters is the mean over their pairs of classes. C squared numbers are held; 1,000 classes take seconds.
 
+    Args:
+        likeness: what `overlap` gave of C classes (or images).
+
     Raises:
         InputError: a class has no set, so no distance.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> classes = ca.figures.samples.classes()
+        >>> joined = ca.cluster(ca.overlap(classes, 4))
+        >>> joined.order.tolist(), joined.merges.round(2).tolist()[0]
+        ([2, 0, 1], [0.0, 1.0, 0.4, 2.0])
     """
     if (missing := np.flatnonzero(likeness.sizes < 0)).size:
         named = ", ".join(repr(likeness.names[row]) for row in missing[:3])

@@ -59,8 +59,14 @@ def specificity(model: nn.Module, images: Inputs, layer: str, *, targets: Sequen
         LayerError, ModelError: as in `per_image`.
 
     Examples:
-        >>> matrix = ca.specificity(model, images, "features.12", targets=labels, classes=classes, count=24)  # doctest: +SKIP
-        >>> matrix.accuracy.diagonal()  # doctest: +SKIP
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> images, labels = torch.rand(4, 3, 8, 8), [0, 0, 2, 2]
+        >>> classes = ca.per_class(model, images, "1", targets=labels, areas=(1, 2), engine="injection")
+        >>> told = ca.specificity(model, images, "1", targets=labels, classes=classes, count=2, engine="injection")
+        >>> told.targets.tolist(), told.accuracy.shape
+        ([0, 2], (2, 2))
     """
     check_name("game", game, GAMES)
     sets = sets_of(classes, count, source)

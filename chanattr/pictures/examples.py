@@ -95,8 +95,13 @@ def examples(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, 
         LayerError, ModelError: as in `per_image`.
 
     Examples:
-        >>> seen = ca.examples(model, images, "features.10", channels=[3, 17], pixels=pixels, kind="needed", found=found)  # doctest: +SKIP
-        >>> seen.rows[0], seen.value[0], seen.boxes[0]  # doctest: +SKIP
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> pixels = ca.Pixels(mean=(0.5,) * 3, std=(0.5,) * 3, size=(8, 8))
+        >>> seen = ca.examples(model, torch.rand(4, 3, 8, 8), "1", channels=[3], pixels=pixels, count=2)
+        >>> seen.rows.shape, seen.crops.shape
+        ((1, 2), (1, 2, 96, 96, 3))
     """
     total = check_images(images)
     for name, number in {"count": count, "side": side}.items():

@@ -86,8 +86,13 @@ def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pi
     (``cosine_power``), as in lucid, for equation 10 alone grows with any activation that is strong.
 
     Examples:
-        >>> made = ca.invert(model, images, "features.10", pixels=ca.pixels_of(preprocess), mask=found.smallest_mask)  # doctest: +SKIP
-        >>> made.cosine, made.named  # doctest: +SKIP
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> pixels, settings = ca.Pixels(mean=(0.5,) * 3, std=(0.5,) * 3, size=(8, 8)), ca.PictureSettings(steps=2)
+        >>> made = ca.invert(model, torch.rand(2, 3, 8, 8), "1", pixels=pixels, mask=[1, 1, 0, 0], settings=settings)
+        >>> made.pictures.shape, made.areas.tolist()
+        ((2, 8, 8, 3), [2, 2])
     """
     settings = resolved(settings, INVERSION, INVERSIONS)
     count = check_images(images)

@@ -45,6 +45,18 @@ def pointing_run(run: Run, annotations: Mapping[str, ImageBoxes], preprocess: Ca
     Raises:
         InputError: no picture of the run is annotated, no such method, or pictures are missing.
         StoreError: no such answers.
+
+    Examples:
+        >>> import tempfile, numpy as np, torch, chanattr as ca
+        >>> from chanattr.images.boxes import ImageBoxes
+        >>> boxes = ImageBoxes(boxes=np.array([[16, 16, 48, 48]], np.float32), classes=np.array([0], np.int32),
+        ...                    difficult=np.array([False]), size=(64, 64))
+        >>> def preprocess(picture):
+        ...     return torch.from_numpy(np.array(picture.resize((32, 32)))).permute(2, 0, 1) / 255
+        >>> with tempfile.TemporaryDirectory() as folder, ca.open_run(f"{folder}/run.h5", "a") as run:
+        ...     run.write(ca.figures.samples.masks())
+        ...     ca.pointing_run(run, {"a.jpg": boxes}, preprocess)["masks"].hit.tolist()
+        [1]
     """
     for method in methods:
         check_name("method", method, SALIENCY, remedy="leave it out for the masks of the run alone")
