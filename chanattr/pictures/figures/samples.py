@@ -172,8 +172,8 @@ def examples(kind: str = "driven") -> Examples:
 
 
 def _settings(layer: str, areas: tuple[float, ...], game: str = "preserve") -> Settings:
-    return Settings(layer=layer, areas=areas, search=ExactSearch(), reward="logit", game=game, fill="zero", fill_sha256="", level="original",
-                    refine=True, folds=0, seed=0, score="", model="", model_sha256="", preprocessing="")
+    return Settings(layer=layer, areas=areas, search=ExactSearch(), reward="logit", game=game, fill="zero", fill_sha256="",
+                    level="original", refine=True, folds=0, seed=0, score="", model="", model_sha256="", preprocessing="")
 
 
 def _scores(share: np.ndarray) -> np.ndarray:
