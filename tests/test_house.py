@@ -181,6 +181,14 @@ def test_no_function_is_over_sixty_lines() -> None:
                 assert node.end_lineno - text <= 60, f"{name}: {node.name}"  # type: ignore[operator]
 
 
+def test_beside_many_arguments_by_place_at_most_two_have_a_default() -> None:
+    """Of functions inside; public ones take three by place at most (`tests/test_signatures.py`)."""
+    for name, tree in parsed():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and len([one for one in node.args.args if one.arg not in ("self", "cls")]) > 3:
+                assert len(node.args.defaults) <= 2, f"{name}: {node.name}"
+
+
 def test_libraries_do_not_print_assert_or_catch_everything() -> None:
     for name, tree in parsed():
         for node in ast.walk(tree):
