@@ -33,11 +33,11 @@ OUTSIDE_THE_FLOW = {"progress", "embedded", "__main__"}  # small things that any
 FORBIDDEN = [
     ("records.py", "import torch", "what is stored or drawn never imports torch", "chanattr.records -> torch"),
     ("store/layout.py", "from chanattr.search import exact", "what is stored or drawn never imports torch", "chanattr.store.layout"),
-    ("search/family.py", "import chanattr.store.reader", "the flow: arrows only to the left",
+    ("search/family.py", "import chanattr.store.reader", "the flow: only what stands below",
      "chanattr.search.family -> chanattr.store.reader"),
-    ("store/run.py", "import chanattr.pictures.sheet", "the flow: arrows only to the left",
+    ("store/run.py", "import chanattr.pictures.sheet", "the flow: only what stands below",
      "chanattr.store.run -> chanattr.pictures.sheet"),
-    ("images/find.py", "import chanattr.runs.plan", "the flow: arrows only to the left", "chanattr.images.find -> chanattr.runs.plan"),
+    ("images/find.py", "import chanattr.runs.plan", "the flow: only what stands below", "chanattr.images.find -> chanattr.runs.plan"),
     ("cli/text.py", "import h5py", "h5py is used by the store alone", "chanattr.cli.text -> h5py"),
     ("runs/plan.py", "import plotly", "plotly is used by the figures alone", "chanattr.runs.plan -> plotly"),
     ("picture_records.py", "import torch", "what is stored or drawn never imports torch", "chanattr.picture_records -> torch"),
@@ -57,6 +57,13 @@ def name_of(path: Path) -> str:
 def parsed() -> Iterator[tuple[str, ast.Module]]:
     for path in SOURCES:
         yield name_of(path), ast.parse(path.read_text(encoding="utf8"))
+
+
+def flow() -> list[str]:
+    """The layers of the contract, the highest first."""
+    found = re.search(r'type = "layers"\nlayers = \[\n(.*?)\n\]', (ROOT / "pyproject.toml").read_text(encoding="utf8"), re.S)
+    assert found
+    return found[1].splitlines()
 
 
 def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
@@ -102,10 +109,7 @@ def test_the_flow_has_no_exceptions() -> None:
 
 
 def test_every_room_has_a_place_in_the_flow() -> None:
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf8")
-    flow = re.search(r'type = "layers"\nlayers = \[(.*?)\]', text, re.S)
-    assert flow
-    placed = set(re.findall(r"chanattr\.(\w+)", flow[1]))
+    placed = set(re.findall(r"chanattr\.(\w+)", "".join(flow())))
     rooms = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir()
              if path.suffix == ".py" or (path.is_dir() and (path / "__init__.py").exists())} - {"__init__"}
     assert rooms - OUTSIDE_THE_FLOW <= placed
@@ -199,6 +203,14 @@ def test_no_function_is_over_sixty_lines() -> None:
                 assert node.end_lineno - text <= 60, f"{name}: {node.name}"  # type: ignore[operator]
 
 
+def test_beside_many_arguments_by_place_at_most_two_have_a_default() -> None:
+    """Of functions inside; public ones take three by place at most (`tests/test_signatures.py`)."""
+    for name, tree in parsed():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and len([one for one in node.args.args if one.arg not in ("self", "cls")]) > 3:
+                assert len(node.args.defaults) <= 2, f"{name}: {node.name}"
+
+
 def test_libraries_do_not_print_assert_or_catch_everything() -> None:
     for name, tree in parsed():
         for node in ast.walk(tree):
@@ -218,20 +230,20 @@ def test_every_name_is_defined() -> None:
     assert [one for one in unknown if not re.fullmatch("[A-Z_]", one[2])] == []
 
 
-def test_the_map_names_every_room() -> None:
-    rows = re.findall(r"^\| `([\w/.]+)` \|", (ROOT / "docs" / "architecture.md").read_text(encoding="utf8"), re.M)
-    for path in SOURCES:
-        name = name_of(path)
-        if path.stem in ("__init__", "__main__") and path.parent == PACKAGE:
-            continue
-        assert any(name == row or (row.endswith("/") and name.startswith(row)) for row in rows) or path.stem == "__init__", (
-            f"docs/architecture.md has no row for {name}")
+def test_the_map_has_a_row_for_every_file_and_no_other() -> None:
+    """A folder's row is its `__init__.py`."""
+    rows = re.findall(r"^\| `([\w/.]+)` \| (.+) \|$", (ROOT / "docs" / "architecture.md").read_text(encoding="utf8"), re.M)
+    files = {name_of(path) for path in [*SOURCES, PACKAGE / "embedded" / "__init__.py"]}
+    assert sorted(row for row, _ in rows) == sorted(file.replace("/__init__.py", "/") for file in files)
+    assert [row for row, said in rows if len(said) < 15 and not said.startswith("`")] == []
 
 
-def test_every_room_of_the_map_is_there() -> None:
-    rows = re.findall(r"^\| `([\w/.]+)` \|", (ROOT / "docs" / "architecture.md").read_text(encoding="utf8"), re.M)
-    assert len(rows) == len(set(rows)) > 20
-    assert [row for row in rows if not (PACKAGE / row).exists()] == []
+@pytest.mark.parametrize("file", ["README.md", "docs/architecture.md"])
+def test_the_drawing_of_the_rooms_is_the_contract(file: str) -> None:
+    drawing = re.search(r"^```\n(cli .+?)```", (ROOT / file).read_text(encoding="utf8"), re.M | re.S)
+    assert drawing
+    drawn = [re.split(r"  +", line)[0].split(", ") for line in drawing[1].splitlines()]
+    assert drawn == [re.findall(r"chanattr\.(\w+)", line) for line in flow()]
 
 
 def test_annotations_are_checked_in_tests() -> None:

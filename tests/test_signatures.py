@@ -14,6 +14,7 @@ import chanattr as ca
 from chanattr import settings
 from chanattr.attribution.question import Asked
 from chanattr.cli import main
+from chanattr.evidence.class_records import HeldOut, Specificity
 from chanattr.picture_settings import PictureSettings
 from chanattr.search.objective import REWARD_FUNCTIONS
 from chanattr.store import Run
@@ -49,8 +50,8 @@ def public_functions() -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def public_methods() -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Of public classes and of runs."""
-    for one in {*(getattr(ca, name) for name in ca.__all__ if inspect.isclass(getattr(ca, name))), Run}:
+    """Of public classes, of runs and of what public functions give."""
+    for one in {*(getattr(ca, name) for name in ca.__all__ if inspect.isclass(getattr(ca, name))), Run, HeldOut, Specificity}:
         for name, method in inspect.getmembers(one, inspect.isfunction):
             if not name.startswith("_"):
                 yield f"{one.__name__}.{name}", method

@@ -160,7 +160,7 @@ class HeldOut:
         """
         return mean_by_class(np.moveaxis(self._figure(figure), 2, 0), self.classes, seed=seed)
 
-    def margin(self, method: str, other: str, figure: str = "scores", seed: int = 0) -> Interval:
+    def margin(self, method: str, other: str, figure: str = "scores", *, seed: int = 0) -> Interval:
         """By how much one method's mean over classes is above another's, image by image, with 95 % intervals, each f8 [W, A].
 
         Raises:
