@@ -55,7 +55,8 @@ def test_every_public_name_is_on_a_page_of_the_api() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("mkdocstrings") is None,
                     reason="needs mkdocs-material and mkdocstrings (extra 'docs')")
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    words = ["-W", "ignore", "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]  # --quiet hides warnings from --strict
+    # Not with --quiet, which hides warnings from --strict.
+    words = ["-W", "ignore", "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False,
                           env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
     assert done.returncode == 0, done.stdout + done.stderr
