@@ -76,7 +76,18 @@ def class_row(record: Any, target: int) -> int:
 
 
 def select(record: Record, rows: Rows) -> Record:
-    """The same record for some rows; an int gives one row, still a record."""
+    """The same record for some rows; an int gives one row, still a record.
+
+    Args:
+        record: of `ImageAttribution`, `ClassAttribution` or `SpatialAttribution`.
+        rows: a number, a slice, numbers, or a mask.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.images()
+        >>> found[1].keys, found[found.smallest_area > 2].keys
+        (('b.jpg',), ('b.jpg', 'c.jpg'))
+    """
     whole: Any = record
     index = np.atleast_1d(np.arange(len(whole))[rows])
     letter, text = row_axis(type(whole)), row_texts(type(whole))
@@ -90,8 +101,17 @@ def select(record: Record, rows: Rows) -> Record:
 def concatenate(records: Sequence[Record]) -> Record:
     """One record from several of the same question, rows in the order given.
 
+    Args:
+        records: one or more, all of one of the types that `select` takes.
+
     Raises:
         InputError: nothing to join, or the records answer different questions.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.images()
+        >>> concatenate([found[2], found[:2]]).keys
+        ('c.jpg', 'a.jpg', 'b.jpg')
     """
     if not records:
         raise InputError("concatenate got no records; expected at least one")
@@ -134,3 +154,27 @@ def labelled(record: Any, names: Mapping[str, str], coordinates: Mapping[str, np
             if name not in kept}
     attributes = {"layer": record.layer, "settings": record.settings.to_json(), "engine": record.engine}
     return xarray.Dataset(data, {names[letter]: values for letter, values in coordinates.items()}, attributes)
+
+
+def labelled_sets(record: Any, names: dict[str, str], rows: dict[str, np.ndarray]) -> xarray.Dataset:
+    """A record of channel sets as a Dataset."""
+    names = names | ({"K": "group", "L": "channel"} if is_grouped(record.groups) else {"K": "channel", "L": "channel"})
+    entries, channels = np.arange(record.smallest_mask.shape[1]), np.arange(len(record.fill_values))
+    return labelled(record, names, rows | {"A": record.areas, "K": entries, "L": channels})
+
+
+def settle(record: Any) -> None:
+    """Fills in what a record of channel sets leaves out, every channel a group of its own, no certificates.
+
+    Raises:
+        InputError: arrays or groups that disagree.
+    """
+    if not np.size(record.groups):
+        object.__setattr__(record, "groups", np.arange(len(record.fill_values), dtype=np.int32))
+    for field in dataclasses.fields(record):
+        if "missing" in field.metadata and not np.size(getattr(record, field.name)):
+            object.__setattr__(record, field.name, np.full(len(record), field.metadata["missing"]))
+    sizes = check_axes(record)
+    if not np.array_equal(np.unique(record.groups), np.arange(sizes["K"])):
+        raise InputError(f"{type(record).__name__}.groups has {len(np.unique(record.groups))} groups of {sizes['L']} along L; expected "
+                         f"{sizes['K']}, numbered from 0, as the masks have entries")

@@ -6,14 +6,13 @@ grouped), C classes, h w the layer's grid, R S rows and columns of a picture mas
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from chanattr import tables
-from chanattr.axes import axes, check_axes, class_row, is_grouped, labelled, select
+from chanattr.axes import axes, check_axes, class_row, labelled, labelled_sets, select, settle
 from chanattr.codes import masks_of
 from chanattr.errors import InputError
 from chanattr.settings import Range, Settings, check_number
@@ -63,6 +62,14 @@ class ImageAttribution:
         swap_share: exchanges tried, of all that there are, f4 [N].
         optimal: sets counted out, i1 [N]: 1 no smaller one reaches; 2 nor is one of this size better by over 1e-5; -1 also where too many.
         certify_evaluations: of all this, per row, f4 [N].
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.images()  # three images, as `per_image` gives them
+        >>> found.smallest_area.tolist(), found.channels(1).tolist(), found.channel_mask(1, area=2).nonzero()[0].tolist()
+        ([2, 3, 4], [1, 2, 3], [1, 2])
+        >>> found[1:].keys, found.masks.shape
+        (('b.jpg', 'c.jpg'), (3, 4, 8))
     """
 
     layer: str
@@ -99,7 +106,7 @@ class ImageAttribution:
     __getitem__ = select
 
     def __post_init__(self) -> None:
-        _settle(self)
+        settle(self)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -121,10 +128,6 @@ class ImageAttribution:
 
         Raises:
             InputError: no such area, or the row has no a*.
-
-        Examples:
-            >>> with ca.inject(model, found.layer, found.channel_mask(0)):  # doctest: +SKIP
-            ...     logits = model(images[:1])
         """
         if area is None:
             if self.smallest_area[row] < 0:
@@ -154,7 +157,7 @@ class ImageAttribution:
 
         Needs the extra `xarray`.
         """
-        return _labelled(self, {"N": "image", "A": "area", "h": "y", "w": "x"}, {"N": np.array(self.keys, dtype=str)})
+        return labelled_sets(self, {"N": "image", "A": "area", "h": "y", "w": "x"}, {"N": np.array(self.keys, dtype=str)})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -183,6 +186,12 @@ class ClassAttribution:
         fill_values: f4 [L].
         evaluations: masked images evaluated for the joint sets, per class, f4 [C].
         groups: as for `ImageAttribution`, i4 [L].
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.classes()  # three classes, as `per_class` gives them
+        >>> found.names, found.channels(1, 4).tolist(), found.channels(1, 2, source="mean").tolist()
+        (('cat', 'dog', 'fox'), [1, 2, 3, 4], [1, 2])
     """
 
     layer: str
@@ -215,7 +224,7 @@ class ClassAttribution:
     __getitem__ = select
 
     def __post_init__(self) -> None:
-        _settle(self)
+        settle(self)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -275,7 +284,7 @@ class ClassAttribution:
 
         Needs the extra `xarray`.
         """
-        data = _labelled(self, {"C": "class", "A": "area"}, {"C": self.targets})
+        data = labelled_sets(self, {"C": "class", "A": "area"}, {"C": self.targets})
         return data.assign_coords(name=("class", np.array(self.names, dtype=str)))
 
 
@@ -306,6 +315,12 @@ class SpatialAttribution:
         smallest_code: u1 [N, R, S]; all 0 where there is no a*.
         smallest_score: f4 [N]; NaN where there is no a*.
         smallest_top1: bool [N].
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.masks()  # three pictures, as `spatial` gives them
+        >>> found.masks((32, 32)).shape, found.smallest_masks((32, 32)).shape
+        ((3, 3, 32, 32), (3, 32, 32))
     """
 
     layer: str
@@ -375,23 +390,3 @@ class SpatialAttribution:
 def entries_of(record: ImageAttribution | ClassAttribution) -> int:
     """K: how many channels, or groups of channels, a mask of a record selects from."""
     return int(record.smallest_mask.shape[1])
-
-
-def _settle(record: ImageAttribution | ClassAttribution) -> None:
-    """Fills in what may be left out, every channel a group of its own, no certificates; refuses arrays and groups that disagree."""
-    if not np.size(record.groups):
-        object.__setattr__(record, "groups", np.arange(len(record.fill_values), dtype=np.int32))
-    for field in dataclasses.fields(record):
-        if "missing" in field.metadata and not np.size(getattr(record, field.name)):
-            object.__setattr__(record, field.name, np.full(len(record), field.metadata["missing"]))
-    sizes = check_axes(record)
-    if not np.array_equal(np.unique(record.groups), np.arange(sizes["K"])):
-        raise InputError(f"{type(record).__name__}.groups has {len(np.unique(record.groups))} groups of {sizes['L']} along L; expected "
-                         f"{sizes['K']}, numbered from 0, as the masks have entries")
-
-
-def _labelled(record: ImageAttribution | ClassAttribution, names: dict[str, str], rows: dict[str, np.ndarray]) -> xarray.Dataset:
-    """A record of channel sets as a Dataset."""
-    names = names | ({"K": "group", "L": "channel"} if is_grouped(record.groups) else {"K": "channel", "L": "channel"})
-    entries, channels = np.arange(entries_of(record)), np.arange(len(record.fill_values))
-    return labelled(record, names, rows | {"A": record.areas, "K": entries, "L": channels})

@@ -6,21 +6,24 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-
 from chanattr.errors import InputError
 
+# What a setting can be, the default first. Public signatures say defaults once more, for their readers: tests/test_house.py compares them.
+REWARDS = ("logit", "contrastive", "log_probability")
 GAMES = ("preserve", "delete", "dual")
+LEVELS = {"preserve": "original", "delete": "top1", "dual": "original"}  # the default of each game
 FILLS = ("zero", "mean", "spatial_mean", "values")
 PERTURBATIONS = ("blur", "fade", "mean", "noise")
-# Not named by older files, where they mean this; so too of searches.
-LATER: dict[str, Any] = {"group": "", "groups_sha256": "", "certify": False, "perturbation": "", "perturbation_sha256": "", "levels": 0,
-                         "blur": 0.0, "flip": False, "jitter": 0.0, "samples": 0}
+PRECISIONS = ("auto", "float32", "bfloat16")
+TARGETS = ("predicted", "label")
+SEED, LABEL = 0, "exact"
+PICTURE = ":input"  # the layer that is the picture itself
+# Not named by older files, where they mean this; the same of `Settings` are its fields with a default.
 LATER_SEARCH: dict[str, dict[str, Any]] = {"exact": {"smoothing": 0.0, "starts": 1, "hard_every": 0, "sweeps": 0, "shifts": 0,
                                                     "border": 0.0},
                                            "penalty": {"growth": 1.0}}
@@ -74,9 +77,9 @@ class ExactSearch:
         exchange: share of the set (or of what is outside, where that is less) exchanged at the first binary step; it falls linearly. Of
             areas searched in turn all but the first begin with half of it.
         exploration: noise on the channels' worth at the first binary step, in its standard deviations, 0 or more; it falls linearly.
-        border: before all exchanges but the last one evaluation sees the mask fall from one to zero over this many times as many channels
-            as are exchanged, on either side of the set's border: slopes halfway tell what an exchange will do. Visits of fewer than four
-            evaluations have none; 0 leaves them out everywhere.
+        border: before an exchange (but the last, and the last two where evaluations are odd in number) one evaluation sees the mask fall
+            from one to zero over this many times as many channels as are exchanged, on either side of the set's border: slopes halfway
+            tell what an exchange will do. Visits of fewer than four evaluations have none; 0 leaves them out everywhere.
         refine_steps: evaluations of one bisection step of a*, 1 to 10.
         smoothing: of the gradient at the first step, in cells of a picture's grid; it falls to a tenth. 0 leaves it out, as for channels.
         starts: searches from the beginning, of which the best is kept; each has its own noise, or on pictures a coarser smoothing.
@@ -85,6 +88,11 @@ class ExactSearch:
             ways, then by half as many, down to one, once each, where it scores higher; 0 never, at most 31.
         sweeps: how often the areas of an image are gone over, from the largest to the smallest, back, and so on, the evaluations of
             each divided among them (fewer for an area that lies closely below another); 0 searches every area by itself, as pictures are.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> ca.ExactSearch(relaxed_steps=20).binary_steps is None  # the family's
+        True
     """
 
     relaxed_steps: int | Unset = within(COUNT)
@@ -122,6 +130,11 @@ class PenaltySearch:
         momentum, dampening: of SGD, in [0, 1) and [0, 1].
         start: value of every channel at the start, in [0, 1].
         reduction: "mean" or "sum" of the squared distances of equation 4.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> ca.PenaltySearch(steps=100).name, ca.PenaltySearch(steps=100).steps
+        ('penalty', 100)
     """
 
     steps: int | Unset = within(STEPS)
@@ -152,7 +165,8 @@ def digest(settings: Any) -> str:
 class Settings:
     """One question, complete: what a stored result was asked with, and what a resumed run must match.
 
-    Device, engine, batch size and versions are left out on purpose: they do not change what is asked.
+    Device, engine, batch size and versions are left out on purpose: they do not change what is asked. Fields with a default are younger
+    than the format: a file that does not name one means that.
 
     Attributes:
         layer: dotted name, with ``@n`` for the n-th call; ``:input`` is the picture.
@@ -177,23 +191,29 @@ class Settings:
         flip: whether every second step sees the picture mirrored.
         jitter: largest shift of the picture at each step, as a share of its sides.
         samples: of the mask, in each cell and direction, while it is searched; 0 all of them.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> asked = ca.figures.samples.images().settings
+        >>> asked.unit, ca.Settings.from_json(asked.to_json()) == asked
+        ('channels', True)
     """
 
     layer: str
     areas: tuple[Area, ...]
     search: Search
-    reward: str = "logit"
-    game: str = "preserve"
-    fill: str = "zero"
-    fill_sha256: str = ""
-    level: str | float = "original"
-    refine: bool = True
-    folds: int = 0
-    seed: int = 0
-    score: str = ""
-    model: str = ""
-    model_sha256: str = ""
-    preprocessing: str = ""
+    reward: str
+    game: str
+    fill: str
+    fill_sha256: str
+    level: str | float
+    refine: bool
+    folds: int
+    seed: int
+    score: str
+    model: str
+    model_sha256: str
+    preprocessing: str
     group: str = ""
     groups_sha256: str = ""
     certify: bool = False
@@ -214,10 +234,10 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain JSON types, without what is younger than the format and not used: older questions keep their digest."""
-        later = LATER_SEARCH[self.search.name]
+        later, own = LATER_SEARCH[self.search.name], {field.name: field.default for field in dataclasses.fields(self)}
         search = {name: value for name, value in dataclasses.asdict(self.search).items() if value != later.get(name, ...)}
         whole = dataclasses.asdict(self) | {"areas": list(self.areas), "search": search}
-        return {name: value for name, value in whole.items() if value != LATER.get(name)}
+        return {name: value for name, value in whole.items() if value != own[name]}
 
     def to_json(self) -> str:
         """Sorted, compact JSON: equal settings give equal text."""
@@ -257,18 +277,33 @@ class Settings:
 def area_grid(channels: int, count: int = 13) -> tuple[int, ...]:
     """The default areas: at most `count` channel numbers from 1 to `channels`, evenly spaced by ratio.
 
+    Args:
+        channels: K of the layer, 1 or more.
+        count: of areas, at most.
+
+    Raises:
+        InputError: no channels.
+
     Examples:
         >>> area_grid(512)
         (1, 2, 3, 5, 8, 13, 23, 38, 64, 108, 181, 304, 512)
     """
     if channels < 1:
         raise InputError(f"area_grid got {channels} channels; expected 1 or more")
+    import numpy as np  # not before it is needed: the command line's help is made from this file
+
     values = np.rint(channels ** np.linspace(0, 1, count)).astype(int)
     return tuple(int(v) for v in np.unique(values))
 
 
 def paper_areas(channels: int) -> tuple[int, ...]:
     """The paper's areas (section 5): its 20 counts below `channels`, and `channels` itself (21 for GoogLeNet's 528).
+
+    Args:
+        channels: K of the layer, 1 or more.
+
+    Raises:
+        InputError: no channels.
 
     Examples:
         >>> paper_areas(64)
@@ -346,33 +381,7 @@ def check_search(search: AnySearch) -> AnySearch:
     return whole
 
 
-def check_areas(areas: Sequence[int] | str | None, channels: int, unit: str = "channels") -> tuple[int, ...]:
-    """Areas as increasing counts of channels (or of another `unit`): None is `area_grid`, "smallest" is none at all.
-
-    Raises:
-        InputError: no areas, or one that is not a whole number between 1 and `channels`.
-    """
-    if areas is None:
-        return area_grid(channels)
-    if isinstance(areas, str) and areas == "smallest":
-        return ()
-    given = _listed(areas, f"whole numbers of {unit}, None for a grid over all of them, or 'smallest' for a* alone")
-    allowed, remedy = Range(1, channels, whole=True, unit=unit), "leave areas out for a grid over all of them"
-    return tuple(sorted({int(check_number(f"area {area!r} for a layer of {channels} {unit}", area, allowed, remedy)) for area in given}))
-
-
-def check_shares(areas: object) -> tuple[float, ...]:
-    """Areas as increasing shares of a picture.
-
-    Raises:
-        InputError: none, or one that is not above 0 and at most 1.
-    """
-    given = _listed(areas, f"shares of the picture such as {PICTURE_AREAS}")
-    allowed, remedy = Range(0, 1, without="low"), "areas are shares of the picture"
-    return tuple(sorted({check_number(f"area {area!r}", area, allowed, remedy) for area in given}))
-
-
-def _listed(areas: Any, what: str) -> list[Any]:
+def listed(areas: Any, what: str) -> list[Any]:
     """Areas given in a list, as Python's own numbers.
 
     Raises:

@@ -28,7 +28,7 @@ loader.keys
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name) / "layers.h5"
 with ca.open_run(path, "a") as run:
-    told = ca.attribute(run, model.module, loader, layers, targets="label", areas="smallest", classes=False,
+    told = ca.attribute(run, model.module, loader, layers=layers, targets="label", areas="smallest", classes=False,
                         search=ca.ExactSearch(relaxed_steps=12, binary_steps=12), precision="float32", name="embedded",
                         class_names=model.class_names, progress=True)
 told.images, told.engines

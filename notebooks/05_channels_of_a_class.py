@@ -34,9 +34,9 @@ ca.figures.class_channels(classes, dalmatian)
 pixels = ca.pixels_of(model.preprocess)
 settings = ca.PictureSettings(steps=48)
 made = ca.visualise(model.module, layer, top, pixels=pixels, settings=settings)
-driven = ca.examples(model.module, batch.images, layer, top, pixels=pixels, count=3, keys=batch.keys)
+driven = ca.examples(model.module, batch.images, layer, channels=top, pixels=pixels, count=3, keys=batch.keys)
 found = ca.per_image(model.module, batch.images, layer, targets=batch.labels.tolist(), keys=batch.keys, areas="smallest")
-needed = ca.examples(model.module, batch.images, layer, top, pixels=pixels, count=3, kind="needed", found=found)
+needed = ca.examples(model.module, batch.images, layer, channels=top, pixels=pixels, count=3, kind="needed", found=found)
 ca.figures.channel_cards(made, driven, needed, title="Channels that dalmatians need")
 
 # %% [markdown]

@@ -119,7 +119,7 @@ ca.figures.specificity_matrix(told)
 # %%
 top = classes.channels(2, 4, source="mean")
 made = ca.visualise(model, "wholes", top, pixels=pixels, settings=ca.PictureSettings(steps=64, jitter=2))
-driven = ca.examples(model, images[test], "wholes", top, pixels=pixels, count=4)
+driven = ca.examples(model, images[test], "wholes", channels=top, pixels=pixels, count=4)
 ca.figures.channel_cards(made, driven, title="Channels that crosses need")
 
 # %% [markdown]

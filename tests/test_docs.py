@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import inspect
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
 
 import pytest
 
 import chanattr as ca
 from chanattr.cli import main
+from chanattr.images.loader import Batch
+from chanattr.store.index import Index
 from tests.models import Plain, images, seeded
 
 ROOT = Path(__file__).parents[1]
@@ -45,18 +52,67 @@ def test_the_commands_exist(path: Path) -> None:
     assert all((ROOT / "scripts" / name).is_file() for name in re.findall(r"`(?:\.venv/bin/python )?scripts/(\w+)", text))
 
 
-def test_every_public_name_is_on_a_page_of_the_api() -> None:
+def told() -> set[str]:
+    """What the pages of the API show, by its full name."""
     pages = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))
-    told = set(re.findall(r"^::: \S+\.(\w+)$", pages, re.M))
-    errors = {name for name in ca.__all__ if name.endswith("Error")}
-    assert set(ca.__all__) - told - errors <= {"figures"}
+    return set(re.findall(r"^::: (\S+)$", pages, re.M))
+
+
+def full_name(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def public() -> list[Any]:
+    """Every public function and class, figures too; errors have a page of their own."""
+    every = [getattr(ca, name) for name in ca.__all__ if name != "figures"] + [getattr(ca.figures, name) for name in ca.figures.__all__]
+    return [value for value in every if value.__module__ != "chanattr.errors"]
+
+
+def named_in(annotation: object, module: ModuleType) -> Iterator[type]:
+    """The package's classes in an annotation, as it is written there."""
+    for word in re.findall(r"\w+", annotation if isinstance(annotation, str) else repr(annotation)):
+        value = getattr(module, word, None)
+        for one in (value, *get_args(value)):  # a union has a name too
+            if inspect.isclass(one) and one.__module__.startswith("chanattr."):
+                yield one
+
+
+def given(value: Any) -> Iterator[type]:
+    """What a function returns; of a class its fields, and what its public methods and properties return."""
+    annotations = [*inspect.get_annotations(value).values()] if inspect.isclass(value) else []
+    members = [one for name, one in vars(value).items() if not name.startswith("_")] if inspect.isclass(value) else [value]
+    for one in (getattr(one, "fget", getattr(one, "__func__", one)) for one in members):
+        annotations += [one.__annotations__.get("return", "")] if inspect.isfunction(one) else []
+    for annotation in annotations:
+        yield from named_in(annotation, sys.modules[value.__module__])
+
+
+def test_every_public_name_is_on_a_page_of_the_api() -> None:
+    assert {full_name(value) for value in public()} - told() == set()
+
+
+def test_what_public_calls_give_is_on_a_page_of_the_api() -> None:
+    left, found = [*public(), Batch], {Batch, Index}  # what a loader gives; and the store's own, which `Run` gives to what copies
+    while left:
+        new = set(given(left.pop())) - found
+        left += new
+        found |= new
+    assert {"Summary", "Interval", "Sanity", "Worker", "MaskGames", "Bypass"} <= {kind.__name__ for kind in found}  # it looks
+    assert {full_name(kind) for kind in found - {Index}} - told() == set()
+
+
+def test_what_the_how_to_pages_import_is_on_a_page_of_the_api() -> None:
+    lines = [found for path in HOW_TO for found in re.findall(r"^from (chanattr\S*) import (.+)$", path.read_text(encoding="utf-8"), re.M)]
+    values = [getattr(importlib.import_module(module), name.strip()) for module, names in lines for name in names.split(",")]
+    named = [value for value in values if inspect.isclass(value) or inspect.isfunction(value)]  # not tables and modules
+    assert len(named) > 5
+    assert {full_name(value) for value in named} - told() == set()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("mkdocstrings") is None,
                     reason="needs mkdocs-material and mkdocstrings (extra 'docs')")
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    # Not with --quiet, which hides warnings from --strict.
-    words = ["-W", "ignore", "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    words = ["-W", "ignore", "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]  # not --quiet, which hides warnings
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False,
                           env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
     assert done.returncode == 0, done.stdout + done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,10 +35,12 @@ FORBIDDEN = [
     ("store/layout.py", "from chanattr.search import exact", "what is stored or drawn never imports torch", "chanattr.store.layout"),
     ("search/family.py", "import chanattr.store.reader", "the flow: arrows only to the left",
      "chanattr.search.family -> chanattr.store.reader"),
+    ("store/run.py", "import chanattr.pictures.sheet", "the flow: arrows only to the left",
+     "chanattr.store.run -> chanattr.pictures.sheet"),
     ("images/find.py", "import chanattr.runs.plan", "the flow: arrows only to the left", "chanattr.images.find -> chanattr.runs.plan"),
     ("cli/text.py", "import h5py", "h5py is used by the store alone", "chanattr.cli.text -> h5py"),
     ("runs/plan.py", "import plotly", "plotly is used by the figures alone", "chanattr.runs.plan -> plotly"),
-    ("pictures/records.py", "import torch", "what is stored or drawn never imports torch", "chanattr.pictures.records -> torch"),
+    ("picture_records.py", "import torch", "what is stored or drawn never imports torch", "chanattr.picture_records -> torch"),
     ("pictures/figures/inversions.py", "from chanattr.pictures.making import make", "what is stored or drawn never imports torch",
      "chanattr.pictures.figures.inversions -> chanattr.pictures.making"),
     ("pictures/channels.py", "import plotly", "what makes pictures neither draws nor stores", "chanattr.pictures.channels -> plotly"),
@@ -93,6 +97,10 @@ def test_a_forbidden_arrow_is_found_and_named(copy: Path, file: str, line: str, 
     assert arrow in done.stdout
 
 
+def test_the_flow_has_no_exceptions() -> None:
+    assert "ignore_imports" not in (ROOT / "pyproject.toml").read_text(encoding="utf8")
+
+
 def test_every_room_has_a_place_in_the_flow() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf8")
     flow = re.search(r'type = "layers"\nlayers = \[(.*?)\]', text, re.S)
@@ -141,6 +149,26 @@ def test_public_names_are_there_and_say_what_they_are(name: str) -> None:
     assert value.__doc__
     assert value.__doc__.strip()
     assert name in dir(ca)
+
+
+PUBLIC = [getattr(ca, name) for name in ca.__all__ if name != "figures"] + [getattr(ca.figures, name) for name in ca.figures.__all__]
+SHOWN = [value for value in PUBLIC if not inspect.isclass(value) or not issubclass(value, Exception)]
+
+
+@pytest.mark.parametrize("value", SHOWN, ids=lambda value: value.__qualname__)
+def test_what_is_public_has_an_example(value: Any) -> None:
+    """Those of functions and classes; pytest runs them (`--doctest-modules`)."""
+    assert re.search(r"^ *>>> ", value.__doc__ or "", re.M), f"{value.__module__}.{value.__qualname__} has no example"
+
+
+@pytest.mark.parametrize("function", [value for value in PUBLIC if inspect.isfunction(value)], ids=lambda function: function.__qualname__)
+def test_public_functions_say_what_they_take(function: Any) -> None:
+    """Each parameter by its name, before a colon, in a section of arguments."""
+    parameters = [name.lstrip("_") for name in inspect.signature(function).parameters]
+    section = re.search(r"^Args:\n((?:    .*\n|\n)+)", inspect.cleandoc(function.__doc__) + "\n", re.M)
+    assert section or not parameters, f"{function.__qualname__} has no section Args"
+    told = {name.strip() for names in re.findall(r"^    (\w[\w, ]*):", section[1] if section else "", re.M) for name in names.split(",")}
+    assert set(parameters) - told == set(), function.__qualname__
 
 
 def test_no_such_public_name() -> None:

@@ -10,25 +10,25 @@ import numpy as np
 import pytest
 
 import chanattr as ca
+from chanattr.attribution.question import check_areas
 from chanattr.settings import (
-    LATER,
     LATER_SEARCH,
     PAPER_AREAS,
     Range,
     Settings,
     area_grid,
-    check_areas,
     check_number,
     check_search,
     paper_areas,
 )
+from tests.usual import usual
 
 SEARCH = ca.ExactSearch(relaxed_steps=15, binary_steps=25, anneal=0.5, relaxed_rate=0.3, momentum=0.5, memory=0.8, exchange=0.5,
                         exploration=0.4, border=0.0, refine_steps=10, smoothing=0.0, starts=1, hard_every=0, shifts=0, sweeps=0)
 PENALTY = ca.PenaltySearch(steps=300, learning_rate=0.01, penalty=1500.0, ramp=150, momentum=0.9, dampening=0.0, start=0.5,
                            reduction="mean", growth=1.0)
-PLAIN = Settings(layer="features.10", areas=(1, 3, 9), search=SEARCH)
-FULL = Settings(layer="blocks.3@2", areas=(5,), search=PENALTY, reward="rewards:half", game="dual", fill="values", fill_sha256="ab" * 32,
+PLAIN = usual(layer="features.10", areas=(1, 3, 9), search=SEARCH)
+FULL = usual(layer="blocks.3@2", areas=(5,), search=PENALTY, reward="rewards:half", game="dual", fill="values", fill_sha256="ab" * 32,
                 level=0.25, refine=False, folds=2, seed=7, score="scores:logits", model="squeezenet é", model_sha256="cd" * 32,
                 preprocessing="resize 256; crop 224")
 # sha256 of `to_json`: what files in the world are matched by. A change here means that no stored run can be resumed:
@@ -90,7 +90,7 @@ def test_every_field_changes_the_digest_and_is_named_as_different(name: str) -> 
         assert (field, mine, theirs) == ("search.momentum", SEARCH.momentum, 0.8)
     else:
         assert field == name
-        assert (mine, theirs) == (PLAIN.as_dict().get(name, LATER.get(name)), other.as_dict()[name])
+        assert (mine, theirs) == (PLAIN.as_dict().get(name, getattr(PLAIN, name)), other.as_dict()[name])
     assert other.differences(PLAIN) == [(field, theirs, mine)]
 
 

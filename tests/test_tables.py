@@ -27,8 +27,8 @@ from chanattr.evidence.sets import Overlap
 from chanattr.evidence.stability import Robust, Stability
 from chanattr.network.explain import Layout
 from chanattr.network.layers import Layer
-from chanattr.pictures.records import ChannelImages, Examples, Inversion
-from chanattr.pictures.settings import CHANNEL, INVERSION, PictureSettings
+from chanattr.picture_records import ChannelImages, Examples, Inversion
+from chanattr.picture_settings import CHANNEL, INVERSION, PictureSettings
 from tests.pictures.fake_run import class_record, image_record, settings
 from tests.pictures.test_spatial_figures import made as spatial_record
 
@@ -73,7 +73,7 @@ def pointing() -> Pointing:
 
 def specificity() -> Specificity:
     half = np.array([[1.0, 0.25], [0.5, 0.75]])
-    return Specificity(layer="layer3", settings=settings("layer3", 16), game="preserve", count=4, source="joint", random_seed=-1,
+    return Specificity(layer="layer3", settings=settings("layer3", 16), game="preserve", count=4, source="joint", seed=-1,
                        names=(NAME, ""), targets=np.array([0, 7]), sizes=np.array([4, 4]), images=np.array([3, 3]), accuracy=half,
                        logits=half, original_accuracy=np.ones(2), original_logits=np.ones(2), random_accuracy=half * np.nan,
                        random_logits=half * np.nan)
@@ -262,5 +262,5 @@ def test_control_characters_are_replaced() -> None:
 
 
 def test_no_torch_is_needed() -> None:
-    code = "import sys, chanattr.records, chanattr.pictures.records, chanattr.evidence.evaluation; assert 'torch' not in sys.modules"
+    code = "import sys, chanattr.records, chanattr.picture_records, chanattr.evidence.evaluation; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -56,6 +56,14 @@ def per_class(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
         LayerError, ModelError: as in `per_image`.
 
     Source: Fong, Patrick and Vedaldi 2019, section 5, for the mean; the joint set is this project's.
+
+    Examples:
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> found = ca.per_class(model, torch.rand(4, 3, 8, 8), "1", targets=[0, 0, 2, 2], areas=(1, 2), engine="injection")
+        >>> found.targets.tolist(), found.joint_masks.sum(-1).tolist()
+        ([0, 2], [[1, 2], [1, 2]])
     """
     asked = Asked(areas=areas, search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed,
                   folds=folds, batch_size=batch_size, precision=precision, memory_budget=memory_budget, group=group)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from chanattr.errors import InputError
-from chanattr.settings import PERTURBATIONS, Range, check_number
+from chanattr.settings import PERTURBATIONS, SEED, Range, check_number
 
 BLUR, LEVELS = 20 / 224, 8  # TorchRay's: 20 pixels of 224, in 8 levels
 
@@ -48,7 +48,7 @@ class Perturbation:
         return replace(self, given=self.given[images])
 
 
-def perturbation_of(asked: str | Tensor | np.ndarray, *, levels: int = LEVELS, blur: float = BLUR, seed: int = 0) -> Perturbation:
+def perturbation_of(asked: str | Tensor | np.ndarray, *, levels: int = LEVELS, blur: float = BLUR, seed: int = SEED) -> Perturbation:
     """A perturbation as a caller gives it.
 
     Args:
@@ -86,7 +86,7 @@ def pyramid_of(images: Float[Tensor, "N C H W"], perturbation: Perturbation | No
     Source: TorchRay, ``Perturbation``: blurs of standard deviations falling evenly to 0, with zeros beyond the border; "fade" multiplies
         with the level.
     """
-    asked = perturbation or perturbation_of("blur")
+    asked = perturbation or perturbation_of(PERTURBATIONS[0])
     if asked.name == "blur":
         height, width = images.shape[2:]
         shares = [1 - level / (asked.levels - 1) for level in range(asked.levels)]

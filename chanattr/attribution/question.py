@@ -14,7 +14,6 @@ from chanattr.attribution.inputs import checked_reward
 from chanattr.attribution.score import Fill
 from chanattr.errors import InputError
 from chanattr.network.batches import bytes_of
-from chanattr.network.fast import PRECISIONS
 from chanattr.network.heads import heads_of
 from chanattr.network.layers import Layer
 from chanattr.network.names import kind
@@ -24,7 +23,24 @@ from chanattr.search.family import Channels
 from chanattr.search.groups import Group, Groups, groups_of
 from chanattr.search.objective import Reward, check_game, level_of, reward_function
 from chanattr.search.pictures import Pictures
-from chanattr.settings import COUNT, ExactSearch, Search, Settings, check_areas, check_batch_size, check_name, check_number, check_search
+from chanattr.settings import (
+    COUNT,
+    GAMES,
+    LEVELS,
+    PRECISIONS,
+    REWARDS,
+    SEED,
+    ExactSearch,
+    Range,
+    Search,
+    Settings,
+    area_grid,
+    check_batch_size,
+    check_name,
+    check_number,
+    check_search,
+    listed,
+)
 
 Areas = Sequence[int] | str | None
 ALONE = 3  # areas' worth of evaluations that a* alone takes (docs/performance.md: 94 to 128 at 40 an area)
@@ -48,9 +64,9 @@ class Question:
     family: Any
     reward: Reward
     batch_size: int
-    memory_budget: int | None = None
-    precision: str = "auto"
-    evaluations: int = 0
+    memory_budget: int | None
+    precision: str
+    evaluations: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +79,18 @@ class Asked:
 
     areas: Areas = None
     search: Search | None = None
-    reward: str | Reward = "logit"
-    game: str = "preserve"
+    reward: str | Reward = REWARDS[0]
+    game: str = GAMES[0]
     level: str | float | None = None
     refine: bool | None = None
     score: Callable[..., Tensor] | None = None
-    seed: int = 0
+    seed: int = SEED
     folds: int = 0
     model: str = ""
     preprocessing: str = ""
     batch_size: int | None = None
     group: Group = ""
-    precision: str = "auto"
+    precision: str = PRECISIONS[0]
     memory_budget: str | int | float | None = None
     certify: bool = False
 
@@ -126,7 +142,7 @@ def complete(asked: Asked, model: nn.Module, layer: Layer, family: Channels | Gr
         asked, model, layer, digest: as of `make_question`.
         family: what a mask is.
         evaluations: planned.
-        own: fields of `Settings` that hang on the family; areas at least.
+        own: fields of `Settings` that hang on the family; areas and fill at least.
     """
     search, reward, name = family.resolve(asked.search or ExactSearch()), reward_function(asked.reward), callable_name(asked.reward)
     settings = Settings(
@@ -182,7 +198,7 @@ def resolved_level(level: str | float | None, game: str) -> str | float:
         InputError: it cannot be used in this game.
     """
     if level is None:
-        return "top1" if game == "delete" else "original"
+        return LEVELS[game]
     if isinstance(level, bool) or not isinstance(level, (str, Real)):
         raise InputError(f"level={level!r}; expected 'original', 'top1' or a fraction from 0 to 1; leave it out for the game's own")
     level_of(level, torch.zeros(1), torch.zeros(1))  # refuses what is no level
@@ -190,3 +206,18 @@ def resolved_level(level: str | float | None, game: str) -> str | float:
         raise InputError("level='original' in the game 'delete', where dropping nothing reaches it; expected 'top1' (the default there) "
                          "or a fraction of the way from the empty to the original score")
     return level if isinstance(level, str) else float(level)
+
+
+def check_areas(areas: Sequence[int] | str | None, channels: int, unit: str = "channels") -> tuple[int, ...]:
+    """Areas as increasing counts of channels (or of another `unit`): None is `area_grid`, "smallest" is none at all.
+
+    Raises:
+        InputError: no areas, or one that is not a whole number between 1 and `channels`.
+    """
+    if areas is None:
+        return area_grid(channels)
+    if isinstance(areas, str) and areas == "smallest":
+        return ()
+    given = listed(areas, f"whole numbers of {unit}, None for a grid over all of them, or 'smallest' for a* alone")
+    allowed, remedy = Range(1, channels, whole=True, unit=unit), "leave areas out for a grid over all of them"
+    return tuple(sorted({int(check_number(f"area {area!r} for a layer of {channels} {unit}", area, allowed, remedy)) for area in given}))

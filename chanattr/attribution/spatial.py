@@ -29,14 +29,13 @@ from chanattr.records import SpatialAttribution
 from chanattr.search.objective import Reward
 from chanattr.search.pictures import LEVELS as CODE_LEVELS
 from chanattr.search.pictures import Pictures
-from chanattr.settings import PICTURE_AREAS, PenaltySearch, Range, Search, check_number, check_shares
+from chanattr.settings import FILLS, PICTURE, PICTURE_AREAS, PenaltySearch, Range, Search, check_number, listed
 
 LOG = logging.getLogger(__name__)
-INPUT = ":input"  # the layer that is the picture itself
 
 
 def spatial(model: nn.Module, images: Inputs, *, targets: Sequence[int] | Tensor | None = None, areas: Sequence[float] = PICTURE_AREAS,
-            layer: str = INPUT, search: Search | None = None, reward: str | Reward = "logit", game: str = "preserve",
+            layer: str = ":input", search: Search | None = None, reward: str | Reward = "logit", game: str = "preserve",
             perturbation: str | Tensor | np.ndarray = "blur", levels: int = LEVELS, blur: float = BLUR, flip: bool | None = None,
             jitter: float = 0.0, samples: int | None = None, level: str | float | None = None, refine: bool | None = None,
             score: Callable[..., Tensor] | None = None, keys: Sequence[str] | None = None, channel_axis: int | None = None, seed: int = 0,
@@ -92,7 +91,7 @@ def spatial(model: nn.Module, images: Inputs, *, targets: Sequence[int] | Tensor
     under = perturbation_of(perturbation, levels=levels, blur=blur, seed=seed)
     question = picture_question(asked, model, tail.layer, under, areas=areas, flip=flip, jitter=jitter, samples=samples)
     records = []
-    with advance(progress, count, "images" if layer == INPUT else f"images at {layer}") as tell:
+    with advance(progress, count, "images" if layer == PICTURE else f"images at {layer}") as tell:
         for part in shards_of(count, shard_size_of(model)):
             stem = tail.stem(take_rows(images, part))
             records.append(answer(question, tail, stem, keys=names[part], targets=None if goal is None else goal[part],
@@ -122,7 +121,7 @@ def picture_question(asked: Asked, model: nn.Module, layer: Layer, under: Pertur
     jitter = float(check_number(f"jitter={jitter!r}", jitter, Range(0, 0.5)))
     if flip is not None and not isinstance(flip, bool):
         raise InputError(f"flip={flip!r}; expected True, False or None; leave it out for the layer's own")
-    if layer.name != INPUT and (flip or jitter):
+    if layer.name != PICTURE and (flip or jitter):
         raise InputError(f"flip={flip!r}, jitter={jitter:g} at layer {layer.name!r}; expected neither, for a mirrored or moved activation "
                          "is not that of such a picture; leave both out")
     if samples is None:
@@ -130,9 +129,10 @@ def picture_question(asked: Asked, model: nn.Module, layer: Layer, under: Pertur
     samples = int(check_number(f"samples={samples!r}", samples, Range(0, 16, whole=True)))
     family, shares = Pictures(*layer.grid, samples=samples), check_shares(areas)
     _note_areas(shares, family)
-    return complete(asked, model, layer, family, digest=digest, areas=shares, perturbation=under.name, perturbation_sha256=under.sha256,
-                    levels=under.levels, blur=under.blur if under.name == "blur" else 0.0,
-                    flip=layer.name == INPUT if flip is None else flip, jitter=jitter, samples=samples)
+    return complete(asked, model, layer, family, digest=digest, areas=shares, fill=FILLS[0], fill_sha256="",  # which no channel has
+                    perturbation=under.name, perturbation_sha256=under.sha256, levels=under.levels,
+                    blur=under.blur if under.name == "blur" else 0.0,
+                    flip=layer.name == PICTURE if flip is None else flip, jitter=jitter, samples=samples)
 
 
 def _note_areas(areas: Sequence[float], family: Pictures) -> None:
@@ -194,3 +194,14 @@ def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], t
 def _bytes(codes: Float[Tensor, "P 1024"]) -> np.ndarray:
     """Codes in steps of 1/255 as the bytes that are stored."""
     return to_numpy((codes * CODE_LEVELS).round().to(torch.uint8))
+
+
+def check_shares(areas: object) -> tuple[float, ...]:
+    """Areas as increasing shares of a picture.
+
+    Raises:
+        InputError: none, or one that is not above 0 and at most 1.
+    """
+    given = listed(areas, f"shares of the picture such as {PICTURE_AREAS}")
+    allowed, remedy = Range(0, 1, without="low"), "areas are shares of the picture"
+    return tuple(sorted({check_number(f"area {area!r}", area, allowed, remedy) for area in given}))

@@ -44,7 +44,7 @@ class Figures(NamedTuple):
     peak: Float[Tensor, "*S"]
 
 
-class Smallest(NamedTuple):
+class SmallestMasks(NamedTuple):
     """a* of N rows: its area as asked of the search (-1 not reached, 0 the empty mask reaches), its code, and what refining it cost."""
 
     area: Float[Tensor, "N"]
@@ -184,7 +184,7 @@ def figures(asking: Asking, codes: Float[Tensor, "P 1024"], rows: Int[Tensor, "P
                    grey.float(), masks.amax(1))
 
 
-def find_smallest(asking: Asking, grid: Float[Tensor, "A"], codes: Float[Tensor, "N A 1024"], final: Figures) -> Smallest:
+def find_smallest(asking: Asking, grid: Float[Tensor, "A"], codes: Float[Tensor, "N A 1024"], final: Figures) -> SmallestMasks:
     """a* on the grid, refined where that is asked for; figures are [N, A]."""
     count, settings, family = len(codes), asking.question.settings, asking.question.family
     rows = torch.arange(count, device=grid.device)
@@ -195,11 +195,11 @@ def find_smallest(asking: Asking, grid: Float[Tensor, "A"], codes: Float[Tensor,
     exact = isinstance(settings.search, ExactSearch)
     held = grid.expand(count, -1) if exact else final.area  # the paper's masks have other areas than asked
     area = torch.where(empty, 0.0, torch.where(some, held[rows, first], float(NOT_REACHED)))
-    found = Smallest(area, codes[rows, first] * some[:, None], torch.zeros(count))
+    found = SmallestMasks(area, codes[rows, first] * some[:, None], torch.zeros(count))
     return _refined(asking, found, held) if settings.refine else found
 
 
-def _refined(asking: Asking, found: Smallest, held: Float[Tensor, "N A"]) -> Smallest:
+def _refined(asking: Asking, found: SmallestMasks, held: Float[Tensor, "N A"]) -> SmallestMasks:
     """a* bisected between the smallest reaching area and the largest that masks have below it, each step warm from what reaches.
 
     Where no area of the grid does, the upper end is everything: the whole picture reaches, though no mask of the family is quite that
@@ -219,7 +219,7 @@ def _refined(asking: Asking, found: Smallest, held: Float[Tensor, "N A"]) -> Sma
         high[rows], low[rows] = torch.where(good, middle, high[rows]), torch.where(good, low[rows], middle)
         found.evaluations[rows.cpu()] += images_per_evaluation(settings.game) * float(search.refine_steps)
     never = lost & (high == 1)
-    return Smallest(torch.where(never, float(NOT_REACHED), high), torch.where(never[:, None], 0.0, codes), found.evaluations)
+    return SmallestMasks(torch.where(never, float(NOT_REACHED), high), torch.where(never[:, None], 0.0, codes), found.evaluations)
 
 
 def flipped(images: Float[Tensor, "M C H W"]) -> Float[Tensor, "M C H W"]:

@@ -41,7 +41,7 @@ def run_attribute(options: dict[str, Any]) -> bool:
     layers, axis = list(options["layers_"]), options["channel_axis"]
     areas = {name: layer_areas(options["areas"], loaded, loader, name, axis, question["group"]) for name in layers}
     with open_run(output, "a") as run:
-        summary = attribute(run, loaded.module, loader, layers, areas=areas, channel_axis=axis, score=loaded.score, name=loaded.name,
+        summary = attribute(run, loaded.module, loader, layers=layers, areas=areas, channel_axis=axis, score=loaded.score, name=loaded.name,
                             preprocessing=loaded.preprocessing, class_names=loaded.class_names, progress=progress_lines(), **question)
         complete = bool(run.summary()["complete"])
     about = summary_of(loader, summary, output, complete)

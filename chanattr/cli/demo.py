@@ -39,7 +39,7 @@ def run_demo(out: Path, *, full: bool, workers: int) -> None:
     layers = FULL_LAYERS if full else LAYERS
     click.echo(f"{loaded.name}: which channels of {', '.join(layers)} does it need to see these {len(loader.keys)} images?")
     with open_run(path, "a") as run:
-        attribute(run, loaded.module, loader, layers, areas=None if full else AREAS, class_areas=CLASS_AREAS, folds=2,
+        attribute(run, loaded.module, loader, layers=layers, areas=None if full else AREAS, class_areas=CLASS_AREAS, folds=2,
                   shard_size=8, workers=workers, name=loaded.name, preprocessing=loaded.preprocessing, class_names=loaded.class_names)
     with open_run(path) as run:
         for layer in layers:

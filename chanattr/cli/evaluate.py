@@ -44,6 +44,10 @@ def run_evaluate(file: Path, options: dict[str, Any]) -> None:
 def run_pointing(file: Path, options: dict[str, Any]) -> None:
     """Plays the pointing game with the masks of a run, and with other methods where pictures are given, and prints."""
     methods = list(options["methods"])
+    idle = {"--count": options["limit"] is not None, "--peers": options["peers"], "--reward": bool(options["rewards"]),
+            "a second --layer": len(options["layers"]) > 1}
+    for word in (word for word, given in idle.items() if given):
+        raise InputError(f"{word} with --pointing; expected the masks of one layer, over all annotated pictures; leave it out")
     if methods and not options["images"]:
         raise InputError(f"--method {methods[0]} without IMAGES; expected the pictures of the run; name their folder")
     with open_run(file) as run:

@@ -9,7 +9,8 @@ import numpy as np
 
 from chanattr.cli.text import figure, paragraphs, table
 from chanattr.errors import InputError
-from chanattr.evidence.evaluation import Interval, Summary
+from chanattr.evidence.evaluation import Summary
+from chanattr.evidence.intervals import Interval
 from chanattr.store import Run
 from chanattr.tables import count
 

@@ -11,6 +11,8 @@ import click
 from chanattr import __version__
 from chanattr.cli.command import Group, debug_option
 from chanattr.errors import InputError
+from chanattr.picture_settings import CHANNEL, INVERSION, PARAMETRISATIONS
+from chanattr.settings import FILLS, GAMES, LABEL, LEVELS, PERTURBATIONS, PICTURE, PICTURE_AREAS, PRECISIONS, REWARDS, SEED, TARGETS
 
 Command = TypeVar("Command", bound=Callable[..., Any] | click.Command)
 SHOWN = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
@@ -25,7 +27,7 @@ Examples:
   chanattr visualise run.h5 --layer features.12 --channel 3 --channel 17 --count 3 --diversity 0.5
   chanattr visualise run.h5 photos --layer features.12 --class dalmatian --against flamingo"""
 
-# What several commands take, each declared once.
+# What several commands take, each declared once; a "_" keeps an option apart from the setting that it is of.
 MODEL = click.argument("model")
 IMAGES = click.argument("images", nargs=-1, required=True)
 SOME_IMAGES = click.argument("images", nargs=-1)
@@ -36,18 +38,20 @@ RUN_MODEL = click.option("--model", help="As for 'layers'. [default: the run's, 
 WEIGHTS = click.option("--weights", help="'random', or a file of weights.")
 DEVICE = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
-TARGETS = click.option("--targets", default="predicted", help="'predicted', 'label' (class folders), or a class number.")
-REWARD = click.option("--reward", default="logit", help="logit, contrastive, log_probability, or file.py:function.")
-GAME = click.option("--game", default="preserve", help="preserve, delete or dual.")
-LEVEL = click.option("--level", help="What a* must reach: original, top1, or a fraction. [default: original; delete: top1]")
-SEED = click.option("--seed", default=0, help="Of every random choice.")
-LABEL = click.option("--label", default="exact", help="Under which these answers lie in the file.")
-PRECISION = click.option("--precision", default="auto", help="Of the search: auto, float32, bfloat16. Scores are float32 always.")
+TARGETS_ = click.option("--targets", default=TARGETS[0], help=f"{', '.join(map(repr, TARGETS))} (class folders), or a class number.")
+REWARD_ = click.option("--reward", default=REWARDS[0], help=f"{', '.join(REWARDS)}, or file.py:function.")
+GAME_ = click.option("--game", default=GAMES[0], help=f"{', '.join(GAMES[:-1])} or {GAMES[-1]}.")
+LEVEL_ = click.option("--level", help=f"What a* must reach: original, top1, or a fraction. [default: {LEVELS[GAMES[0]]}; "
+                      f"delete: {LEVELS['delete']}]")
+SEED_ = click.option("--seed", default=SEED, help="Of every random choice.")
+LABEL_ = click.option("--label", default=LABEL, help="Under which these answers lie in the file.")
+PRECISION_ = click.option("--precision", default=PRECISIONS[0],
+                          help=f"Of the search: {', '.join(PRECISIONS)}. Scores are float32 always.")
 READERS = click.option("--readers", type=COUNT, help="Processes that read pictures. [default: none on a CPU, else up to 8]")
 RESUME = click.option("--resume/--no-resume", default=True, show_default=False,
                       help="Go on where the file stops, or refuse a file that has answers.")
 RUN_LAYERS = click.option("--layer", "--layers", "layers", multiple=True, help="Of the run; may be repeated. [default: all]")
-RUN_LABEL = click.option("--label", default="exact", help="Under which the answers lie.")
+RUN_LABEL = click.option("--label", default=LABEL, help="Under which the answers lie.")
 RUN_AXIS = click.option("--channel-axis", "axis", type=int, help="As given to attribute.")
 RUN_REWARD = click.option("--reward", "rewards", multiple=True, metavar="FILE.py:FUNCTION",
                           help="The run's own reward function, where it has one; a run file alone never makes it run.")
@@ -71,9 +75,10 @@ def shared(*given: Decorator) -> Decorator:
 
 PICTURES = shared(
     RUN_MODEL, WEIGHTS, RUN_LABEL,
-    click.option("--steps", type=AT_LEAST_ONE, help="Of each picture. [default: 192 to invert, 128 to visualise]"),
-    click.option("--parametrisation", help="fourier, pixel, or magnitude (MaCo). [default: fourier]"),
-    click.option("--seed", default=0, type=COUNT, help="Of every random choice."),
+    click.option("--steps", type=AT_LEAST_ONE,
+                 help=f"Of each picture. [default: {INVERSION['steps']} to invert, {CHANNEL['steps']} to visualise]"),
+    click.option("--parametrisation", help=f"{', '.join(PARAMETRISATIONS)} (MaCo). [default: {INVERSION['parametrisation']}]"),
+    click.option("--seed", default=SEED, type=COUNT, help="Of every random choice."),
     RUN_AXIS,
     click.option("--store/--no-store", default=True, help="Keep what is made in RUN; what is there is read."),
     DEVICE, JSON)
@@ -89,8 +94,8 @@ def main(ctx: click.Context) -> None:
     Start with 'chanattr demo'. Then: 'chanattr layers MODEL' to pick a layer, 'chanattr attribute MODEL IMAGES --layer L -o run.h5',
     'chanattr show run.h5' and 'chanattr report run.h5'.
 
-    Exit codes: 0 done, 1 done but some images could not be used, 2 error, 130 interrupted by Ctrl-C and 143 by a kill (finished work is
-    saved).
+    Exit codes: 0 done, 1 done but some images could not be used, or 'check' and 'repair' found faults, 2 error, 130 interrupted by Ctrl-C
+    and 143 by a kill (finished work is saved).
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -143,18 +148,18 @@ def layers(model: str, explain: str | None, images: int, device: str, weights: s
 @click.option("--group", default="", show_default=False,
               help="What a mask selects whole: heads (at NAME:input of their projection), channels a group, or file.py:function of K.")
 @click.option("--areas", default="grid", help="'grid', 'paper', 'smallest' (a* only), or counts: 1,5,20.")
-@shared(TARGETS, REWARD, GAME)
-@click.option("--fill", default="zero", help="For a dropped channel: zero, mean, spatial_mean, a number, FILE.npy.")
-@LEVEL
+@shared(TARGETS_, REWARD_, GAME_)
+@click.option("--fill", default=FILLS[0], help=f"For a dropped channel: {', '.join(FILLS[:-1])}, a number, FILE.npy.")
+@LEVEL_
 @click.option("--search", "search_", default="exact", help="exact, or penalty (the paper's).")
-@shared(SEED, LABEL)
+@shared(SEED_, LABEL_)
 @click.option("--classes/--no-classes", default=True, show_default=False,
               help="Search one joint set a class too, where class folders are given.")
 @click.option("--refine/--no-refine", default=None, help="Bisect a* to the exact count. [default: yes for exact, no for penalty]")
 @click.option("--certify", is_flag=True, help="Prove a* sets irreducible, pruned where they are not; try exchanges, count out few.")
 @shared(DEVICE, WEIGHTS)
 @click.option("--batch-size", type=AT_LEAST_ONE, help="Masked images run at once. [default: fits the device]")
-@PRECISION
+@PRECISION_
 @click.option("--memory", "memory_budget", help="That masked images may need together: 500MB, 2GB. [default: what the device holds]")
 @click.option("--workers", default="0", metavar="N|ray[:N|:ADDRESS[/N]]",
               help="Processes; 0 works in this one. On Ray: 'ray', 'ray:4' (here), 'ray:auto', 'ray:HOST:PORT/8'.")
@@ -175,17 +180,17 @@ def attribute(**options: Any) -> bool:
 
 @main.command(short_help="Find where in the picture each image must be seen.")
 @shared(MODEL, IMAGES, RUN_OUT)
-@click.option("--areas", help="Shares of the picture: 0.05,0.1 or 5%,10%. [default: 0.025,0.05,0.1,0.2]")
-@click.option("--layer", default=":input", help="Where masks lie: the picture, or a layer's grid.")
+@click.option("--areas", help=f"Shares of the picture: 0.05,0.1 or 5%,10%. [default: {','.join(map(str, PICTURE_AREAS))}]")
+@click.option("--layer", default=PICTURE, help="Where masks lie: the picture, or a layer's grid.")
 @click.option("--search", "search_", default="exact",
               help="exact, penalty (TorchRay's), draft (half the work), or two-starts.")
-@click.option("--perturbation", default="blur", help="What lies under masks: blur, fade, mean, noise or black.")
-@shared(GAME, REWARD, LEVEL, TARGETS, LABEL)
+@click.option("--perturbation", default=PERTURBATIONS[0], help=f"What lies under masks: {', '.join(PERTURBATIONS)} or black.")
+@shared(GAME_, REWARD_, LEVEL_, TARGETS_, LABEL_)
 @click.option("--refine/--no-refine", default=None, help="Search a* between the areas too. [default: yes for exact, no for penalty]")
 @click.option("--channel-axis", type=int, help="Of the layer, where it is not found rightly.")
-@shared(SEED, DEVICE, WEIGHTS)
+@shared(SEED_, DEVICE, WEIGHTS)
 @click.option("--batch-size", type=AT_LEAST_ONE, help="Masked pictures run at once. [default: fits the device]")
-@shared(PRECISION, READERS, RESUME)
+@shared(PRECISION_, READERS, RESUME)
 def spatial(**options: Any) -> bool:
     """Find the smooth mask of each area through which MODEL still sees what is on each of IMAGES, and the smallest that suffices.
 
@@ -220,16 +225,17 @@ def bench(**options: Any) -> None:
 @shared(RUN, SOME_IMAGES, RUN_MODEL, WEIGHTS, RUN_REWARD, RUN_LAYERS, RUN_LABEL)
 @click.option("--method", "methods", multiple=True, help="A baseline; may be repeated. [default: all but shapley and banzhaf]")
 @click.option("--pointing", type=PLACE, help="Boxes (JSON, COCO or VOC): the masks on the picture in the pointing "
-              "game; --method names centre, gradient, grad_cam, blur_ig, rise, occlusion beside them.")
+              "game; --method names centre, gradient, gradient_x_input, grad_cam, blur_ig, rise, occlusion beside them.")
 @click.option("--peers", is_flag=True, help="Other toolkits' attributions too (extra 'peers': Captum and zennit-crp).")
 @click.option("--count", "limit", type=AT_LEAST_ONE, help="Pictures, at most.")
 @RUN_AXIS
-@click.option("--seed", default=0, type=COUNT, help="Of what baselines draw.")
+@click.option("--seed", default=SEED, type=COUNT, help="Of what baselines draw.")
 @shared(DEVICE, JSON)
 def evaluate(run: Path, **options: Any) -> None:
     """Hold the answers of a run against the baselines, on the same IMAGES, masks, areas, reward and fill.
 
-    With --pointing, hold masks on the picture (from 'chanattr spatial') against boxes; IMAGES are needed only for --method.
+    With --pointing, hold masks on the picture (from 'chanattr spatial') against boxes; IMAGES are needed only for --method. Without it the
+    table is kept in RUN, in place of an older one of the same layer and label.
 
     Prints shares of the best score, a* and the fewest channels whose removal loses the class, with bootstrap intervals.
     """
@@ -244,7 +250,7 @@ def evaluate(run: Path, **options: Any) -> None:
 @click.option("--key", "keys", multiple=True, help="An image of the run; may be repeated. [default: some of each class]")
 @click.option("--count", "limit", default=6, type=AT_LEAST_ONE, help="Images, where no keys are given.")
 @click.option("--area", "areas", multiple=True, type=AT_LEAST_ONE, help="Channels in the set; may be repeated. [default: each image's a*]")
-@click.option("--objective", default="dot", help="dot (equation 10), cosine, or match (Mahendran and Vedaldi).")
+@click.option("--objective", default=INVERSION["objective"], help="dot (equation 10), cosine, or match (Mahendran and Vedaldi).")
 @PICTURES
 def invert(run: Path, **options: Any) -> None:
     """For IMAGES of a RUN, make pictures whose activation is like the image's: like all of it, and like its masked one.
@@ -264,7 +270,8 @@ def invert(run: Path, **options: Any) -> None:
 @click.option("--against", help="Number or name of a class whose rates are taken off.")
 @click.option("--top", default=6, type=AT_LEAST_ONE, help="Channels, where none are given.")
 @click.option("--count", default=1, type=AT_LEAST_ONE, help="Pictures of each.")
-@click.option("--diversity", type=float, help="Weight by which pictures of one channel are kept apart. [default: 0]")
+@click.option("--diversity", type=float,
+              help=f"Weight by which pictures of one channel are kept apart. [default: {CHANNEL['diversity']:g}]")
 @click.option("--examples", "shown", default=4, type=AT_LEAST_ONE, help="Of each kind, where IMAGES are given.")
 @shared(RUN_REWARD, PICTURES)
 def visualise(run: Path, **options: Any) -> None:
@@ -323,7 +330,8 @@ def report(run: Path, output: Path | None) -> None:
 @click.option("--count", "sample", default=16, type=AT_LEAST_ONE, help="Pictures in the sample.")
 @shared(WEIGHTS, RUN_AXIS, DEVICE, JSON)
 def check(run: Path, **options: Any) -> bool:
-    """Read all of a run file: structure, checksums, digests, exact mask sizes; with --model and --images the scores of a sample too.
+    """Read all of a run file: structure, checksums, digests, exact mask sizes; with --model and --images the scores
+    of a sample of the images' sets of channels too.
 
     Prints a line for each fault, and ends with exit code 1 where there are some.
     """

@@ -17,14 +17,13 @@ from chanattr.cli.text import named, table
 from chanattr.cli.trust import model_of, own_rewards
 from chanattr.cli.words import loader_of
 from chanattr.errors import InputError
+from chanattr.picture_records import NONE, ChannelImages, Examples
+from chanattr.picture_settings import PictureSettings
 from chanattr.pictures.pixels import pixels_of
-from chanattr.pictures.records import NONE, ChannelImages, Examples
-from chanattr.pictures.settings import PictureSettings
 from chanattr.pictures.sheet import SheetRow, contact_sheet, save_png
 from chanattr.runs.pictures import Channels, Inverted, invert_run, layers_with, visualise_run
+from chanattr.settings import LABEL
 from chanattr.store import Run, open_run
-
-LABEL = "exact"  # the one that file names leave out
 
 
 def run_invert(file: Path, options: dict[str, Any]) -> None:

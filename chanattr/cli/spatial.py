@@ -8,6 +8,7 @@ from typing import Any
 import click
 import numpy as np
 
+from chanattr.attribution.spatial import check_shares
 from chanattr.cli.attribute import tell_bad, tell_summary
 from chanattr.cli.spatial_text import spatial_text
 from chanattr.cli.words import load, loader_of, question_of, readers_of
@@ -15,7 +16,7 @@ from chanattr.errors import InputError
 from chanattr.network.zoo import LoadedModel
 from chanattr.pictures.pixels import pixels_of
 from chanattr.runs.spatial import spatial_run
-from chanattr.settings import PERTURBATIONS, PICTURE_AREAS, PICTURE_DRAFT, ExactSearch, PenaltySearch, Search, check_shares
+from chanattr.settings import PERTURBATIONS, PICTURE_AREAS, PICTURE_DRAFT, ExactSearch, PenaltySearch, Search
 from chanattr.store import open_run
 
 SEARCHES: dict[str, Search] = {"exact": ExactSearch(), "penalty": PenaltySearch(), "draft": PICTURE_DRAFT,

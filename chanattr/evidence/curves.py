@@ -78,7 +78,8 @@ class Curves:
             "fidelity": self.fidelity})
 
 
-def curves(model: nn.Module, images: Inputs, layer: str, rankings: ImageAttribution | np.ndarray | Tensor | Sequence[Sequence[int]], *,
+def curves(model: nn.Module, images: Inputs, layer: str, *,
+           rankings: ImageAttribution | np.ndarray | Tensor | Sequence[Sequence[int]],
            targets: Sequence[int] | np.ndarray | Tensor | None = None, counts: Sequence[int] | np.ndarray | None = None,
            reward: str | Reward | None = None, fill: str | float | Sequence[float] | np.ndarray | Tensor | None = None,
            worth: np.ndarray | Tensor | None = None, draws: int = 64, seed: int = 0, score: Callable[..., Tensor] | None = None,
@@ -90,10 +91,10 @@ def curves(model: nn.Module, images: Inputs, layer: str, rankings: ImageAttribut
         model, images, layer, score, keys, group, channel_axis, batch_size, engine, progress: as for `per_image`.
         rankings: channels (or groups) of each image, best first, [N, K]; or an `ImageAttribution` of these images, whose order of
             inclusion is taken, and whose targets, reward, fill and groups where they are not given.
-        targets: class numbers [N]; None is the predicted class of each.
+        targets: class numbers [N]; None are those of `rankings` where it has some, else the predicted class of each.
         counts: how many channels are kept or dropped; None is ``area_grid(K)``. 0 and K are always added.
-        reward: as for `per_image`; None is "logit".
-        fill: as for `per_image`; None is "zero".
+        reward: as for `per_image`; None is that of `rankings` where it has one, else "logit".
+        fill: as for `per_image`; None is that of `rankings` where it has one, else "zero".
         worth: of each channel of each image, [N, K], for `Curves.fidelity`.
         draws: random sets dropped for it, each of K / 20 channels (at least one), the same for every image.
         seed: of these sets.
@@ -109,7 +110,7 @@ def curves(model: nn.Module, images: Inputs, layer: str, rankings: ImageAttribut
         >>> import torch, chanattr as ca
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
-        >>> drawn = curves(model, torch.rand(2, 3, 8, 8), "1", [range(8)] * 2, counts=(2, 4))
+        >>> drawn = curves(model, torch.rand(2, 3, 8, 8), "1", rankings=[range(8)] * 2, counts=(2, 4))
         >>> drawn.counts.tolist(), bool((drawn.insertion[:, -1] == drawn.deletion[:, 0]).all())
         ([0, 2, 4, 8], True)
     """

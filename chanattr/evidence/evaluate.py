@@ -124,7 +124,7 @@ class Sets(NamedTuple):
     seconds: np.ndarray
 
 
-def evaluate_rows(here: Here, found: ImageAttribution, baselines: Mapping[str, Baseline], *, seed: int = 0) -> Evaluation:
+def evaluate_rows(here: Here, found: ImageAttribution, baselines: Mapping[str, Baseline], *, seed: int) -> Evaluation:
     """The evaluation of one shard of images whose activations are at hand; all rows of `found` were run.
 
     Raises:

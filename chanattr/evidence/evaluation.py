@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,24 +12,13 @@ import numpy as np
 
 from chanattr import tables
 from chanattr.errors import InputError
+from chanattr.evidence.intervals import Interval, Resamples, mean_of, resamples, share_of
 from chanattr.settings import Settings
 
-RESAMPLES, SIDES = 2000, (2.5, 97.5)  # of the bootstrap over images; percentiles
-BLOCK = 2_000_000  # rows drawn at once, at most
 CLEARLY = 1e-3  # of a score: by what another has to be higher to count
 
-Resamples = Callable[[], Iterator[np.ndarray]]
 
-
-class Interval(NamedTuple):
-    """A figure over images with its 95 % bootstrap interval; NaN where there is none."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Line(NamedTuple):
+class MethodLine(NamedTuple):
     """One method in figures, each over the images of an evaluation.
 
     Attributes:
@@ -80,7 +69,7 @@ class Summary:
     images: int
     areas: tuple[int, ...]
     entries: int
-    lines: tuple[Line, ...]
+    lines: tuple[MethodLine, ...]
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row a method, with 95 % intervals over images."""
@@ -103,7 +92,7 @@ class Summary:
             InputError: something else.
         """
         try:
-            lines = tuple(Line(**{name: _figure_from(value) for name, value in line.items()}) for line in whole["lines"])
+            lines = tuple(MethodLine(**{name: _figure_from(value) for name, value in line.items()}) for line in whole["lines"])
             return cls(**{**whole, "areas": tuple(whole["areas"]), "lines": lines})
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise InputError(f"an evaluation that cannot be read ({error}); expected what chanattr evaluate wrote; evaluate the run "
@@ -128,6 +117,12 @@ class Evaluation:
         seconds: for the sets, an image, f4 [M, N].
         original, empty: f4 [N].
         entries: K, of a mask.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.evaluation()  # as `evaluate` gives it
+        >>> [(line.method, line.share.value, line.smallest.value) for line in found.table()]
+        [('exact', 1.0, 3.0), ('random', 0.5, 6.0)]
     """
 
     layer: str
@@ -154,7 +149,7 @@ class Evaluation:
         """What a notebook shows: its summary."""
         return self.summary()._repr_html_()
 
-    def table(self, seed: int = 0) -> tuple[Line, ...]:
+    def table(self, seed: int = 0) -> tuple[MethodLine, ...]:
         """One line a method, with bootstrap intervals over images (percentiles of 2,000 resamples).
 
         Args:
@@ -170,10 +165,10 @@ class Evaluation:
         return Summary(layer=self.layer, question=self.settings.as_dict(), unit=self.settings.unit, images=len(self),
                        areas=tuple(self.areas.tolist()), entries=self.entries, lines=self.table(seed))
 
-    def _line(self, number: int, gains: np.ndarray, drawn: Resamples) -> Line:
+    def _line(self, number: int, gains: np.ndarray, drawn: Resamples) -> MethodLine:
         own, behind = self.scores[number], gains[0] - gains[number]
         sizes, losses = _everywhere(self.smallest_area), _everywhere(self.deletion_area)
-        return Line(
+        return MethodLine(
             method=self.methods[number], share=share_of(gains[number], gains.max(0), drawn), score=mean_of(_over_areas(own), drawn),
             behind=mean_of(_over_areas(behind), drawn),
             ahead=float((-behind > CLEARLY * np.abs(self.scores[0]).clip(1)).mean()) if behind.size else float("nan"),
@@ -204,50 +199,8 @@ def join(parts: Sequence[Evaluation]) -> Evaluation:
     return dataclasses.replace(first, keys=tuple(key for part in parts for key in part.keys), **named)
 
 
-def resamples(count: int, seed: int) -> Iterator[np.ndarray]:
-    """Rows drawn with replacement, i8 [R, N], in blocks of a bounded size that are 2,000 resamples together."""
-    generator, left = np.random.default_rng(seed), RESAMPLES
-    while left and count:
-        size = min(left, max(1, BLOCK // count))
-        yield generator.integers(0, count, (size, count))
-        left -= size
-
-
-def mean_of(values: np.ndarray, drawn: Resamples) -> Interval:
-    """Mean over images, those that are NaN left out, with its interval.
-
-    Args:
-        values: [N].
-        drawn: gives the resamples.
-    """
-    known = np.isfinite(values)
-    return _ratio(np.where(known, values, 0), known.astype(float), drawn)
-
-
-def share_of(above: np.ndarray, best: np.ndarray, drawn: Resamples) -> Interval:
-    """Ratio of sums over images and areas, with its interval; NaN where the best is nothing.
-
-    Not a mean of ratios at each area: where few channels score no better than none, such a ratio is of noise.
-
-    Args:
-        above, best: [N, A].
-        drawn: gives the resamples.
-    """
-    return _ratio(above.sum(1), best.sum(1), drawn)
-
-
-def _ratio(own: np.ndarray, whole: np.ndarray, drawn: Resamples) -> Interval:
-    """Ratio of two sums over images; NaN where the second is not above 0."""
-    if not whole.sum() > 0:
-        return Interval(np.nan, np.nan, np.nan)
-    found = np.concatenate([np.stack([own[rows].sum(1), whole[rows].sum(1)]) for rows in drawn()], axis=1)
-    found = found[:, found[1] > 0]
-    low, high = np.percentile(found[0] / found[1], SIDES)
-    return Interval(float(own.sum() / whole.sum()), float(low), float(high))
-
-
 def _plain(value: Any) -> Any:
-    if isinstance(value, (Interval, Line)):
+    if isinstance(value, (Interval, MethodLine)):
         return {name: _plain(part) for name, part in value._asdict().items()}
     if isinstance(value, tuple):
         return [_plain(part) for part in value]

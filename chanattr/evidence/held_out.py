@@ -110,6 +110,15 @@ def held_out(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[
         LayerError, ModelError: as in `per_image`.
 
     Source: the mean is that of Fong, Patrick and Vedaldi 2019, section 5.
+
+    Examples:
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> found = ca.held_out(model, torch.rand(4, 3, 8, 8), "1", targets=[0, 0, 2, 2], counts=(1, 2), methods=("joint", "random"),
+        ...                     engine="injection")
+        >>> found.methods, found.by_class().shape
+        (('joint', 'random'), (1, 2, 2, 2))
     """
     if isinstance(methods, str) or not len(methods) or any(name not in METHODS for name in methods):
         raise InputError(f"methods={methods!r}; expected a list of {', '.join(METHODS)}; leave it out for all of them")

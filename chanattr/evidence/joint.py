@@ -31,6 +31,12 @@ class JointView:
         inside: mean of the mask at the position of most energy, f4 [L, N]: near 1, the channels point into the mask.
         share: of the energy's squares that lies under the mask, f4 [L, N]; by chance the mask's area.
         areas: mean of the mask, f4 [N].
+
+    Examples:
+        >>> import chanattr as ca
+        >>> view = ca.joint_view(ca.figures.samples.masks(), [ca.figures.samples.images()])
+        >>> view.table().splitlines()[1].split()[0], view.masks[0].shape
+        ('features.10', (3, 4, 4))
     """
 
     layers: tuple[str, ...]
@@ -77,8 +83,10 @@ def joint_view(codes: SpatialAttribution, found: Sequence[ImageAttribution], *, 
         InputError: no layer, no image in all of them, or no such area.
 
     Examples:
-        >>> view = joint_view(run.spatial(), [run.per_image("features.10")])  # doctest: +SKIP
-        >>> print(view.table())  # doctest: +SKIP
+        >>> import chanattr as ca
+        >>> view = ca.joint_view(ca.figures.samples.masks(), [ca.figures.samples.images()])
+        >>> view.layers, view.keys, view.overlap.shape
+        (('features.10',), ('a.jpg', 'b.jpg', 'c.jpg'), (1, 3))
     """
     if not found:
         raise InputError("joint_view got no channel sets; expected answers of one layer or more; pass [run.per_image(layer), ...]")

@@ -18,7 +18,7 @@ from chanattr.attribution.image import to_f4, to_i4
 from chanattr.attribution.inputs import check_finite, check_keys
 from chanattr.errors import InputError
 from chanattr.evidence.curves import area_under
-from chanattr.evidence.saliency import Subject, subject_of
+from chanattr.evidence.saliency import PictureSubject, subject_of
 from chanattr.evidence.whole import exact_logits
 from chanattr.network.batches import in_batches
 from chanattr.search.objective import Reward, log_probability
@@ -44,6 +44,13 @@ class PixelCurves:
             large one and a small one.
         insertion_score_area, deletion_score_area: the same of the reward, f4 [N].
         insertion_base, deletion_base: by name; "images" where they were given.
+
+    Examples:
+        >>> import torch, chanattr as ca
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64, 5))
+        >>> found = ca.pixel_curves(model, torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), step=0.5)
+        >>> found.counts.tolist(), found.shares.tolist(), found.insertion.shape
+        ([0, 32, 64], [0.0, 0.5, 1.0], (2, 3))
     """
 
     keys: tuple[str, ...]
@@ -147,7 +154,8 @@ def _reflected_gaussian() -> np.ndarray:
     return taps
 
 
-def _curve(subject: Subject, base: Tensor, order: Int[Tensor, "N HW"], counts: np.ndarray, inserted: bool) -> tuple[np.ndarray, np.ndarray]:
+def _curve(subject: PictureSubject, base: Tensor, order: Int[Tensor, "N HW"], counts: np.ndarray,
+           inserted: bool) -> tuple[np.ndarray, np.ndarray]:
     """Probability and reward along one curve, f4 [N, P] each."""
     place = order.argsort(1)  # of every pixel among the hottest
     steps = torch.as_tensor(counts, device=place.device)

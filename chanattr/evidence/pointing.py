@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from chanattr import tables
 from chanattr.errors import InputError
-from chanattr.evidence.evaluation import Interval, mean_of, resamples
 from chanattr.evidence.heat import distance, inside, maximum, smoothed
+from chanattr.evidence.intervals import Interval, mean_of, resamples, share_by_class, wilson
 from chanattr.settings import RATE, Range, check_name, check_number
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 TOLERANCE, SMOOTH = 15.0, 0.09  # TorchRay's: pixels of the file, and a share of the heat map's short side
 SMALL = 0.25  # of the picture: objects under it may be difficult
-SURE = 1.959963984540054  # of a normal distribution, 95 % lie within so many deviations
 HIT, MISS, NO_BOXES, OTHER_CLASS, HARD, CUT_AWAY = 1, 0, -1, -2, -3, -4  # of `Pointing.hit`
 LEFT_OUT = {NO_BOXES: "not annotated", OTHER_CLASS: "no box of the class", HARD: "all its boxes marked difficult", CUT_AWAY: "cropped away"}
 SUBSETS = ("all", "difficult")
@@ -30,7 +29,7 @@ PADDINGS = ("zero", "edge")
 GRID = 256  # cells a side, to measure a share of a picture's area
 
 
-class Line(NamedTuple):
+class PointingLine(NamedTuple):
     """One method and subset in figures.
 
     Attributes:
@@ -69,6 +68,15 @@ class Pointing:
         tolerance: pixels of the file.
         smooth: of the Gaussian before the maximum, a share of the map's short side.
         padding: what lies outside of the map for it.
+
+    Examples:
+        >>> import numpy as np, chanattr as ca
+        >>> from chanattr.images.boxes import ImageBoxes
+        >>> boxes = ImageBoxes(boxes=np.array([[40, 40, 80, 80]], np.float32), classes=np.array([7], np.int32),
+        ...                    difficult=np.array([False]), size=(100, 100))
+        >>> found = ca.pointing_game(np.eye(50)[None], ["a.jpg"], [7], {"a.jpg": boxes})
+        >>> found.figures().images, found.figures().overall.value, found.figures("difficult").images
+        (1, 1.0, 0)
     """
 
     keys: tuple[str, ...]
@@ -99,7 +107,7 @@ class Pointing:
         heads = ("images", "played", "hits", "in a box itself", "energy in boxes", "of a uniform map")
         return tables.table("Pointing", (tables.count(len(self), "map"), "95 % intervals"), heads, rows)
 
-    def figures(self, subset: str = "all", seed: int = 0) -> Line:
+    def figures(self, subset: str = "all", seed: int = 0) -> PointingLine:
         """The figures of a subset.
 
         Args:
@@ -113,9 +121,10 @@ class Pointing:
         rows = np.flatnonzero((self.hit >= 0) & (self.difficult if subset == "difficult" else True))
         drawn = functools.partial(resamples, len(rows), seed)
         hits, inside = (self.hit[rows] == HIT), self.inside[rows]
-        return Line(images=len(rows), overall=wilson(int(hits.sum()), len(rows)), by_class=_by_class(hits, self.targets[rows], drawn()),
-                    inside=wilson(int(inside.sum()), len(rows)), energy=mean_of(self.energy[rows], drawn),
-                    chance=mean_of(self.share[rows], drawn))
+        return PointingLine(
+            images=len(rows), overall=wilson(int(hits.sum()), len(rows)), by_class=share_by_class(hits, self.targets[rows], drawn),
+            inside=wilson(int(inside.sum()), len(rows)), energy=mean_of(self.energy[rows], drawn),
+            chance=mean_of(self.share[rows], drawn))
 
     def left_out(self) -> dict[str, int]:
         """Rows that were not played, by reason."""
@@ -126,9 +135,9 @@ class Pointing:
         return pointing_table({name: self}, seed)
 
 
-def pointing_game(heat: np.ndarray, keys: Sequence[str], targets: Sequence[int] | np.ndarray, annotations: Mapping[str, ImageBoxes], *,
-                  regions: np.ndarray | None = None, tolerance: float = TOLERANCE, smooth: float = SMOOTH,
-                  padding: str = "zero") -> Pointing:
+def pointing_game(heat: np.ndarray, keys: Sequence[str], targets: Sequence[int] | np.ndarray, *,
+                  annotations: Mapping[str, ImageBoxes], regions: np.ndarray | None = None, tolerance: float = TOLERANCE,
+                  smooth: float = SMOOTH, padding: str = "zero") -> Pointing:
     """The pointing game: a map hits where its maximum lies on an object of its class, or nearer than the tolerance.
 
     TorchRay's protocol: maps are summed over areas, smoothed by a Gaussian (zeros outside), and the maximum's place in the picture's own
@@ -154,7 +163,7 @@ def pointing_game(heat: np.ndarray, keys: Sequence[str], targets: Sequence[int] 
         smooth: sigma, as a share of the map's short side; 0 does not smooth.
         padding: what lies outside for the smoothing: "zero" (TorchRay's for masks), or "edge", the nearest pixel (its way for gradients).
             Zeros draw the maximum of a map with an offset, such as RISE's, to the middle: leave that unsmoothed, as TorchRay does, or
-            take "edge". ``saliency.POINTING`` has what TorchRay does for each method.
+            take "edge". ``saliency.pointing_of`` tells what TorchRay does for each method.
 
     Raises:
         InputError: shapes that do not go together, maps that are not finite, a size or region that nobody tells, or no key is annotated.
@@ -167,7 +176,7 @@ def pointing_game(heat: np.ndarray, keys: Sequence[str], targets: Sequence[int] 
         >>> boxes = ImageBoxes(boxes=np.array([[40, 40, 80, 80]], np.float32), classes=np.array([7], np.int32),
         ...                    difficult=np.array([False]), size=(100, 100))
         >>> heat = np.zeros((1, 50, 50)); heat[0, 30, 30] = 1
-        >>> found = pointing_game(heat, ["a.jpg"], [7], {"a.jpg": boxes})
+        >>> found = pointing_game(heat, ["a.jpg"], [7], annotations={"a.jpg": boxes})
         >>> found.hit.tolist(), found.points.tolist(), found.energy.tolist(), found.share.round(2).tolist()
         ([1], [[61.0, 61.0]], [1.0], [0.16])
     """
@@ -191,6 +200,15 @@ def pointing_table(methods: Mapping[str, Pointing], seed: int = 0) -> str:
 
     Raises:
         InputError: no method.
+
+    Examples:
+        >>> import numpy as np, chanattr as ca
+        >>> from chanattr.images.boxes import ImageBoxes
+        >>> boxes = ImageBoxes(boxes=np.array([[40, 40, 80, 80]], np.float32), classes=np.array([7], np.int32),
+        ...                    difficult=np.array([False]), size=(100, 100))
+        >>> found = ca.pointing_game(np.eye(50)[None], ["a.jpg"], [7], {"a.jpg": boxes})
+        >>> ca.pointing_table({"masks": found}).splitlines()[1].split()[:4]
+        ['masks', '1', '100.0', '(20.7-100.0)']
     """
     if not methods:
         raise InputError("no method for a table; expected a Pointing by its name; play the pointing game first")
@@ -205,23 +223,6 @@ def pointing_table(methods: Mapping[str, Pointing], seed: int = 0) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)]
     first = next(iter(methods.values()))
     return "\n".join([*lines, "", _legend(first)])
-
-
-def wilson(hits: int, trials: int) -> Interval:
-    """A share with Wilson's 95 % score interval, which also holds near 0 and 1; NaN without trials.
-
-    Source: Wilson 1927.
-
-    Examples:
-        >>> [round(value, 3) for value in wilson(9, 10)]
-        [0.9, 0.596, 0.982]
-    """
-    if not trials:
-        return Interval(math.nan, math.nan, math.nan)
-    share, square = hits / trials, SURE**2
-    middle = (share + square / (2 * trials)) / (1 + square / trials)
-    half = SURE / (1 + square / trials) * math.sqrt(share * (1 - share) / trials + square / (4 * trials**2))
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
 
 
 class _Row(NamedTuple):
@@ -263,22 +264,6 @@ def _difficult(told: ImageBoxes, own: np.ndarray, region: np.ndarray) -> bool:
     """Zhang's rule."""
     sides = np.array(told.size if told.size != (0, 0) else np.maximum(region[2:], told.boxes[:, 2:].max(0)), float)
     return bool(not own.all() and inside(told.boxes[own] / np.tile(sides, 2) * GRID, GRID, GRID).mean() < SMALL)
-
-
-def _by_class(hits: np.ndarray, targets: np.ndarray, drawn: Iterator[np.ndarray]) -> Interval:
-    """Mean over classes of their share of hits; resampled images leave out classes that are not drawn."""
-    if not len(hits):
-        return Interval(math.nan, math.nan, math.nan)
-    names, place = np.unique(targets, return_inverse=True)
-
-    def means(rows: np.ndarray) -> np.ndarray:
-        slots = (np.arange(len(rows))[:, None] * len(names) + place[rows]).ravel()
-        tried = np.bincount(slots, minlength=len(rows) * len(names)).reshape(len(rows), -1)
-        right = np.bincount(slots, hits[rows].ravel(), minlength=len(rows) * len(names)).reshape(len(rows), -1)
-        return np.asarray((right / np.maximum(tried, 1)).sum(1) / (tried > 0).sum(1))
-
-    low, high = np.percentile(np.concatenate([means(rows) for rows in drawn]), (2.5, 97.5))
-    return Interval(float(means(np.arange(len(hits))[None])[0]), float(low), float(high))
 
 
 def _percent(figure: Interval) -> str:

@@ -31,10 +31,8 @@ RISE_MASKS, RISE_CELLS, RISE_SHARE = 1000, 7, 0.5  # masks drawn; cells a side; 
 PATCH, STRIDE = 1 / 7, 1 / 14  # of the side: an occluded square, and from one to the next
 CENTRE = 0.25  # sigma of the centre's Gaussian, of the side
 SMOOTHED = {"blur_ig": 0.09}  # sigma of the side: as broad as the disc of one cell of a smooth mask, and as the pointing game smooths masks
-# What a map is given to `pointing_game` with: TorchRay's for the methods that it has, and of their kind for the others.
-POINTING: dict[str, dict[str, Any]] = {
-    "centre": {"smooth": 0.0}, "gradient": {"smooth": 0.02, "padding": "edge"}, "gradient_x_input": {"smooth": 0.02, "padding": "edge"},
-    "grad_cam": {"smooth": 0.0}, "blur_ig": {"smooth": 0.0}, "rise": {"smooth": 0.0}, "occlusion": {"smooth": 0.0}}
+SCATTERED: dict[str, Any] = {"smooth": 0.02, "padding": "edge"}  # what TorchRay gives the pointing game with gradients
+POINTING = {"gradient": SCATTERED, "gradient_x_input": SCATTERED}
 
 Pyramid = Callable[[Tensor], Tensor]
 
@@ -51,7 +49,7 @@ class Heat(NamedTuple):
     evaluations: float
 
 
-class Subject(NamedTuple):
+class PictureSubject(NamedTuple):
     """What a method may look at: some images and the question about them.
 
     Attributes:
@@ -77,7 +75,15 @@ class Subject(NamedTuple):
     seed: int = 0
 
 
-Method = Callable[[Subject], Heat]
+Method = Callable[[PictureSubject], Heat]
+
+
+def pointing_of(method: str) -> dict[str, Any]:
+    """What `pointing_game` is given a method's maps with: gradients are smoothed, all others lie as they are.
+
+    Source: TorchRay's ``attribution_benchmark``, for the methods that it has.
+    """
+    return POINTING.get(method, {"smooth": 0.0})
 
 
 def saliency(model: nn.Module, images: Tensor, method: str, *, targets: Sequence[int] | Tensor | None = None,
@@ -130,7 +136,7 @@ def saliency(model: nn.Module, images: Tensor, method: str, *, targets: Sequence
     return Heat(blurred(values[:, None], share * height, share * width)[:, 0], found[0].evaluations)
 
 
-def centre(subject: Subject) -> Heat:
+def centre(subject: PictureSubject) -> Heat:
     """A Gaussian at the middle, which knows nothing of the image: photographers' habit, and the floor of the pointing game."""
     count, _, height, width = subject.images.shape
     down, right = ((torch.arange(side, device=subject.images.device) + 0.5) / side - 0.5 for side in (height, width))
@@ -138,7 +144,7 @@ def centre(subject: Subject) -> Heat:
     return Heat(one.expand(count, -1, -1), 0.0)
 
 
-def gradient(subject: Subject) -> Heat:
+def gradient(subject: PictureSubject) -> Heat:
     """The largest absolute slope of the reward among a pixel's colours.
 
     Source: Simonyan, Vedaldi and Zisserman 2013, as in TorchRay.
@@ -146,7 +152,7 @@ def gradient(subject: Subject) -> Heat:
     return Heat(_slopes(subject, subject.images).abs().amax(1), 1.0)
 
 
-def gradient_x_input(subject: Subject) -> Heat:
+def gradient_x_input(subject: PictureSubject) -> Heat:
     """The slope times the value, summed over a pixel's colours: with signs, against a picture of zeros as the model takes them.
 
     Source: Shrikumar et al. 2016.
@@ -154,13 +160,13 @@ def gradient_x_input(subject: Subject) -> Heat:
     return Heat((_slopes(subject, subject.images) * subject.images).sum(1), 1.0)
 
 
-def grad_cam(subject: Subject) -> Heat:
+def grad_cam(subject: PictureSubject) -> Heat:
     """A layer's channels summed with their mean slopes as weights, what is negative left out, scaled up to the image.
 
     Source: Selvaraju et al. 2017, equations 1 and 2, as in TorchRay.
     """
     if subject.layer is None:
-        raise InputError("Grad-CAM without a layer; expected a Subject with one; ask by saliency(..., 'grad_cam')")
+        raise InputError("Grad-CAM without a layer; expected a PictureSubject with one; ask by saliency(..., 'grad_cam')")
     asked = functools.partial(at_layer, subject.model, layer=subject.layer, reward=subject.reward, score=subject.output_score)
     parts = in_batches(subject.model, len(subject.images), subject.batch_size, True,
                        lambda part: asked(subject.images[part].clone(), targets=subject.targets[part]))
@@ -171,7 +177,7 @@ def grad_cam(subject: Subject) -> Heat:
     return Heat(scaled[:, 0], 1.0)
 
 
-def blur_ig(subject: Subject) -> Heat:
+def blur_ig(subject: PictureSubject) -> Heat:
     """Blur integrated gradients: the slope of the reward along a uniform mask, meant over the levels of a blur pyramid.
 
     The way from the blurred image to the image is a straight line from each level to the next, and the integral over it is by trapezoids: a
@@ -191,7 +197,7 @@ def blur_ig(subject: Subject) -> Heat:
     return Heat(total, float(len(levels)))
 
 
-def rise(subject: Subject) -> Heat:
+def rise(subject: PictureSubject) -> Heat:
     """Random masks summed with the probability of the class under each as weights; the same masks for every image.
 
     Maps have an offset, about half the mean probability, which the maximum does not mind.
@@ -208,7 +214,7 @@ def rise(subject: Subject) -> Heat:
     return Heat(total / (RISE_MASKS * RISE_SHARE), RISE_MASKS / FORWARDS)
 
 
-def occlusion(subject: Subject) -> Heat:
+def occlusion(subject: PictureSubject) -> Heat:
     """What the reward loses, on average, when a square over the pixel is put to zero (a mean grey, for models that take it so).
 
     Squares of a seventh of the side, half of one apart; every pixel lies under the same number of them, up to rounding.
@@ -258,7 +264,7 @@ def rise_masks(count: int, size: tuple[int, int], *, cells: int = RISE_CELLS, sh
 
 
 def subject_of(model: nn.Module, images: Tensor, targets: Sequence[int] | Tensor | None, reward: str | Reward,
-               score: Callable[..., Tensor] | None, batch_size: int | None) -> Subject:
+               score: Callable[..., Tensor] | None, batch_size: int | None) -> PictureSubject:
     """What a caller asks of pictures, checked.
 
     Raises:
@@ -271,7 +277,7 @@ def subject_of(model: nn.Module, images: Tensor, targets: Sequence[int] | Tensor
         raise InputError(f"images are {what}; expected a floating tensor [N, C, H, W] as the model takes it, N at least 1; "
                          "ca.image_loader reads picture files")
     goal = targets_of(model, images, targets, score, size)
-    return Subject(model, images, goal, checked_reward(reward_function(reward), str(reward)), score, size)
+    return PictureSubject(model, images, goal, checked_reward(reward_function(reward), str(reward)), score, size)
 
 
 def grid_layer(model: nn.Module, example: Tensor, name: str | None) -> Layer:
@@ -302,7 +308,7 @@ def grid_layer(model: nn.Module, example: Tensor, name: str | None) -> Layer:
 
 
 @torch.inference_mode(False)
-def _slopes(subject: Subject, images: Tensor) -> Float[Tensor, "N C H W"]:
+def _slopes(subject: PictureSubject, images: Tensor) -> Float[Tensor, "N C H W"]:
     """The reward's slope at each value of some images, which are asked about as the subject's are."""
 
     def run(part: slice) -> Tensor:
@@ -315,7 +321,7 @@ def _slopes(subject: Subject, images: Tensor) -> Float[Tensor, "N C H W"]:
     return torch.cat([got for _, got in in_batches(subject.model, len(images), subject.batch_size, True, run)])
 
 
-def _forwards(subject: Subject, masks: Float[Tensor, "M H W"], row: int, reward: Reward) -> Float[Tensor, "M"]:
+def _forwards(subject: PictureSubject, masks: Float[Tensor, "M H W"], row: int, reward: Reward) -> Float[Tensor, "M"]:
     """The reward of one image times each of some masks."""
     image = subject.images[row]
 

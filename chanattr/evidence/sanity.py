@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from chanattr.attribution.image import per_image
-from chanattr.attribution.spatial import INPUT, spatial
+from chanattr.attribution.spatial import spatial
 from chanattr.codes import level_sets
 from chanattr.errors import InputError, ModelError
 from chanattr.evidence.compare import above_chance, chance_of, entered, jaccard, mean_known, spearman
@@ -23,7 +23,7 @@ from chanattr.network.inputs import take_rows
 from chanattr.network.names import kind, named, unwrapped
 from chanattr.network.outputs import Inputs, call
 from chanattr.progress import Progress, advance
-from chanattr.settings import COUNT, PICTURE_AREAS, SHARE, STEPS, Search, check_number
+from chanattr.settings import COUNT, PICTURE, PICTURE_AREAS, SHARE, STEPS, Search, check_number
 
 Attribute = Callable[[nn.Module, Any, str, Tensor], Any]
 LIMIT, LABEL_LIMIT = 0.5, 0.9  # above-chance overlap from which sets count as unchanged: by random weights, and by other labels
@@ -64,6 +64,16 @@ def randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: At
 
     Source: Adebayo et al. 2018, cascading randomisation; Fong, Patrick and Vedaldi 2019, figure 7. Modules are drawn again by their
     ``reset_parameters``; of those without it the weights are permuted.
+
+    Examples:
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> def sets(model, images, layer, targets):
+        ...     return ca.per_image(model, images, layer, targets=targets, areas=(1, 2), engine="injection").masks
+        >>> told = ca.randomisation(model, torch.rand(2, 3, 8, 8), "1", attribute=sets)
+        >>> told.random, told.depth.tolist(), told.after.tolist()
+        (('', '3', '0'), [0, 1, 2], [True, True, False])
     """
     goal = targets_of(model, images, targets, score, BATCH).cpu()
     check_number(f"limit={limit!r}", limit, SHARE)
@@ -104,6 +114,18 @@ def label_randomisation(model: nn.Module, images: Inputs, layer: str, *, attribu
 
     Raises:
         InputError, LayerError, ModelError: as `randomisation`; or the model has a single class.
+
+    Examples:
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> def strongest(model, images, layer, targets):  # knows nothing of the class
+        ...     with torch.no_grad(), ca.capture(model, [layer]) as seen:
+        ...         model(images)
+        ...     place = (-seen[layer].amax((2, 3))).argsort().argsort()
+        ...     return torch.stack([place < 1, place < 2], 1)
+        >>> ca.label_randomisation(model, torch.rand(2, 3, 8, 8), "1", attribute=strongest).passes
+        False
     """
     goal = targets_of(model, images, targets, score, BATCH).cpu()
     check_number(f"limit={limit!r}", limit, SHARE)
@@ -193,7 +215,7 @@ def _usual(layer: str, areas: Sequence[float] | None, search: Search | None, sco
         found = spatial(model, images, targets=targets, areas=shares, search=search, score=score, refine=False)
         return level_sets(found.masks()).reshape(*found.codes.shape[:2], -1)
 
-    return pixels if layer == INPUT else channels
+    return pixels if layer == PICTURE else channels
 
 
 def _other_labels(goal: Int[Tensor, "N"], classes: int, seed: int) -> Int[Tensor, "N"]:

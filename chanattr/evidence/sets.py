@@ -99,7 +99,7 @@ def sets_of(record: ClassAttribution | ImageAttribution, count: int | None = Non
     return ChannelSets(masks[:, int(where[0])], np.ones(len(record), bool), names)
 
 
-def overlap(record: ClassAttribution | ImageAttribution, count: int | None = None, source: str = "joint") -> Overlap:
+def overlap(record: ClassAttribution | ImageAttribution, count: int | None = None, *, source: str = "joint") -> Overlap:
     """The Jaccard index of every two classes' (or images') sets, and what chance alone would give.
 
     Chance is two sets of these sizes drawn from all K channels independently: the number that they share is hypergeometric, and the index's
@@ -113,8 +113,9 @@ def overlap(record: ClassAttribution | ImageAttribution, count: int | None = Non
 
     Examples:
         >>> import chanattr as ca
-        >>> with ca.open_run("run.h5") as run:  # doctest: +SKIP
-        ...     likeness = ca.overlap(run.per_class("features.12"), 24)
+        >>> likeness = ca.overlap(ca.figures.samples.classes(), 4)
+        >>> likeness.shared.tolist(), likeness.jaccard.round(2).tolist()[0]
+        ([[4, 3, 2], [3, 4, 3], [2, 3, 4]], [1.0, 0.6, 0.33])
     """
     masks, defined, names = sets_of(record, count, source)
     held = masks.astype(np.float32)
@@ -139,7 +140,7 @@ def expected_jaccard(one: int, other: int, channels: int) -> float:
     return float(_expected(np.array([one, other]), channels)[0, 1])
 
 
-def shared(record: ClassAttribution | ImageAttribution, targets: Sequence[int], count: int | None = None,
+def shared(record: ClassAttribution | ImageAttribution, targets: Sequence[int], count: int | None = None, *,
            source: str = "joint") -> np.ndarray:
     """The channels that the sets of all of some classes hold, increasing, i8.
 
@@ -149,6 +150,12 @@ def shared(record: ClassAttribution | ImageAttribution, targets: Sequence[int], 
 
     Raises:
         InputError: as `sets_of`; or a class that is not in the record, or has no such set.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> classes = ca.figures.samples.classes()
+        >>> ca.shared(classes, [0, 1], 4).tolist()
+        [1, 2, 3]
     """
     if not len(targets):
         raise InputError("targets=[]; expected one class or more; name those whose common channels are wanted")
@@ -157,7 +164,7 @@ def shared(record: ClassAttribution | ImageAttribution, targets: Sequence[int], 
     return np.flatnonzero(masks[rows].all(0))
 
 
-def unique(record: ClassAttribution | ImageAttribution, target: int, count: int | None = None, source: str = "joint") -> np.ndarray:
+def unique(record: ClassAttribution | ImageAttribution, target: int, count: int | None = None, *, source: str = "joint") -> np.ndarray:
     """The channels of a class's set that no other class's set in the record holds, increasing, i8.
 
     Args:
@@ -166,6 +173,12 @@ def unique(record: ClassAttribution | ImageAttribution, target: int, count: int 
 
     Raises:
         InputError: as `sets_of`; or a class that is not in the record, or has no such set.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> classes = ca.figures.samples.classes()
+        >>> ca.unique(classes, 2, 4).tolist()
+        [5]
     """
     masks, defined, names = sets_of(record, count, source)
     row = _row(record, target, defined, names)
@@ -177,8 +190,18 @@ def cluster(likeness: Overlap) -> Clusters:
 
     The distance of two clusters is the mean over their pairs of classes. C squared numbers are held; 1,000 classes take seconds.
 
+    Args:
+        likeness: what `overlap` gave of C classes (or images).
+
     Raises:
         InputError: a class has no set, so no distance.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> classes = ca.figures.samples.classes()
+        >>> joined = ca.cluster(ca.overlap(classes, 4))
+        >>> joined.order.tolist(), joined.merges.round(2).tolist()[0]
+        ([2, 0, 1], [0.0, 1.0, 0.4, 2.0])
     """
     if (missing := np.flatnonzero(likeness.sizes < 0)).size:
         named = ", ".join(repr(likeness.names[row]) for row in missing[:3])

@@ -34,7 +34,7 @@ GAMES = ("preserve", "delete")
 
 
 def specificity(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[int] | Tensor, classes: ClassAttribution,
-                count: int | None = None, game: str = "preserve", source: str = "joint", random_seed: int | None = None,
+                count: int | None = None, game: str = "preserve", source: str = "joint", seed: int | None = None,
                 score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, batch_size: int | None = None,
                 engine: str = "auto", progress: Progress = False) -> Specificity:
     """Accuracy and logits on every class's images when only one class's channels are kept, or when they are dropped.
@@ -49,7 +49,7 @@ def specificity(model: nn.Module, images: Inputs, layer: str, *, targets: Sequen
         count: channels a set, one of ``classes.areas``; None is each class's a*.
         game: "preserve" keeps the set alone, "delete" drops it.
         source: "joint", or "mean", the channels that most a* sets of the class's images hold (then any `count`).
-        random_seed: gives a random set of the same size beside every class's; None for none.
+        seed: gives a random set of the same size beside every class's; None for none.
 
     Returns:
         A `Specificity`; a class without such a set, or without images, is left NaN and told to the log.
@@ -59,19 +59,25 @@ def specificity(model: nn.Module, images: Inputs, layer: str, *, targets: Sequen
         LayerError, ModelError: as in `per_image`.
 
     Examples:
-        >>> matrix = ca.specificity(model, images, "features.12", targets=labels, classes=classes, count=24)  # doctest: +SKIP
-        >>> matrix.accuracy.diagonal()  # doctest: +SKIP
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> images, labels = torch.rand(4, 3, 8, 8), [0, 0, 2, 2]
+        >>> classes = ca.per_class(model, images, "1", targets=labels, areas=(1, 2), engine="injection")
+        >>> told = ca.specificity(model, images, "1", targets=labels, classes=classes, count=2, engine="injection")
+        >>> told.targets.tolist(), told.accuracy.shape
+        ([0, 2], (2, 2))
     """
     check_name("game", game, GAMES)
     sets = sets_of(classes, count, source)
     number = check_images(images)
-    seed = -1 if random_seed is None else int(check_number(f"random_seed={random_seed!r}", random_seed, COUNT))
+    known = -1 if seed is None else int(check_number(f"seed={seed!r}", seed, COUNT))
     size = batch_size_of(batch_size, model)
     goal = check_targets(targets, number)
     columns = _columns(goal, classes)
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     _check_classes(classes, model, tail)
-    masks = _masks(sets, classes.groups, random_seed, game)
+    masks = _masks(sets, classes.groups, seed, game)
     sums = torch.zeros(2, len(masks) + 1, len(classes), dtype=torch.float64)  # of `_figures`, by mask and class; last the whole network's
     with advance(progress, number, f"specificity at {layer}") as tell:
         for part in shards_of(number, shard_size_of(model)):
@@ -80,7 +86,7 @@ def specificity(model: nn.Module, images: Inputs, layer: str, *, targets: Sequen
             fill = fill_again(classes, stem.activation, tail.layer).taken(stem.logits.device)
             _add(sums, tail, stem, masks, goal_of(goal[part], stem), columns[part], fill, size)
             tell(len(stem.logits))
-    return _record(classes, sets, sums, columns, game=game, count=-1 if count is None else int(count), source=source, seed=seed)
+    return _record(classes, sets, sums, columns, game=game, count=-1 if count is None else int(count), source=source, seed=known)
 
 
 def _columns(goal: Int[Tensor, "N"], classes: ClassAttribution) -> Int[Tensor, "N"]:
@@ -111,11 +117,11 @@ def _check_classes(classes: ClassAttribution, model: nn.Module, tail: Tail) -> N
                          "per_class with this one")
 
 
-def _masks(sets: ChannelSets, groups: np.ndarray, random_seed: int | None, game: str) -> Float[Tensor, "M L"]:
+def _masks(sets: ChannelSets, groups: np.ndarray, seed: int | None, game: str) -> Float[Tensor, "M L"]:
     """What is kept of the layer's channels, a mask a class; where asked, then as many of random sets of the same sizes."""
     chosen = torch.from_numpy(sets.masks)
-    if random_seed is not None:
-        drawn = torch.rand(chosen.shape, generator=torch.Generator().manual_seed(random_seed))
+    if seed is not None:
+        drawn = torch.rand(chosen.shape, generator=torch.Generator().manual_seed(seed))
         chosen = torch.cat([chosen, largest(drawn, chosen.sum(1))])
     spread = chosen[:, torch.from_numpy(groups).long()]
     return (spread if game == "preserve" else ~spread).float()
@@ -156,7 +162,7 @@ def _record(classes: ClassAttribution, sets: ChannelSets, sums: Float[Tensor, "2
     own, whole = np.where(defined, means[:, :number], np.nan).astype(np.float32), means[:, -1]
     random = np.where(defined, means[:, number:-1], np.nan).astype(np.float32) if seed >= 0 else np.full_like(own, np.nan)
     return Specificity(
-        layer=classes.layer, settings=classes.settings, game=game, count=count, source=source, random_seed=seed, names=sets.names,
+        layer=classes.layer, settings=classes.settings, game=game, count=count, source=source, seed=seed, names=sets.names,
         targets=classes.targets, sizes=np.where(sets.defined, sets.masks.sum(1), -1).astype(np.int32), images=images.int().numpy(),
         accuracy=own[0], logits=own[1], original_accuracy=whole[0], original_logits=whole[1], random_accuracy=random[0],
         random_logits=random[1])

@@ -111,6 +111,15 @@ def stability(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
     Raises:
         InputError: an argument cannot be used, or a view gives other images than it was given.
         LayerError, ModelError: as in `per_image`.
+
+    Examples:
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> told = ca.stability(model, torch.rand(2, 3, 8, 8), "1", seeds=(1,), views=("flip",), fills=("zero",), areas=(1, 2),
+        ...                     engine="injection")
+        >>> told.changes, told.changed_area.shape
+        (('seed 1', 'view flip'), (2, 2))
     """
     check_images(images)
     named = check_views(views)
@@ -218,6 +227,14 @@ def robust(model: nn.Module, images: Inputs, layer: str, *, views: Views = ("fli
     Raises:
         InputError: an argument cannot be used, a view is both seen and unseen, or gives other images than it was given.
         LayerError, ModelError: as in `per_image`.
+
+    Examples:
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> told = ca.robust(model, torch.rand(2, 3, 8, 8), "1", areas=(1, 2), engine="injection")
+        >>> told.views, told.unseen, told.gain.shape
+        (('flip', 'noise'), ('crop',), (2, 2))
     """
     asked = Asked(areas=areas, search=search, reward=reward, score=score, seed=seed, batch_size=batch_size, precision=precision,
                   memory_budget=memory_budget, group=group)

@@ -26,8 +26,8 @@ def load_annotations(path: PathLike, *, class_names: Sequence[str] = (), wordnet
 
     * plain: a JSON list of ``{"file": "a.jpg", "boxes": [[left, top, right, bottom], ...], "index": 65}``, in pixels from 0 at the
       picture's edge. ``index`` is the class of all its boxes, or a list of one a box; in its place ``name`` (or a list) may be given, a
-      name in `class_names` or `wordnet_ids`. If known also ``"width"``, ``"height"``, and ``"difficult"``, true or false, or a list. A
-      file may come several times, for several classes; other fields are passed over.
+      name in `class_names` or `wordnet_ids`. Also ``"width"`` and ``"height"``, which the pointing game over a run needs, and if known
+      ``"difficult"``, true or false, or a list. A file may come several times, for several classes; other fields are passed over.
     * COCO: a JSON object with ``images``, ``annotations`` and ``categories``; ``bbox`` is left, top, width, height. Crowds are boxes as
       others. Without class names, a category's class is its place among the categories by increasing id, which is TorchRay's order.
     * VOC: XML, a file or a folder of them (searched to the bottom). Its first pixel is 1 and its last is in the box, so 1 is taken from

@@ -19,7 +19,7 @@ LISTED = 8
 PathLike = str | os.PathLike[str]
 
 
-class Found(NamedTuple):
+class PictureFile(NamedTuple):
     """An image file before it is read.
 
     Attributes:
@@ -34,7 +34,7 @@ class Found(NamedTuple):
 
 
 def find_images(paths: PathLike | Sequence[PathLike], *, class_names: Sequence[str] = (), wordnet_ids: Sequence[str] = (),
-                root: PathLike | None = None) -> tuple[Found, ...]:
+                root: PathLike | None = None) -> tuple[PictureFile, ...]:
     """Picture files with their keys and labels, ordered by key.
 
     A folder that holds folders with pictures is a folder of class folders: each must be named ``NNN_name`` (NNN the class's index), or by
@@ -56,7 +56,7 @@ def find_images(paths: PathLike | Sequence[PathLike], *, class_names: Sequence[s
     places = [place for one in given for place in _expand(one)]
     labelled = [pair for place in places for pair in _inside(place, class_names, wordnet_ids)]
     base = _root(places, root)
-    found = sorted((Found(path, _key(path, base), label) for path, label in labelled), key=lambda one: one.key)
+    found = sorted((PictureFile(path, _key(path, base), label) for path, label in labelled), key=lambda one: one.key)
     _check_unique(found)
     return tuple(found)
 
@@ -148,7 +148,7 @@ def _key(path: Path, root: Path) -> str:
     return key
 
 
-def _check_unique(found: Sequence[Found]) -> None:
+def _check_unique(found: Sequence[PictureFile]) -> None:
     """Of images sorted by key."""
     for one, other in itertools.pairwise(found):
         if one.key == other.key:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from chanattr import embedded
 from chanattr.errors import ImageError, InputError
-from chanattr.images.find import Found, PathLike, find_images
+from chanattr.images.find import PathLike, PictureFile, find_images
 from chanattr.images.read import decode, open_image, read_bytes, thumbnail_of
 from chanattr.processes import leave_signals
 from chanattr.settings import COUNT, STEPS, check_number
@@ -61,7 +61,7 @@ class ImageLoader:
         bad: (path, reason) of the files that could not be read so far.
     """
 
-    def __init__(self, found: Sequence[Found], preprocess: Preprocess, batch_size: int, readers: int = 0,
+    def __init__(self, found: Sequence[PictureFile], preprocess: Preprocess, batch_size: int, readers: int = 0,
                  numbers: Sequence[int] | None = None) -> None:
         self._pictures = _Pictures(tuple(found), preprocess, tuple(numbers or range(len(found))))
         self._batch_size = batch_size
@@ -117,7 +117,7 @@ class ImageLoader:
 
 class _Row(NamedTuple):
     image: Tensor
-    found: Found
+    found: PictureFile
     sha256: bytes
     thumbnail: np.ndarray | None
 
@@ -131,7 +131,7 @@ class _Unread(NamedTuple):
 class _Pictures(Dataset[Any]):
     """The files by number, each read when it is asked for, in whatever process."""
 
-    def __init__(self, found: tuple[Found, ...], preprocess: Preprocess, numbers: tuple[int, ...]) -> None:
+    def __init__(self, found: tuple[PictureFile, ...], preprocess: Preprocess, numbers: tuple[int, ...]) -> None:
         self.found, self.preprocess, self.numbers = found, preprocess, numbers  # numbers among all that were found
 
     def __len__(self) -> int:
@@ -194,7 +194,7 @@ def example_image(preprocess: Preprocess) -> Float[Tensor, "B 3 H W"]:
     return torch.stack([preprocess(open_image(min(folder.glob("*.jpg")))) for folder in folders])
 
 
-def _limited(found: Sequence[Found], limit: int) -> list[Found]:
+def _limited(found: Sequence[PictureFile], limit: int) -> list[PictureFile]:
     taken: Counter[int] = Counter()
     kept = []
     for one in found:

@@ -22,7 +22,6 @@ from chanattr.network.stem import Stem
 from chanattr.network.tail import ExportedTail, Tail, masked_rows
 
 LOG = logging.getLogger(__name__)
-PRECISIONS = ("auto", "float32", "bfloat16")
 WORTH = 1_000_000  # multiplications of an image from which lower precision gains more than its conversions cost
 COMPILE = 200_000  # evaluations of one run from which compiling pays for itself (a minute or two, on CUDA)
 AGREEMENT = 1e-4  # of the logits' scale: how far float32 may be from the plain tail

@@ -26,6 +26,18 @@ def frozen(model: nn.Module) -> Iterator[None]:
     """Inside, the model is in eval mode and its parameters ask for no gradient; on leaving it is exactly as it was.
 
     Training flags are kept module by module, and ``requires_grad`` and ``.grad`` parameter by parameter.
+
+    Args:
+        model: any module.
+
+    Examples:
+        >>> import torch, chanattr as ca
+        >>> model = torch.nn.Linear(2, 3)
+        >>> with ca.frozen(model):
+        ...     model.training, model.weight.requires_grad
+        (False, False)
+        >>> model.training, model.weight.requires_grad
+        (True, True)
     """
     training = [(module, module.training) for module in model.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import json
 import logging
+import os
 import pickle
 import sys
 import warnings
@@ -62,7 +63,8 @@ def load_model(name: str, *, weights: str | None = None, device: str = "cpu") ->
 
     Args:
         name: "embedded"; "efficientnet_lite0", 1 or 2; a torchvision classification model; "timm:NAME"; "hf:NAME"; or
-            "path/to/file.py:function", which gives a module, or (module, preprocess) or (module, preprocess, class names).
+            "path/to/file.py:function", which gives a module, or (module, preprocess) or (module, preprocess, class names). Without a
+            preprocess pictures are resized to 256, cropped to 224 and normalised by ImageNet's mean and deviation.
         weights: None for the model's own; "random" (the same at every call); or a file, .safetensors or a state dict that is read with
             weights only, never unpickled.
         device: where the module goes.
@@ -175,9 +177,9 @@ def _torchvision(name: str, own: bool) -> LoadedModel:
     integers = name.startswith(QUANTISED)
     options = ({"progress": False} if own else {}) | ({"quantize": True} if integers else {})
     try:
-        with _kernels_kept():
+        with _kernels_kept(), _tensors_only():
             module = torchvision.models.get_model(name, weights=chosen if own else None, **options)
-    except (OSError, RuntimeError) as error:  # no connection; a download that is not what was expected
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:  # no connection; a file that is not what was expected
         raise _download_failed(name, error) from error
     except ValueError as error:
         raise ModelError(f"{name} cannot be made on this machine ({first_line(error)}); expected the integer kernels that it was converted "
@@ -277,6 +279,19 @@ def _kernels_kept() -> Iterator[None]:
         yield
     finally:
         torch.backends.quantized.engine = before
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Whoever calls ``torch.load`` gets tensors and runs nothing: torchvision leaves it to unpickle what the folder of downloads holds."""
+    words = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
+    before = {word: os.environ.get(word) for word in words}
+    os.environ.update(words)
+    try:
+        yield
+    finally:
+        for word, value in before.items():
+            os.environ.pop(word) if value is None else os.environ.update({word: value})
 
 
 Source = tuple[Callable[[str], bool], Callable[[str, bool], LoadedModel]]

@@ -17,14 +17,14 @@ from chanattr.errors import InputError
 from chanattr.network.batches import in_batches
 from chanattr.network.layers import Layer, describe
 from chanattr.network.outputs import device_of
+from chanattr.picture_records import ChannelImages
+from chanattr.picture_settings import CHANNEL, CHANNELS, PictureSettings, resolved
 from chanattr.pictures import pixels as px
 from chanattr.pictures.inversion import predict
 from chanattr.pictures.making import at_once, make, noise, parametrise, smoothed, start_of
 from chanattr.pictures.parameters import natural_pictures
 from chanattr.pictures.pixels import Pixels, check_pixels
 from chanattr.pictures.reach import reaching
-from chanattr.pictures.records import ChannelImages
-from chanattr.pictures.settings import CHANNEL, CHANNELS, PictureSettings, resolved
 from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution
 from chanattr.settings import STEPS, check_number
@@ -66,9 +66,13 @@ def visualise(model: nn.Module, layer: str, wanted: Sequence[int] | np.ndarray, 
     Source: Olah, Mordvintsev and Schubert 2017; MaCo (``parametrisation="magnitude"``) Fel et al. 2023.
 
     Examples:
-        >>> made = ca.visualise(model, "features.10", [3, 17], pixels=ca.pixels_of(preprocess), count=2)  # doctest: +SKIP
-        >>> made.pictures.shape  # doctest: +SKIP
-        (2, 2, 227, 227, 3)
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> pixels, settings = ca.Pixels(mean=(0.5,) * 3, std=(0.5,) * 3, size=(8, 8)), ca.PictureSettings(steps=2)
+        >>> made = ca.visualise(model, "1", [0, 3], pixels=pixels, count=2, settings=settings)
+        >>> made.names, made.pictures.shape
+        (('channel 0', 'channel 3'), (2, 2, 8, 8, 3))
     """
     settings = resolved(settings, CHANNEL, (CHANNELS,))
     check_pixels(pixels)
@@ -100,6 +104,12 @@ def class_weights(classes: ClassAttribution, target: int, against: int | None = 
 
     Raises:
         InputError: no such class, one of which no image reaches its level, or nothing that its images need (more than the other's).
+
+    Examples:
+        >>> import chanattr as ca
+        >>> classes = ca.figures.samples.classes()
+        >>> (10 * ca.class_weights(classes, 1, against=0)).round().tolist()
+        [[-10.0, 2.0, 2.0, 2.0, 2.0, 2.0, 0.0, 0.0]]
     """
     if against is not None and against == target:
         raise InputError(f"class {target} less class {against}, itself; expected another class, whose rates are taken off; name one, or "

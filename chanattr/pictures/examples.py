@@ -18,11 +18,11 @@ from chanattr.errors import InputError
 from chanattr.evidence.again import fill_again, question_again
 from chanattr.network.layers import Layer, describe
 from chanattr.network.tail import Tail, bind
+from chanattr.picture_records import NONE, Examples
 from chanattr.pictures import pixels as px
 from chanattr.pictures.channels import check_wanted
 from chanattr.pictures.pixels import Pixels, check_pixels
 from chanattr.pictures.reach import Read, reaching
-from chanattr.pictures.records import NONE, Examples
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
 from chanattr.search.objective import Reward
@@ -64,7 +64,7 @@ class Standing(NamedTuple):
     where: Int[np.ndarray, "N R"]
 
 
-def examples(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, channels: Sequence[int], *, pixels: Pixels,
+def examples(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, channels: Sequence[int], pixels: Pixels,
              kind: str = "driven", found: ImageAttribution | None = None, count: int = 8, side: int = 96,
              keys: Sequence[str] | None = None, reward: Reward | None = None, score: Callable[..., Tensor] | None = None,
              channel_axis: int | None = None, progress: Progress = False) -> Examples:
@@ -82,7 +82,7 @@ def examples(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, cha
         pixels: what the model's preprocessing does: ``ca.pixels_of(ca.load_model(...).preprocess)``.
         kind: "driven" (by the activation at the strongest position), or "needed" (by what the score of an image's a* set falls without
             the channel; images whose set has it not, or loses nothing, are none). Images that a channel is silent on are none of either.
-        found: answers for these images at this layer, in their order; "needed" asks for them.
+        found: answers for these images at this layer, in their order; for "needed" alone, which asks for them.
         count: examples of each channel, at most.
         side: of the crops, in pixels.
         keys: a name for each image; None is that of `found`, else its number.
@@ -95,8 +95,13 @@ def examples(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, cha
         LayerError, ModelError: as in `per_image`.
 
     Examples:
-        >>> seen = ca.examples(model, images, "features.10", [3, 17], pixels=pixels, kind="needed", found=found)  # doctest: +SKIP
-        >>> seen.rows[0], seen.value[0], seen.boxes[0]  # doctest: +SKIP
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> pixels = ca.Pixels(mean=(0.5,) * 3, std=(0.5,) * 3, size=(8, 8))
+        >>> seen = ca.examples(model, torch.rand(4, 3, 8, 8), "1", channels=[3], pixels=pixels, count=2)
+        >>> seen.rows.shape, seen.crops.shape
+        ((1, 2), (1, 2, 96, 96, 3))
     """
     total = check_images(images)
     for name, number in {"count": count, "side": side}.items():

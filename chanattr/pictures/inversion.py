@@ -17,12 +17,12 @@ from chanattr.evidence.whole import exact_logits
 from chanattr.network.batches import in_batches
 from chanattr.network.hooks import apply_mask
 from chanattr.network.layers import Layer, describe
+from chanattr.picture_records import Inversion
+from chanattr.picture_settings import INVERSION, INVERSIONS, PictureSettings, resolved
 from chanattr.pictures import pixels as px
 from chanattr.pictures.making import at_once, make, noise
 from chanattr.pictures.pixels import Pixels, check_pixels
 from chanattr.pictures.reach import Read, reaching
-from chanattr.pictures.records import Inversion
-from chanattr.pictures.settings import INVERSION, INVERSIONS, PictureSettings, resolved
 from chanattr.progress import Progress, advance
 
 LEAST = 0.1  # of the cosine that "dot" is multiplied with, so that pictures that are unlike at first have a slope
@@ -86,8 +86,13 @@ def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pi
     (``cosine_power``), as in lucid, for equation 10 alone grows with any activation that is strong.
 
     Examples:
-        >>> made = ca.invert(model, images, "features.10", pixels=ca.pixels_of(preprocess), mask=found.smallest_mask)  # doctest: +SKIP
-        >>> made.cosine, made.named  # doctest: +SKIP
+        >>> import torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> pixels, settings = ca.Pixels(mean=(0.5,) * 3, std=(0.5,) * 3, size=(8, 8)), ca.PictureSettings(steps=2)
+        >>> made = ca.invert(model, torch.rand(2, 3, 8, 8), "1", pixels=pixels, mask=[1, 1, 0, 0], settings=settings)
+        >>> made.pictures.shape, made.areas.tolist()
+        ((2, 8, 8, 3), [2, 2])
     """
     settings = resolved(settings, INVERSION, INVERSIONS)
     count = check_images(images)

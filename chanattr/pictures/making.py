@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from chanattr.picture_settings import PictureSettings
 from chanattr.pictures.parameters import Picture, by_fourier, by_magnitude, by_pixel, components_of, natural_magnitude, spectrum_scale
 from chanattr.pictures.pixels import Pixels, normalised, to_bytes
-from chanattr.pictures.settings import PictureSettings
 from chanattr.settings import check_batch_size
 
 FAINT = 1e-1  # of Adam, in a picture's mean slope: coefficients with a fainter one are moved less, not like all others

@@ -24,6 +24,11 @@ class Pixels(NamedTuple):
     Attributes:
         mean, std: one number a colour.
         size: (height, width).
+
+    Examples:
+        >>> import chanattr as ca
+        >>> ca.Pixels(mean=(0.5,) * 3, std=(0.5,) * 3, size=(224, 224)).size
+        (224, 224)
     """
 
     mean: tuple[float, ...]

@@ -32,7 +32,7 @@ from chanattr.settings import COUNT, Search, check_number
 from chanattr.store import Run
 
 
-def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequence[str], *,
+def attribute(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: Sequence[str],
               targets: str | int = "predicted", areas: Areas | Mapping[str, Areas] = None, search: Search | None = None,
               reward: str | Reward = "logit", game: str = "preserve",
               fill: str | float | Sequence[float] | np.ndarray = "zero", level: str | float | None = None,
@@ -77,6 +77,16 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], layers: Sequenc
         StoreError: the file holds answers to another question, or cannot be written.
         LayerError: as in `per_image`.
         ModelError: as in `per_image`; NaN only if no image gives an answer.
+
+    Examples:
+        >>> import tempfile, torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> loader = [(torch.rand(2, 3, 8, 8), [0, 1], ["a.jpg", "b.jpg"])]
+        >>> with tempfile.TemporaryDirectory() as folder, ca.open_run(f"{folder}/run.h5", "a") as run:
+        ...     told = ca.attribute(run, model, loader, ["1"], areas=(1, 2), classes=False, engine="injection", progress=False)
+        ...     told.images, run.layers, run.per_image("1").masks.shape
+        (2, ('1',), (2, 2, 4))
     """
     started = time.monotonic()
     check_words(label, shard_size, reward=reward, score=score)

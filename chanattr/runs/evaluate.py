@@ -49,6 +49,17 @@ def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: S
     Raises:
         InputError: none of the pictures has answers, or they are of another model.
         StoreError: no such answers.
+
+    Examples:
+        >>> import tempfile, torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> loader = [(torch.rand(2, 3, 8, 8), [0, 1], ["a.jpg", "b.jpg"])]
+        >>> with tempfile.TemporaryDirectory() as folder, ca.open_run(f"{folder}/run.h5", "a") as run:
+        ...     _ = ca.attribute(run, model, loader, ["1"], areas=(1, 2), classes=False, engine="injection", progress=False)
+        ...     told = ca.evaluate_run(run, model, loader, methods=["random"], engine="injection", progress=False)
+        >>> told["1"].methods
+        ('exact', 'random')
     """
     if limit is not None:
         check_number(f"limit={limit!r}", limit, STEPS)

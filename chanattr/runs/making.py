@@ -12,12 +12,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from chanattr.errors import InputError
+from chanattr.picture_records import ChannelImages, Examples, Inversion
+from chanattr.picture_settings import CHANNEL, CHANNELS, INVERSION, INVERSIONS, PictureSettings, resolved
 from chanattr.pictures.channels import visualise
 from chanattr.pictures.examples import KINDS, Asked, Part, find_examples
 from chanattr.pictures.inversion import invert
 from chanattr.pictures.pixels import Pixels
-from chanattr.pictures.records import ChannelImages, Examples, Inversion
-from chanattr.pictures.settings import CHANNEL, CHANNELS, INVERSION, INVERSIONS, PictureSettings, resolved
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
 from chanattr.store import Run

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from chanattr.errors import InputError
 from chanattr.network.outputs import device_of
 from chanattr.network.weights import model_sha256
+from chanattr.picture_records import ChannelImages, Examples, Inversion
+from chanattr.picture_settings import PictureSettings
 from chanattr.pictures.channels import class_weights
 from chanattr.pictures.examples import BATCH, Part
 from chanattr.pictures.pixels import Pixels
-from chanattr.pictures.records import ChannelImages, Examples, Inversion
-from chanattr.pictures.settings import PictureSettings
 from chanattr.progress import Progress
 from chanattr.records import ImageAttribution
 from chanattr.runs.making import Maker
@@ -67,6 +67,18 @@ def invert_run(run: Run, model: nn.Module, loader: Iterable[Any], *, pixels: Pix
     Raises:
         InputError: another model, no answers under the label, no such images or area, or none of them in the loader.
         StoreError: no such answers, or another picture under a key of the run.
+
+    Examples:
+        >>> import tempfile, torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> loader = [(torch.rand(2, 3, 8, 8), [0, 1], ["a.jpg", "b.jpg"])]
+        >>> with tempfile.TemporaryDirectory() as folder, ca.open_run(f"{folder}/run.h5", "a") as run:
+        ...     _ = ca.attribute(run, model, loader, ["1"], areas=(1, 2), classes=False, engine="injection", progress=False)
+        ...     pixels = ca.Pixels(mean=(0.5,) * 3, std=(0.5,) * 3, size=(8, 8))
+        ...     made = ca.invert_run(run, model, loader, pixels=pixels, limit=1, settings=ca.PictureSettings(steps=2), progress=False)
+        >>> made["1"].whole.keys, made["1"].masked.pictures.shape
+        (('a.jpg',), (1, 8, 8, 3))
     """
     names = list(layers or layers_with(run, label))
     maker = Maker(run, model, check_run_model(run, model), pixels, score, channel_axis, progress)
@@ -116,6 +128,19 @@ def visualise_run(run: Run, model: nn.Module, loader: Iterable[Any] | None, *, p
     Raises:
         InputError: another model, no such channels or class, or none of the run's images in the loader.
         StoreError: no such answers, or another picture under a key of the run.
+
+    Examples:
+        >>> import tempfile, torch, chanattr as ca
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
+        >>> loader = [(torch.rand(2, 3, 8, 8), [0, 1], ["a.jpg", "b.jpg"])]
+        >>> with tempfile.TemporaryDirectory() as folder, ca.open_run(f"{folder}/run.h5", "a") as run:
+        ...     _ = ca.attribute(run, model, loader, ["1"], areas=(1, 2), classes=False, engine="injection", progress=False)
+        ...     pixels = ca.Pixels(mean=(0.5,) * 3, std=(0.5,) * 3, size=(8, 8))
+        ...     made = ca.visualise_run(run, model, None, pixels=pixels, layer="1", channels=[3], settings=ca.PictureSettings(steps=2),
+        ...                             progress=False)
+        >>> made.single.names, made.single.pictures.shape
+        (('channel 3',), (1, 1, 8, 8, 3))
     """
     maker = Maker(run, model, check_run_model(run, model), pixels, score, channel_axis, progress)
     for name, number in {"top": top, "shown": shown}.items():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from chanattr.errors import InputError
 from chanattr.evidence.pointing import Pointing, pointing_game
-from chanattr.evidence.saliency import POINTING, SALIENCY, saliency
+from chanattr.evidence.saliency import SALIENCY, pointing_of, saliency
 from chanattr.images.annotations import for_keys
 from chanattr.images.boxes import ImageBoxes
 from chanattr.images.frame import measured_frame, regions_of
@@ -45,6 +45,18 @@ def pointing_run(run: Run, annotations: Mapping[str, ImageBoxes], preprocess: Ca
     Raises:
         InputError: no picture of the run is annotated, no such method, or pictures are missing.
         StoreError: no such answers.
+
+    Examples:
+        >>> import tempfile, numpy as np, torch, chanattr as ca
+        >>> from chanattr.images.boxes import ImageBoxes
+        >>> boxes = ImageBoxes(boxes=np.array([[16, 16, 48, 48]], np.float32), classes=np.array([0], np.int32),
+        ...                    difficult=np.array([False]), size=(64, 64))
+        >>> def preprocess(picture):
+        ...     return torch.from_numpy(np.array(picture.resize((32, 32)))).permute(2, 0, 1) / 255
+        >>> with tempfile.TemporaryDirectory() as folder, ca.open_run(f"{folder}/run.h5", "a") as run:
+        ...     run.write(ca.figures.samples.masks())
+        ...     ca.pointing_run(run, {"a.jpg": boxes}, preprocess)["masks"].hit.tolist()
+        [1]
     """
     for method in methods:
         check_name("method", method, SALIENCY, remedy="leave it out for the masks of the run alone")
@@ -57,11 +69,11 @@ def pointing_run(run: Run, annotations: Mapping[str, ImageBoxes], preprocess: Ca
     keys = [key for key in ordered if key in told]
     codes = run.spatial(rows=keys, layer=layer, label=label)
     regions = regions_of(lambda size: measured_frame(preprocess, size), told, keys)
-    found = {OURS: pointing_game(codes.masks(), keys, codes.targets, told, regions=regions)}
+    found = {OURS: pointing_game(codes.masks(), keys, codes.targets, annotations=told, regions=regions)}
     if not methods or model is None:
         return found
     heats = _heats(run, model, loader, keys, codes.targets, methods, score=score, seed=seed, progress=progress)
-    return found | {method: pointing_game(heat, keys, codes.targets, told, regions=regions, **POINTING[method])
+    return found | {method: pointing_game(heat, keys, codes.targets, annotations=told, regions=regions, **pointing_of(method))
                     for method, heat in heats.items()}
 
 

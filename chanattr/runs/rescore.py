@@ -26,6 +26,8 @@ def rescore(run: Run, model: nn.Module, loader: Iterable[Any], *, reward: str | 
             score: Callable[..., Tensor] | None = None, channel_axis: int | None = None) -> Iterator[str]:
     """Scores stored sets of channels again, by the definition in float32, for the images that the loader gives.
 
+    Masks on the picture, and joint sets of classes, are not scored.
+
     Args:
         run: open; only read.
         model: that the answers are of.
@@ -37,9 +39,12 @@ def rescore(run: Run, model: nn.Module, loader: Iterable[Any], *, reward: str | 
         A line for every layer, label and image whose stored figures are not those of the model.
 
     Raises:
-        InputError: the answers are of another model, or the loader has none of the run's images.
+        InputError: the answers are of another model, the run has no sets of images, or the loader has none of its pictures.
     """
     names = [(layer, label) for layer in run.layers for label in run.labels(layer) if run.finished(layer, label)]
+    if not names:
+        raise InputError(f"{run.path} holds no sets of channels of images, and these alone are scored again; expected a run of "
+                         "'chanattr attribute'; leave the model and the pictures out")
     others: list[str] = []
     pictures = _same_bytes(run, loader, others)
     for label, here, found in asked_again(run, model, pictures, names, reward=reward, score=score, channel_axis=channel_axis):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from chanattr.attribution.inputs import tail_at
 from chanattr.attribution.perturbation import BLUR, LEVELS, Perturbation, perturbation_of
 from chanattr.attribution.question import Asked, Question
-from chanattr.attribution.spatial import INPUT, answer, picture_question
+from chanattr.attribution.spatial import answer, picture_question
 from chanattr.errors import InputError
 from chanattr.network.names import kind
 from chanattr.network.outputs import device_of
@@ -29,7 +29,7 @@ from chanattr.settings import PICTURE_AREAS, Search
 from chanattr.store import Run
 
 
-def spatial_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layer: str = INPUT, targets: str | int = "predicted",
+def spatial_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layer: str = ":input", targets: str | int = "predicted",
                 areas: Sequence[float] = PICTURE_AREAS, search: Search | None = None, reward: str | Reward = "logit",
                 game: str = "preserve", perturbation: str | Tensor | np.ndarray = "blur", levels: int = LEVELS, blur: float = BLUR,
                 flip: bool | None = None, jitter: float = 0.0, samples: int | None = None, level: str | float | None = None,

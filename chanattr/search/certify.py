@@ -11,6 +11,7 @@ from torch import Tensor
 
 from chanattr.search.family import Sets
 from chanattr.search.objective import TOLERANCE
+from chanattr.settings import SEED
 
 EXCHANGES = 2000  # tried of a row at most
 SETS = 4096  # counted out of a row at most: all sets of 12 members
@@ -67,7 +68,7 @@ class Certified(NamedTuple):
 
 
 def certify(areas: Int[Tensor, "N"], masks: Bool[Tensor, "N K"], family: Sets, judge: Judge, *, exchanges: int = EXCHANGES,
-            sets: int = SETS, seed: int = 0) -> Certified:
+            sets: int = SETS, seed: int = SEED) -> Certified:
     """a* sets made as small as can be proved, and their certificates.
 
     Members that need not be there are dropped, until each is needed. Then all sets of 1, 2, ... members are counted out while they are at
@@ -127,7 +128,7 @@ def prune(masks: Bool[Tensor, "N K"], judge: Judge) -> Pruned:
     return Pruned(masks, judged)
 
 
-def exchange(masks: Bool[Tensor, "N K"], judge: Judge, *, most: int = EXCHANGES, seed: int = 0) -> Exchanges:
+def exchange(masks: Bool[Tensor, "N K"], judge: Judge, *, most: int = EXCHANGES, seed: int = SEED) -> Exchanges:
     """The largest gain in worth by exchanging one member for one that is not, over exchanges after which the set still reaches.
 
     Args:

@@ -51,6 +51,7 @@ def log_probability(logits: Float[Tensor, "B C"], targets: Int[Tensor, "B"]) -> 
     return logit(logits.log_softmax(1), targets)
 
 
+# Their names are `settings.REWARDS`, which the command line's help lists.
 REWARD_FUNCTIONS: dict[str, Reward] = {"logit": logit, "contrastive": contrastive, "log_probability": log_probability}
 
 

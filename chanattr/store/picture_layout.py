@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from chanattr.errors import StoreError
-from chanattr.pictures.records import ChannelImages, Examples, Inversion
-from chanattr.pictures.settings import PictureSettings
+from chanattr.picture_records import ChannelImages, Examples, Inversion
+from chanattr.picture_settings import PictureSettings
 from chanattr.store import check
 from chanattr.store.layout import TEXT, Column, check_text, encode, escape
 

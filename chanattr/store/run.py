@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from chanattr.errors import StoreError
-from chanattr.pictures.records import ChannelImages, Examples, Inversion
+from chanattr.picture_records import ChannelImages, Examples, Inversion
 from chanattr.records import ClassAttribution, ImageAttribution, SpatialAttribution
 from chanattr.store import lock, reader, writer
 from chanattr.store.digest import content_sha256
@@ -45,9 +45,11 @@ def open_run(path: str | os.PathLike[str], mode: str = "r") -> Run:
         StoreError: nothing there, damaged, not a run, held by another writer, or not writable.
 
     Examples:
-        >>> import chanattr as ca
-        >>> with ca.open_run("run.h5") as run:  # doctest: +SKIP
-        ...     found = run.per_image("features.10", rows=slice(0, 100))
+        >>> import tempfile, chanattr as ca
+        >>> with tempfile.TemporaryDirectory() as folder, ca.open_run(f"{folder}/run.h5", "a") as run:
+        ...     run.write(ca.figures.samples.images())
+        ...     run.per_image("features.10", rows=["b.jpg"]).smallest_area.tolist()
+        [3]
     """
     if mode not in ("r", "a"):
         raise StoreError(f"mode={mode!r}; expected 'r' to read or 'a' to write; a new run is made by 'a'")
@@ -58,8 +60,17 @@ class Run:
     """A run file; use `open_run` to make one, and ``with`` or `close` to end it.
 
     Attributes:
-        path: of the run file.
-        mode: "r" or "a".
+        path, mode: of the run file, and how it is open, "r" or "a".
+
+    Examples:
+        >>> import tempfile, chanattr as ca
+        >>> with tempfile.TemporaryDirectory() as folder, ca.open_run(f"{folder}/run.h5", "a") as run:
+        ...     for record in (ca.figures.samples.images(), ca.figures.samples.classes(), ca.figures.samples.masks()):
+        ...         run.write(record)
+        ...     run.layers, run.spatial_layers, run.labels("features.10"), sorted(run.finished("features.10"))
+        ...     run.field("features.10", "smallest_area").tolist(), run.per_class("features.10").names, run.spatial(rows=[0]).keys
+        (('features.10',), (':input',), ('exact',), ['a.jpg', 'b.jpg', 'c.jpg'])
+        ([2, 3, 4], ('cat', 'dog', 'fox'), ('a.jpg',))
     """
 
     def __init__(self, path: Path, mode: str) -> None:
@@ -149,7 +160,6 @@ class Run:
         return reader.html_of(self.summary())
 
     # What is there
-
     @property
     def layers(self) -> tuple[str, ...]:
         """Layers with sets of channels, in the order of first writing."""
@@ -172,8 +182,7 @@ class Run:
     @property
     def attributes(self) -> dict[str, Any]:
         """What the run is about: model, model_sha256, shard_size, preprocessing, class_names, and whatever else was set (a copy)."""
-        copy: dict[str, Any] = json.loads(json.dumps(self._index.attributes))
-        return copy
+        return dict(json.loads(json.dumps(self._index.attributes)))
 
     def finished(self, layer: str, label: str = "exact", *, spatial: bool = False) -> set[str]:
         """Keys of the images that have a set of channels (or a mask on the picture) at a layer; empty for a layer that has none."""
@@ -202,16 +211,15 @@ class Run:
         Only what is asked for is read. Rows that were not run come back with `smallest_area` -2, NaN scores and codes of 0.
 
         Args:
-            rows: as for `per_image`.
+            rows, label: as for `per_image`.
             layer: ":input" for the picture, or the layer on whose grid the masks lie.
-            label: under which they were written.
 
         Raises:
             StoreError: no such answers, no such rows, or the file is damaged.
         """
         return self._read(lambda index: reader.spatial_record(index, layer, label, rows))
 
-    def field(self, layer: str, name: str, label: str = "exact", rows: Keys = None, *, spatial: bool = False) -> np.ndarray:
+    def field(self, layer: str, name: str, label: str = "exact", *, rows: Keys = None, spatial: bool = False) -> np.ndarray:
         """One array of `per_image` (or of `spatial`), by its name there, without reading the others: for statistics over large files.
 
         Raises:
@@ -232,9 +240,7 @@ class Run:
         return self._read(lambda index: reader.class_record(index, layer, label))
 
     def inversions(self, layer: str, keys: Sequence[str] | None = None) -> tuple[Inversion, ...]:
-        """The inversions at a layer, whole and masked: a record for each way (settings, model, pixels) that some were made.
-
-        `keys` are of the images; None is all.
+        """The inversions at a layer, whole and masked, of images (None: all): a record for each way (settings, model, pixels) of making.
 
         Raises:
             StoreError: the file is damaged.
@@ -242,9 +248,7 @@ class Run:
         return self._read(lambda index: records(index.pictures, Inversion, layer, ("key", keys), self.keys))
 
     def channel_pictures(self, layer: str, names: Sequence[str] | None = None) -> tuple[ChannelImages, ...]:
-        """The pictures of channels at a layer: a record for each way that some were made.
-
-        `names` are of the rows, such as "channel 12" or "class 3"; None is all.
+        """The pictures of channels at a layer, by `names` such as "channel 12" or "class 3" (None: all): a record for each way of making.
 
         Raises:
             StoreError: the file is damaged.
@@ -292,7 +296,6 @@ class Run:
             return reader.verify(self._index, alone)
 
     # What is written
-
     def write(self, record: Answer, label: str = "exact", images: ImageTable | None = None) -> None:
         """Writes a record; it is durable when this returns.
 

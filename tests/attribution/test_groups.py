@@ -117,15 +117,15 @@ def loader() -> list[Any]:
 def test_a_run_file_holds_groups(tmp_path: Path) -> None:
     path, asked = tmp_path / "run.h5", {"areas": (1, 2, 4), "search": QUICK, "progress": False, "targets": "label"}
     with ca.open_run(path, "a") as run:
-        ca.attribute(run, Linear(), loader(), ["mix"], group=GIVEN, **asked)
+        ca.attribute(run, Linear(), loader(), layers=["mix"], group=GIVEN, **asked)
         part = run.per_image("mix")
         with pytest.raises(ca.StoreError, match=r"with group='given', but group='' is asked"):
-            ca.attribute(run, Linear(), loader(), ["mix"], **asked)
+            ca.attribute(run, Linear(), loader(), layers=["mix"], **asked)
         with pytest.raises(ca.StoreError, match=r"with groups_sha256="):
-            ca.attribute(run, Linear(), loader(), ["mix"], group=GIVEN[::-1].copy(), **asked)
-        again = ca.attribute(run, Linear(), loader(), ["mix"], group=torch.tensor(GIVEN), **asked)
+            ca.attribute(run, Linear(), loader(), layers=["mix"], group=GIVEN[::-1].copy(), **asked)
+        again = ca.attribute(run, Linear(), loader(), layers=["mix"], group=torch.tensor(GIVEN), **asked)
         assert (again.images, again.skipped) == (0, 4)
-        ca.attribute(run, Linear(), loader(), ["mix"], label="single", **asked)
+        ca.attribute(run, Linear(), loader(), layers=["mix"], label="single", **asked)
     with ca.open_run(path) as run:
         assert run.check() == run.content_sha256()
         whole = run.per_image("mix")
@@ -154,7 +154,7 @@ def test_labelled_axes_of_a_grouped_record(tmp_path: Path) -> None:
 
 def test_a_page_and_figures_count_groups(tmp_path: Path) -> None:
     with ca.open_run(tmp_path / "run.h5", "a") as run:
-        ca.attribute(run, Linear(), loader(), ["mix"], group=GIVEN, areas=(1, 2, 4), search=QUICK, progress=False)
+        ca.attribute(run, Linear(), loader(), layers=["mix"], group=GIVEN, areas=(1, 2, 4), search=QUICK, progress=False)
         found = run.per_image("mix")
     with ca.open_run(tmp_path / "run.h5") as run:
         ca.report(run, tmp_path / "page.html")

@@ -66,4 +66,4 @@ def test_answers_at_hand_may_have_the_mean_fill() -> None:
 def test_a_run_says_what_its_model_was_given(tmp_path: Path) -> None:
     batch = (torch.rand(2, 4, 8, 8), None, ["a", "b"])
     with ca.open_run(tmp_path / "run.h5", "a") as run, pytest.raises(ca.ModelError, match=r"failed on images of shape \(2, 4, 8, 8\)"):
-        ca.attribute(run, seeded(Plain), [batch], ["mix"], progress=False)
+        ca.attribute(run, seeded(Plain), [batch], layers=["mix"], progress=False)

@@ -95,7 +95,7 @@ def test_every_figure_of_the_paper_is_made_from_a_run_file(studio: Studio, tmp_p
     loaded = ca.load_model(studio.model)
     loader = ca.image_loader([studio.images], loaded.preprocess, class_names=loaded.class_names, root=studio.images, limit_per_class=2)
     with ca.open_run(tmp_path / "run.h5", "a") as run:
-        ca.attribute(run, loaded.module, loader, ["mix"], name=studio.model, class_names=loaded.class_names, folds=0, progress=False)
+        ca.attribute(run, loaded.module, loader, layers=["mix"], name=studio.model, class_names=loaded.class_names, folds=0, progress=False)
         for game, label in (("preserve", "exact"), ("delete", "delete")):
             ca.spatial_run(run, loaded.module, loader, areas=(0.1, 0.4), search=ca.ExactSearch(relaxed_steps=2), refine=False,
                            game=game, label=label, name=studio.model, class_names=loaded.class_names, progress=False)
@@ -120,7 +120,7 @@ def test_a_figure_whose_answers_are_missing_is_named(studio: Studio, tmp_path: P
     loaded = ca.load_model(studio.model)
     loader = ca.image_loader([studio.images], loaded.preprocess, class_names=loaded.class_names, root=studio.images, limit_per_class=1)
     with ca.open_run(tmp_path / "run.h5", "a") as run:
-        ca.attribute(run, loaded.module, loader, ["mix"], name=studio.model, classes=False, progress=False)
+        ca.attribute(run, loaded.module, loader, layers=["mix"], name=studio.model, classes=False, progress=False)
     done = figures(studio, tmp_path / "run.h5", tmp_path / "out", "--only", "1", "10")
     assert done.returncode == 1
     assert "figure 1 needs masks on the picture under the label 'exact': chanattr spatial" in done.stderr

@@ -198,3 +198,8 @@ def test_the_pointing_game_is_told_for_people_and_for_programs(studio: Studio, t
     assert refused.exit_code == 2
     assert "--method centre without IMAGES; expected the pictures of the run; name their folder" in refused.stderr
     assert "no IMAGES; expected the pictures of the run" in call("evaluate", path).stderr
+    for idle in (["--count", 1], ["--peers"], ["--reward", "mine.py:f"]):
+        refused = call(*words, *idle)
+        assert refused.exit_code == 2
+        assert f"{idle[0]} with --pointing; expected the masks of one layer, over all annotated pictures" in refused.stderr
+    assert "a second --layer with --pointing" in call(*words, "--layer", ":input", "--layer", "mix").stderr

@@ -58,9 +58,9 @@ def asked_with(studio: Studio, path: Path, name: str, label: str = "exact") -> N
     margin.__module__, margin.__qualname__ = name.rsplit(":", 1)
     loaded = ca.load_model(studio.model)
     with ca.open_run(path, "a") as run:
-        ca.attribute(run, loaded.module, ca.image_loader(str(studio.images), loaded.preprocess, class_names=loaded.class_names), ["mix"],
-                     areas=(2, 4), search=ca.ExactSearch(relaxed_steps=3, binary_steps=3, refine_steps=2), reward=margin, classes=False,
-                     name="embedded", label=label, progress=False)
+        ca.attribute(run, loaded.module, ca.image_loader(str(studio.images), loaded.preprocess, class_names=loaded.class_names),
+                     layers=["mix"], areas=(2, 4), search=ca.ExactSearch(relaxed_steps=3, binary_steps=3, refine_steps=2), reward=margin,
+                     classes=False, name="embedded", label=label, progress=False)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "visualise", "check"])

@@ -200,11 +200,11 @@ def test_a_run_is_certified_and_goes_on(tmp_path: Path) -> None:
     batches = [(IMAGES[first:first + 2], torch.zeros(2, dtype=torch.long), [str(first), str(first + 1)]) for first in (0, 2)]
     asked: dict[str, Any] = CARELESS | {"level": 0.7, "classes": False, "shard_size": 2, "certify": True, "progress": False}
     with ca.open_run(tmp_path / "run.h5", "a") as run:
-        ca.attribute(run, MODEL, batches[:1], ["body"], **asked)
-        ca.attribute(run, MODEL, batches, ["body"], **asked)
+        ca.attribute(run, MODEL, batches[:1], layers=["body"], **asked)
+        ca.attribute(run, MODEL, batches, layers=["body"], **asked)
         found = run.per_image("body")
         with pytest.raises(ca.StoreError, match=r"with certify=True, but certify=False is asked"):
-            ca.attribute(run, MODEL, batches, ["body"], **asked | {"certify": False})
+            ca.attribute(run, MODEL, batches, layers=["body"], **asked | {"certify": False})
     direct = ca.per_image(MODEL, IMAGES, "body", level=0.7, certify=True, **CARELESS)
     assert np.array_equal(found.smallest_mask, direct.smallest_mask)
     assert np.array_equal(found.optimal, direct.optimal)

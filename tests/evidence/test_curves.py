@@ -27,13 +27,13 @@ def additive(seed: int = 2) -> tuple[nn.Module, Tensor, np.ndarray]:
 def plain(**options: Any) -> Curves:
     x = images(4)
     orders = np.stack([np.random.default_rng(row).permutation(6) for row in range(4)])
-    return curves(seeded(Plain), x, "mix", orders, **{"counts": (1, 3)} | options)
+    return curves(seeded(Plain), x, "mix", rankings=orders, **{"counts": (1, 3)} | options)
 
 
 def test_curves_of_a_sum_are_partial_sums() -> None:
     model, image, worth = additive()
     order = np.argsort(-worth, kind="stable")
-    drawn = curves(model, image, "body", order[None], targets=[0], counts=range(len(worth) + 1))
+    drawn = curves(model, image, "body", rankings=order[None], targets=[0], counts=range(len(worth) + 1))
     sums = np.concatenate([[0], np.cumsum(worth[order])])
     np.testing.assert_allclose(drawn.insertion[0], sums, atol=1e-4)
     np.testing.assert_allclose(drawn.deletion[0], sums[-1] - sums, atol=1e-4)
@@ -46,9 +46,9 @@ def test_no_ranking_of_a_sum_has_a_larger_area_than_the_worthiest_first() -> Non
     model, image, worth = additive()
     rng = np.random.default_rng(0)
     order = np.argsort(-worth, kind="stable")
-    best = curves(model, image, "body", order[None], targets=[0])
+    best = curves(model, image, "body", rankings=order[None], targets=[0])
     for _ in range(10):
-        other = curves(model, image, "body", rng.permutation(len(worth))[None], targets=[0])
+        other = curves(model, image, "body", rankings=rng.permutation(len(worth))[None], targets=[0])
         assert other.insertion_area[0] <= best.insertion_area[0] + 1e-4
         assert other.deletion_area[0] >= best.deletion_area[0] - 1e-4
 
@@ -56,7 +56,7 @@ def test_no_ranking_of_a_sum_has_a_larger_area_than_the_worthiest_first() -> Non
 def test_everything_by_injection() -> None:
     model, x = seeded(Plain), images(4)
     orders = np.stack([np.random.default_rng(row).permutation(6) for row in range(4)])
-    drawn = curves(model, x, "mix", orders, targets=[0, 1, 2, 3], reward="contrastive", fill=0.1, counts=(1, 3))
+    drawn = curves(model, x, "mix", rankings=orders, targets=[0, 1, 2, 3], reward="contrastive", fill=0.1, counts=(1, 3))
     assert drawn.counts.tolist() == [0, 1, 3, 6]
     with torch.no_grad():
         first = model(x).argmax(1)
@@ -78,7 +78,7 @@ def test_top5_is_told_from_top1() -> None:
     model = nn.Sequential(nn.Linear(4, 12, bias=False), nn.Identity(), nn.Linear(12, 20)).eval()
     x = torch.rand(5, 4)
     orders = np.stack([np.random.default_rng(row).permutation(12) for row in range(5)])
-    drawn = curves(model, x, "1", orders, counts=range(13))
+    drawn = curves(model, x, "1", rankings=orders, counts=range(13))
     with torch.no_grad():
         first = model(x).argmax(1)
     expected = np.zeros((5, 13), bool)
@@ -95,17 +95,17 @@ def test_top5_is_told_from_top1() -> None:
 def test_fidelity_is_one_for_the_true_worth_of_a_sum() -> None:
     model, image, worth = additive()
     order = np.argsort(-worth)[None]
-    told = [curves(model, image, "body", order, targets=[0], worth=given).fidelity[0] for given in (worth[None], -worth[None])]
+    told = [curves(model, image, "body", rankings=order, targets=[0], worth=given).fidelity[0] for given in (worth[None], -worth[None])]
     np.testing.assert_allclose(told, [1, -1], atol=1e-4)
     noise = np.random.default_rng(3).normal(size=(1, len(worth)))
-    assert abs(curves(model, image, "body", order, targets=[0], worth=noise, draws=300).fidelity[0]) < 0.9
-    assert np.isnan(curves(model, image, "body", order, targets=[0]).fidelity).all()
+    assert abs(curves(model, image, "body", rankings=order, targets=[0], worth=noise, draws=300).fidelity[0]) < 0.9
+    assert np.isnan(curves(model, image, "body", rankings=order, targets=[0]).fidelity).all()
 
 
 def test_an_attribution_brings_its_question() -> None:
     model, x = seeded(Plain), images(4)
     found = ca.per_image(model, x, "mix", areas=(1, 3), targets=[1, 1, 2, 0], reward="log_probability", fill="mean")
-    drawn = curves(model, x, "mix", found, counts=(1, 3))
+    drawn = curves(model, x, "mix", rankings=found, counts=(1, 3))
     np.testing.assert_allclose(drawn.insertion[:, -1], found.original, atol=1e-5)
     np.testing.assert_allclose(drawn.insertion[:, 0], found.empty, atol=1e-5)
     nested = [row for row in range(4) if (found.masks[row, 0] <= found.masks[row, 1]).all()]
@@ -115,7 +115,7 @@ def test_an_attribution_brings_its_question() -> None:
 
 def test_groups_are_kept_whole() -> None:
     model, x = seeded(Plain), images(2)
-    drawn = curves(model, x, "mix", [[2, 0, 1], [0, 1, 2]], targets=[1, 1], group=2, counts=(1,))
+    drawn = curves(model, x, "mix", rankings=[[2, 0, 1], [0, 1, 2]], targets=[1, 1], group=2, counts=(1,))
     with ca.inject(model, "mix", [0, 0, 0, 0, 1, 1]), torch.no_grad():
         assert drawn.insertion[0, 1] == pytest.approx(float(model(x[:1])[0, 1]), abs=1e-5)
     assert drawn.counts.tolist() == [0, 1, 3]
@@ -124,16 +124,16 @@ def test_groups_are_kept_whole() -> None:
 def test_many_shards_and_small_batches_give_the_same() -> None:
     x = images(20)
     orders = np.tile(np.arange(6), (20, 1))
-    whole = curves(seeded(Plain), x, "mix", orders)
+    whole = curves(seeded(Plain), x, "mix", rankings=orders)
     for row in (0, 19):
-        alone = curves(seeded(Plain), x[row:row + 1], "mix", orders[:1], batch_size=3)
+        alone = curves(seeded(Plain), x[row:row + 1], "mix", rankings=orders[:1], batch_size=3)
         np.testing.assert_allclose(alone.insertion[0], whole.insertion[row], atol=1e-5)
 
 
 def test_the_model_is_left_as_found() -> None:
     model = seeded(Plain).train()
     before = model_sha256(model)
-    curves(model, images(2), "mix", [range(6)] * 2)
+    curves(model, images(2), "mix", rankings=[range(6)] * 2)
     assert model.training
     assert model_sha256(model) == before
 
@@ -167,19 +167,19 @@ def test_wrong_rankings_are_told() -> None:
              (np.zeros((2, 6)), "type float64"), ([[0, 1], [0]], "rankings are list")]
     for rankings, message in wrong:
         with pytest.raises(ca.InputError, match=message):
-            curves(model, x, "mix", rankings)  # type: ignore[arg-type]
+            curves(model, x, "mix", rankings=rankings)  # type: ignore[arg-type]
     found = ca.per_image(model, x, "conv", areas=(1,))
     with pytest.raises(ca.InputError, match="rankings are of layer 'conv', but curves at 'mix'"):
-        curves(model, x, "mix", found)
+        curves(model, x, "mix", rankings=found)
     with pytest.raises(ca.InputError, match=r"keys for 3 images|shape \(2, 6\)"):
-        curves(model, images(3), "mix", ca.per_image(model, x, "mix", areas=(1,)))
+        curves(model, images(3), "mix", rankings=ca.per_image(model, x, "mix", areas=(1,)))
 
 
 def test_images_with_nan_are_told() -> None:
     x = images(2)
     x[1] = torch.nan
     with pytest.raises(ca.ModelError, match=r"scores of 1 image.*not finite.*first '1'"):
-        curves(seeded(Plain), x, "mix", [range(6)] * 2)
+        curves(seeded(Plain), x, "mix", rankings=[range(6)] * 2)
 
 
 def test_progress_is_told() -> None:

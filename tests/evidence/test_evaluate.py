@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import chanattr as ca
 from chanattr.evidence.baselines import Subject, Worth
-from chanattr.evidence.evaluation import Evaluation, join, mean_of, share_of
+from chanattr.evidence.evaluation import Evaluation, join
+from chanattr.evidence.intervals import mean_of, share_of
 
 
 @pytest.fixture(scope="module")

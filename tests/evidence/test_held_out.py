@@ -10,8 +10,9 @@ import torch
 
 import chanattr as ca
 from chanattr.evidence import held_out as module
-from chanattr.evidence.class_records import FIGURES, HeldOut, interval
+from chanattr.evidence.class_records import FIGURES, HeldOut
 from chanattr.evidence.held_out import METHODS, held_out
+from chanattr.evidence.intervals import mean_by_class
 from tests.evidence.class_network import NAMES, OWN, ClassNetwork, pictures
 from tests.models import Plain, images, seeded
 
@@ -85,7 +86,7 @@ def test_planted_channels_are_found_from_either_half() -> None:
     assert found.mean("top1").mean[0, :4, 0].tolist() == [1] * 4
     assert found.by_class("top1")[0, METHODS.index("random")].mean() < 1
     assert (found.margin("joint", "random").low > 0).all()
-    assert found.margin("joint", "mean").mean.tolist() == [[0]]
+    assert found.margin("joint", "mean").value.tolist() == [[0]]
     assert found.wins("joint", "random").tolist() == [[4]]
     assert found.wins("joint", "mean").tolist() == [[0]]
 
@@ -189,7 +190,7 @@ def test_figures_and_methods_of_a_result_are_named() -> None:
         assert found.mean(figure).low.shape == (1, 2, 2)
     for row in range(3):
         np.testing.assert_allclose(found.by_class()[:, :, row], found.scores[:, :, found.classes == row].mean(2), rtol=1e-6)
-    np.testing.assert_allclose(found.mean().mean, found.by_class().mean(2), rtol=1e-6)
+    np.testing.assert_allclose(found.mean().value, found.by_class().mean(2), rtol=1e-6)
     with pytest.raises(ca.InputError, match="figure='best'"):
         found.mean("best")
     with pytest.raises(ca.InputError, match="method 'mean' is not in this result"):
@@ -200,11 +201,11 @@ def test_intervals_are_those_of_drawing_classes_and_then_images() -> None:
     rng = np.random.default_rng(0)
     classes = np.repeat(np.arange(8), [3, 4, 5, 6, 7, 8, 9, 10])
     values = classes % 3 + rng.normal(0, 1, len(classes))
-    found = interval(values[:, None], classes, resamples=20_000)
-    assert found.mean[0] == pytest.approx(np.mean([values[classes == c].mean() for c in range(8)]))
+    found = mean_by_class(values[:, None], classes, resamples=20_000)
+    assert found.value[0] == pytest.approx(np.mean([values[classes == c].mean() for c in range(8)]))
     means = [np.mean([rng.choice(values[classes == c], (classes == c).sum()).mean() for c in rng.integers(0, 8, 8)]) for _ in range(5000)]
     assert found.low[0] == pytest.approx(np.quantile(means, 0.025), abs=0.05)
     assert found.high[0] == pytest.approx(np.quantile(means, 0.975), abs=0.05)
-    lacking = interval(np.where(classes == 0, np.nan, values)[:, None], classes)
-    assert lacking.mean[0] == pytest.approx(np.mean([values[classes == c].mean() for c in range(1, 8)]))
-    assert np.isnan(interval(np.full((3, 1), np.nan), [0, 0, 1]).low).all()
+    lacking = mean_by_class(np.where(classes == 0, np.nan, values)[:, None], classes)
+    assert lacking.value[0] == pytest.approx(np.mean([values[classes == c].mean() for c in range(1, 8)]))
+    assert np.isnan(mean_by_class(np.full((3, 1), np.nan), [0, 0, 1]).low).all()

@@ -12,8 +12,8 @@ from chanattr.codes import masks_of
 from chanattr.pictures.figures import mask_and_channels, mask_and_channels_data
 from chanattr.records import NOT_RUN, ImageAttribution
 from chanattr.search.family import CHANNEL_EXACT
-from chanattr.settings import Settings
 from tests.pictures.test_spatial_figures import made
+from tests.usual import usual
 
 
 def channels_of(energy: np.ndarray, keys: tuple[str, ...] = ("a.jpg",), model: str = "") -> ImageAttribution:
@@ -21,7 +21,7 @@ def channels_of(energy: np.ndarray, keys: tuple[str, ...] = ("a.jpg",), model: s
     count, (height, width) = len(keys), energy.shape
     one, none = np.ones(count, np.float32), np.zeros((count, 0), np.float32)
     return ImageAttribution(
-        layer="mix", settings=Settings(layer="mix", areas=(), search=CHANNEL_EXACT, model_sha256=model), engine="", keys=keys,
+        layer="mix", settings=usual(layer="mix", areas=(), search=CHANNEL_EXACT, model_sha256=model), engine="", keys=keys,
         targets=np.zeros(count, np.int32), predictions=np.zeros(count, np.int32), probability=one, areas=np.zeros(0, np.int32),
         masks=np.zeros((count, 0, 2), bool), scores=none, original=one, empty=0 * one, top1=none.astype(bool),
         smallest_area=np.ones(count, np.int32), smallest_mask=np.ones((count, 2), bool), smallest_score=one,

@@ -10,7 +10,8 @@ import pytest
 
 import chanattr as ca
 from chanattr.evidence.heat import inside, smoothed
-from chanattr.evidence.pointing import Pointing, pointing_game, pointing_table, wilson
+from chanattr.evidence.intervals import wilson
+from chanattr.evidence.pointing import Pointing, pointing_game, pointing_table
 from chanattr.images.boxes import ImageBoxes
 
 
@@ -28,7 +29,7 @@ def peak(x: int, y: int, height: int = 30, width: int = 40) -> np.ndarray:
 
 
 def play(heat: np.ndarray, told: ImageBoxes, **options: Any) -> Pointing:
-    return pointing_game(heat[None], ["a"], [0], {"a": told}, **{"smooth": 0.0} | options)
+    return pointing_game(heat[None], ["a"], [0], annotations={"a": told}, **{"smooth": 0.0} | options)
 
 
 # A slow re-implementation of TorchRay's rule: loops over the pixels of the picture, integer boxes, a map of the picture's size.
@@ -106,7 +107,7 @@ def test_points_are_in_pixels_of_the_file() -> None:
 def test_masks_are_summed_over_areas() -> None:
     told = boxed((20, 10, 30, 20))
     masks = np.stack([0.6 * peak(2, 2), 0.5 * peak(25, 15), 0.5 * peak(25, 15)])
-    found = pointing_game(masks[None], ["a"], [0], {"a": told}, smooth=0)
+    found = pointing_game(masks[None], ["a"], [0], annotations={"a": told}, smooth=0)
     assert found.points.tolist() == [[25.5, 15.5]]
     assert found.energy[0] == pytest.approx(1 / 1.6)
 
@@ -149,7 +150,7 @@ def test_rows_that_are_not_played_say_why() -> None:
             "partly": boxed((0, 0, 9, 9), (1, 1, 5, 5), difficult=[True, False]), "cut": boxed((0, 0, 9, 9)), "in": boxed((0, 0, 9, 9))}
     keys = ["none", "other", "hard", "partly", "cut", "in"]
     regions = np.array([[0, 0, 40, 30]] * 4 + [[10, 10, 40, 30]] + [[0, 0, 40, 30]])
-    found = pointing_game(np.stack([peak(5, 5)] * 6), keys, [0] * 6, told, regions=regions, smooth=0)
+    found = pointing_game(np.stack([peak(5, 5)] * 6), keys, [0] * 6, annotations=told, regions=regions, smooth=0)
     assert found.hit.tolist() == [-1, -2, -3, 1, -4, 1]
     assert found.left_out() == {"not annotated": 1, "no box of the class": 1, "all its boxes marked difficult": 1, "cropped away": 1}
     assert found.figures().images == 2
@@ -163,7 +164,7 @@ def test_the_difficult_subset_is_small_objects_beside_others() -> None:
             "two that are large together": boxed((0, 0, 19, 15), (21, 0, 25, 15), (30, 20, 40, 30), classes=[0, 0, 4]),
             "small beside an unknown one": boxed((0, 0, 19, 15), (30, 20, 40, 30), classes=[0, -1]),
             "small alone": boxed((0, 0, 19, 15), (20, 0, 21, 15))}
-    found = pointing_game(np.stack([peak(5, 5)] * 5), list(told), [0] * 5, told, smooth=0)
+    found = pointing_game(np.stack([peak(5, 5)] * 5), list(told), [0] * 5, annotations=told, smooth=0)
     assert found.difficult.tolist() == [True, False, False, True, False]
     assert found.figures("difficult").images == 2
     assert "heat, difficult" in found.table()
@@ -175,7 +176,7 @@ def test_accuracy_overall_and_by_class() -> None:
     told = {"a": boxed((0, 0, 10, 10), classes=0), "b": boxed((0, 0, 10, 10), classes=1)}
     keys, targets = ["a", "a", "a", "b"], [0, 0, 0, 1]
     heat = np.stack([peak(5, 5), peak(5, 5), peak(39, 29), peak(39, 29)])
-    found = pointing_game(heat, keys, targets, told, smooth=0).figures()
+    found = pointing_game(heat, keys, targets, annotations=told, smooth=0).figures()
     assert found.overall.value == 0.5
     assert found.by_class.value == pytest.approx((2 / 3 + 0) / 2)
     assert found.by_class.low <= found.by_class.value <= found.by_class.high
@@ -200,7 +201,7 @@ def test_bootstrap_over_classes_is_near_the_normal_interval() -> None:
     told = {str(row): boxed((0, 0, 10, 10), classes=row % 2) for row in range(count)}
     right = rng.random(count) < np.where(np.arange(count) % 2, 0.9, 0.5)
     heat = np.stack([peak(5, 5) if hit else peak(39, 29) for hit in right])
-    line = pointing_game(heat, list(told), np.arange(count) % 2, told, smooth=0).figures()
+    line = pointing_game(heat, list(told), np.arange(count) % 2, annotations=told, smooth=0).figures()
     shares = [right[0::2].mean(), right[1::2].mean()]
     half = 1.96 * math.sqrt(sum(share * (1 - share) / 200 for share in shares)) / 2
     assert line.by_class.value == pytest.approx(np.mean(shares))
@@ -236,4 +237,4 @@ def test_a_table_holds_methods_against_one_another() -> None:
 def test_bad_arguments_are_refused(change: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {"heat": np.zeros((1, 3, 3)), "keys": ["a"], "targets": [0], "annotations": {"a": boxed((0, 0, 1, 1))}} | change
     with pytest.raises(ca.InputError, match=message):
-        pointing_game(given.pop("heat"), given.pop("keys"), given.pop("targets"), given.pop("annotations"), **given)
+        pointing_game(given.pop("heat"), given.pop("keys"), given.pop("targets"), annotations=given.pop("annotations"), **given)

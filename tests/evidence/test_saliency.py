@@ -16,7 +16,7 @@ import chanattr as ca
 from chanattr.attribution.perturbation import perturbation_of, pyramid_of
 from chanattr.evidence import saliency as room
 from chanattr.evidence.pointing import pointing_game
-from chanattr.evidence.saliency import POINTING, SALIENCY, Heat, grid_layer, rise_masks, saliency
+from chanattr.evidence.saliency import POINTING, SALIENCY, Heat, grid_layer, pointing_of, rise_masks, saliency
 from chanattr.images.boxes import ImageBoxes
 from tests.models import Branching, ChannelsLast, Dataclass, Plain, Tokens, Twice, images, seeded
 
@@ -207,7 +207,7 @@ def test_rise_is_the_sum_of_masks_by_probability(monkeypatch: pytest.MonkeyPatch
 def test_the_region_that_the_network_sees_is_found(method: str) -> None:
     model, x = region()
     found = saliency(model, x, method, layer="body" if method == "grad_cam" else None)
-    played = pointing_game(found.values.numpy(), ["a", "b"], [0, 0], {"a": SEEN, "b": SEEN}, tolerance=1, **POINTING[method])  # type: ignore[arg-type]
+    played = pointing_game(found.values.numpy(), ["a", "b"], [0, 0], annotations={"a": SEEN, "b": SEEN}, tolerance=1, **pointing_of(method))
     assert played.hit.tolist() == [1, 1]
     assert (played.energy > 1.5 * played.share).all() or method == "rise"  # whose offset is energy everywhere
     if method in ("gradient", "gradient_x_input"):
@@ -216,12 +216,14 @@ def test_the_region_that_the_network_sees_is_found(method: str) -> None:
 
 def test_the_centre_misses_what_is_not_there() -> None:
     model, x = region()
-    played = pointing_game(saliency(model, x, "centre").values.numpy(), ["a", "b"], [0, 0], {"a": SEEN, "b": SEEN}, tolerance=1, smooth=0)
+    played = pointing_game(saliency(model, x, "centre").values.numpy(), ["a", "b"], [0, 0], annotations={"a": SEEN, "b": SEEN},
+                           tolerance=1, smooth=0)
     assert played.hit.tolist() == [0, 0]
 
 
-def test_every_method_says_how_it_plays() -> None:
-    assert list(POINTING) == list(SALIENCY)
+def test_gradients_alone_are_smoothed() -> None:
+    assert set(POINTING) < set(SALIENCY)
+    assert [method for method in SALIENCY if pointing_of(method)["smooth"]] == ["gradient", "gradient_x_input"]
 
 
 # What every method keeps to

@@ -82,7 +82,7 @@ def test_means_and_images_are_sets_too(record: ca.ClassAttribution) -> None:
     mean = sets_of(record, 4, "mean")
     assert [tuple(np.flatnonzero(row).tolist()) for row in mean.masks] == list(OWN)
     few = dataclasses.replace(record, images=np.array([3, 0, 3, 3], np.int32))
-    found = overlap(few, 4, "mean")
+    found = overlap(few, 4, source="mean")
     assert found.sizes.tolist() == [4, -1, 4, 4]
     assert np.isnan(found.jaccard[1]).all()
     assert np.isnan(found.expected[:, 1]).all()
@@ -141,9 +141,9 @@ def test_clusters_of_planted_classes(record: ca.ClassAttribution) -> None:
 
 BAD: list[tuple[Callable[[ca.ClassAttribution], object], str]] = [
     (lambda r: overlap(r, 5), "no sets of 5 channels here; expected one of"),
-    (lambda r: overlap(r, 4, "best"), "source='best'; expected one of joint, mean"),
+    (lambda r: overlap(r, 4, source="best"), "source='best'; expected one of joint, mean"),
     (lambda r: overlap(r, source="mean"), "expected a whole number from 1 to 24"),
-    (lambda r: overlap(r, 25, "mean"), "count=25"),
+    (lambda r: overlap(r, 25, source="mean"), "count=25"),
     (lambda r: shared(r, [], 4), "expected one class or more"),
     (lambda r: shared(r, [0, 7], 4), "class 7 is not in this record"),
     (lambda r: unique(dataclasses.replace(r, smallest_area=np.array([-1, 4, 4, 4], np.int32)), 0), "'ant' has no such set"),

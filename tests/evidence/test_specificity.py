@@ -48,13 +48,13 @@ def test_classes_that_share_half_their_channels_serve_each_other_by_half() -> No
 
 
 def test_random_sets_have_the_same_sizes_and_are_their_own() -> None:
-    found, again, other = planted(random_seed=1), planted(random_seed=1), planted(random_seed=2)
+    found, again, other = planted(seed=1), planted(seed=1), planted(seed=2)
     assert np.array_equal(found.random_logits, again.random_logits)
     assert not np.array_equal(found.random_logits, other.random_logits)
     assert np.isnan(planted().random_logits).all()
     model, x = ClassNetwork(APART), pictures(LABELS, APART)
     everything = ca.per_class(model, x, "body", targets=LABELS, areas=(24,))
-    whole = specificity(model, x, "body", targets=LABELS, classes=everything, count=24, random_seed=0)
+    whole = specificity(model, x, "body", targets=LABELS, classes=everything, count=24, seed=0)
     np.testing.assert_allclose(whole.random_logits, whole.logits, rtol=1e-6)  # of all channels there is one set
 
 
@@ -122,7 +122,7 @@ def test_what_cannot_be_asked() -> None:
         specificity(given.pop("model", model), x, "body", **given)  # type: ignore[arg-type]
 
     for options, words in (({"game": "dual"}, "expected one of preserve, delete"), ({"count": 3}, "no sets of 3 channels"),
-                           ({"targets": [9, *LABELS[1:]]}, "images of class 9"), ({"random_seed": -1}, "random_seed=-1"),
+                           ({"targets": [9, *LABELS[1:]]}, "images of class 9"), ({"seed": -1}, "seed=-1"),
                            ({"batch_size": 0}, "batch_size=0"), ({"model": ClassNetwork(OWN)}, "other weights"),
                            ({"classes": dataclasses.replace(classes, layer="head")}, "classes are of layer 'head'")):
         with pytest.raises(ca.InputError, match=words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import urllib.error
 from pathlib import Path
@@ -126,6 +127,28 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ca.ModelError, match=r"the weights of resnet18 cannot be had \(URLError: .*no route.*\); expected a download or "
                                             "a cached copy; .* pass --weights FILE, or --weights random"):
         load_model("resnet18")
+
+
+def test_downloaded_weights_run_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path))
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    held = tmp_path / "checkpoints" / torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url.rpartition("/")[2]
+    held.parent.mkdir()
+    torch.save({"features.0.weight": Evil()}, held)
+    with pytest.raises(ca.ModelError, match=r"the weights of squeezenet1_1 cannot be had .*UnpicklingError"):
+        load_model("squeezenet1_1")
+    assert not (tmp_path / "ran").exists()
+
+    torch.manual_seed(0)
+    other = torchvision.models.squeezenet1_1(weights=None)
+    torch.save(other.state_dict(), held)
+    assert torch.equal(load_model("squeezenet1_1").module.features[0].weight, other.features[0].weight)
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
 # Packages that are not needed by the rest

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from chanattr.pictures.records import ChannelImages, Examples, Inversion
-from chanattr.pictures.settings import CHANNEL, INVERSION, PictureSettings
+from chanattr.picture_records import ChannelImages, Examples, Inversion
+from chanattr.picture_settings import CHANNEL, INVERSION, PictureSettings
 from chanattr.store import Run
 
 SIDE = 48

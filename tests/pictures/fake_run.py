@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.settings import ExactSearch, Settings, area_grid
 from chanattr.store import ImageTable, Run, open_run
+from tests.usual import usual
 
 NAMES = ["tench", "golden retriever", "umbrella", "espresso", "<b>monarch & friends</b>",
          "</script><script>console.error('a class name ran')</script>"]
@@ -20,7 +21,7 @@ COLOURS = ["#4f7d5b", "#d9a441", "#b03a48", "#6b4a32", "#e07b26", "#c81e1e"]
 def settings(layer: str, channels: int) -> Settings:
     search = ExactSearch(relaxed_steps=60, binary_steps=40, anneal=0.6, relaxed_rate=0.1, momentum=0.9, memory=0.8, exchange=0.5,
                          exploration=0.4, refine_steps=10)
-    return Settings(layer=layer, areas=area_grid(channels), search=search, model="resnet18", folds=2,
+    return usual(layer=layer, areas=area_grid(channels), search=search, model="resnet18", folds=2,
                     preprocessing="resize 256, centre crop 224")
 
 

@@ -25,7 +25,7 @@ def matrix(count: int = 3) -> Specificity:
     accuracy = np.eye(count, dtype="f4")
     accuracy[1] = np.nan
     whole = np.full(count, 0.5, "f4")
-    return Specificity(layer="layer3", settings=settings("layer3", 256), game="preserve", count=8, source="joint", random_seed=-1,
+    return Specificity(layer="layer3", settings=settings("layer3", 256), game="preserve", count=8, source="joint", seed=-1,
                        names=("tench", "<b>monarch</b>", *(f"class {n}" for n in range(2, count))), targets=np.arange(count),
                        sizes=np.full(count, 8), images=np.full(count, 4), accuracy=accuracy, logits=10 * accuracy - 1,
                        original_accuracy=whole, original_logits=4 * whole, random_accuracy=accuracy, random_logits=accuracy)
@@ -46,10 +46,10 @@ def test_overlap_matrix_stands_in_the_order_of_its_tree(classes: ca.ClassAttribu
 
 def test_rows_without_a_set_are_left_out(classes: ca.ClassAttribution) -> None:
     few = dataclasses.replace(classes, images=np.array([3, 0, 3, 3, 0, 3], np.int32))
-    assert len(F.overlap_matrix_data(overlap(few, 10, "mean")).names) == 4
+    assert len(F.overlap_matrix_data(overlap(few, 10, source="mean")).names) == 4
     none = dataclasses.replace(classes, images=np.zeros(6, np.int32))
     with pytest.raises(ca.InputError, match="no class has a set; expected one or more; ask"):
-        F.overlap_matrix(overlap(none, 10, "mean"))
+        F.overlap_matrix(overlap(none, 10, source="mean"))
 
 
 def test_specificity_matrix_ends_with_the_whole_network() -> None:

@@ -80,7 +80,7 @@ def shipped() -> tuple[ca.Pixels, torch.nn.Module, torch.Tensor, list[str]]:
 @pytest.mark.parametrize("layer", SQUEEZENET)
 def test_boxes_lie_within_the_field_of_the_shipped_network(layer: str, shipped) -> None:
     pixels, model, images, keys = shipped
-    found = ca.examples(model, images, layer, range(0, 256, 64), pixels=pixels, count=3, keys=keys)
+    found = ca.examples(model, images, layer, channels=range(0, 256, 64), pixels=pixels, count=3, keys=keys)
     assert (found.rows >= 0).sum() > 8
     check_boxes(found, SQUEEZENET[layer])
 
@@ -106,7 +106,7 @@ def test_what_needs_nothing_is_no_example_and_boxes_of_the_rest_lie_within_the_f
     found = dataclasses.replace(found, smallest_mask=found.smallest_mask | silent)  # which changes no score
     channels = [*np.flatnonzero(silent.any(0)).tolist(), 0, 64, 128, 192]
     assert len(channels) > 4
-    needed = ca.examples(model, images, layer, channels, pixels=pixels, kind="needed", found=found, count=3)
+    needed = ca.examples(model, images, layer, channels=channels, pixels=pixels, kind="needed", found=found, count=3)
     assert 0 < (needed.rows >= 0).sum() < found.smallest_mask[:, channels].sum()
     assert (needed.value[needed.rows >= 0] > 0).all()
     for row, example in zip(*np.nonzero(needed.rows >= 0), strict=True):
@@ -135,7 +135,7 @@ def test_the_box_of_an_activation_without_a_slope(end: float, field: int) -> Non
 
     images = torch.zeros(1, 3, 16, 16)
     images[:, :, 4:7, 6:9] = 1.0
-    found = ca.examples(models.seeded(Ended), images, "act", [0], pixels=PIXELS, count=1, side=8)
+    found = ca.examples(models.seeded(Ended), images, "act", channels=[0], pixels=PIXELS, count=1, side=8)
     assert found.value[0, 0] == 4.5
     top, left, bottom, right = found.boxes[0, 0].tolist()
     assert (bottom - top, right - left) == (field, field)
@@ -166,7 +166,7 @@ def spots() -> torch.Tensor:
 
 
 def test_planted_examples_are_found_where_they_are() -> None:
-    found = ca.examples(models.seeded(Spots), spots(), "pool", [0, 1, 2], pixels=PIXELS, count=3, side=8, keys=list("abcd"))
+    found = ca.examples(models.seeded(Spots), spots(), "pool", channels=[0, 1, 2], pixels=PIXELS, count=3, side=8, keys=list("abcd"))
     assert found.rows.tolist() == [[1, 0, -1], [3, 1, -1], [-1, -1, -1]]
     np.testing.assert_allclose(found.value[:2, :2], [[0.9, 0.4], [0.65, 0.15]], atol=1e-6)
     assert np.isnan(found.value[found.rows < 0]).all()
@@ -190,7 +190,7 @@ def test_needed_is_the_fall_of_the_score_by_injection(game: str) -> None:
     model, images = models.seeded(models.Plain), models.images(5)
     found = ca.per_image(model, images, "norm", areas=[1, 2, 3, 4, 5, 6], game=game, level=0.6)
     assert (found.smallest_area > 0).sum() >= 2
-    needed = ca.examples(model, images, "norm", range(6), pixels=PIXELS, kind="needed", found=found, count=5)
+    needed = ca.examples(model, images, "norm", channels=range(6), pixels=PIXELS, kind="needed", found=found, count=5)
     sign = -1 if game == "delete" else 1
     expected = np.full((5, 6), np.nan)
     with torch.no_grad():
@@ -207,7 +207,7 @@ def test_needed_is_the_fall_of_the_score_by_injection(game: str) -> None:
 
 
 def test_tokens_have_one_row_of_positions() -> None:
-    found = ca.examples(models.seeded(models.Tokens), models.images(2), "block", [1], pixels=PIXELS, count=2)
+    found = ca.examples(models.seeded(models.Tokens), models.images(2), "block", channels=[1], pixels=PIXELS, count=2)
     assert (found.position[..., 0] <= 0).all()
     assert found.boxes[0, 0].tolist() == [0, 0, 8, 8]  # attention, here a mean, sees all
 
@@ -226,4 +226,4 @@ def test_answers_of_other_images_are_refused() -> None:
     model, images = models.seeded(models.Plain), models.images(3)
     found = ca.per_image(model, images, "mix", areas=[6])
     with pytest.raises(InputError, match="found is 3 rows for 2 images"):
-        ca.examples(model, images[:2], "mix", [0], pixels=PIXELS, kind="needed", found=found, keys=["a", "b"])
+        ca.examples(model, images[:2], "mix", channels=[0], pixels=PIXELS, kind="needed", found=found, keys=["a", "b"])

@@ -15,7 +15,8 @@ from chanattr.errors import InputError
 from chanattr.evidence.evaluation import Evaluation
 from chanattr.pictures import figures
 from chanattr.pictures.figures import areas, energy, raster, theme, words
-from chanattr.settings import ExactSearch, Settings
+from chanattr.settings import ExactSearch
+from tests.usual import usual
 
 FOUND = fake_run.image_record()
 CLASSES = fake_run.class_record(FOUND)
@@ -221,7 +222,7 @@ def test_words() -> None:
 
 
 def test_methods_go_from_the_worst_share_to_the_best() -> None:
-    settings = Settings(layer="mix", areas=(2, 4), search=ExactSearch())
+    settings = usual(layer="mix", areas=(2, 4), search=ExactSearch())
     scores = np.array([[[8.0, 9.0], [6.0, 8.0]], [[1.0, 2.0], [2.0, 2.0]], [[4.0, 5.0], [4.0, 6.0]]])
     areas = np.array([[2, 3], [9, 8], [4, -1]])
     told = Evaluation(layer="mix", settings=settings, methods=("exact", "random", "grad_cam"), keys=("a", "b"), areas=np.array([2, 4]),

@@ -9,10 +9,10 @@ from torch import nn
 
 import chanattr as ca
 from chanattr.errors import InputError, LayerError
+from chanattr.picture_settings import INVERSION, INVERSIONS, PictureSettings, resolved
 from chanattr.pictures import inversion
 from chanattr.pictures.pixels import Pixels, from_bytes, normalised, pixels_of
 from chanattr.pictures.reach import reaching
-from chanattr.pictures.settings import INVERSION, INVERSIONS, PictureSettings, resolved
 from tests import models
 
 PIXELS = Pixels((0.4, 0.5, 0.6), (0.2, 0.25, 0.3), (16, 16))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from chanattr.errors import InputError
+from chanattr.picture_records import ChannelImages, Examples, Inversion
+from chanattr.picture_settings import CHANNEL, INVERSION, PictureSettings
 from chanattr.pictures import figures
-from chanattr.pictures.records import ChannelImages, Examples, Inversion
-from chanattr.pictures.settings import CHANNEL, INVERSION, PictureSettings
 from tests.pictures.fake_run import image_record
 
 

@@ -19,8 +19,9 @@ from chanattr.pictures.figures.slider import seen_part
 from chanattr.pictures.report import report
 from chanattr.pictures.report.masks import lines_of
 from chanattr.records import SpatialAttribution
-from chanattr.settings import ExactSearch, Settings
+from chanattr.settings import ExactSearch
 from chanattr.store import ImageTable, open_run
+from tests.usual import usual
 
 AREAS = (0.05, 0.1, 0.3)
 
@@ -39,7 +40,7 @@ def record(images: int = 4) -> SpatialAttribution:
     single = {name: rng.normal(9, 1, images).astype("f4") for name in (
         "probability", "original", "empty", "evaluations", "refine_evaluations")}
     smallest = np.array([0.07, -1, 0, *[0.2] * (images - 4), -2], "f4")
-    settings = Settings(layer=":input", areas=AREAS, search=ExactSearch(relaxed_steps=80, smoothing=4.0), model="resnet18", fill="",
+    settings = usual(layer=":input", areas=AREAS, search=ExactSearch(relaxed_steps=80, smoothing=4.0), model="resnet18", fill="",
                         perturbation="blur", levels=8, blur=0.09, preprocessing="resize 160x160, centre crop 80")
     return SpatialAttribution(
         layer=":input", settings=settings, engine="tail", size=(224, 224), keys=fake_run.keys(images), areas=np.array(AREAS, "f4"),

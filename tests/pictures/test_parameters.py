@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from chanattr.picture_settings import CHANNEL, CHANNELS, PictureSettings, resolved
 from chanattr.pictures import making, parameters
 from chanattr.pictures.making import Move, draw_move, moved
-from chanattr.pictures.settings import CHANNEL, CHANNELS, PictureSettings, resolved
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

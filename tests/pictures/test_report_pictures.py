@@ -12,9 +12,9 @@ import pytest
 from fake_pictures import texture, write_pictures
 from read_page import page_of
 
-from chanattr.pictures.records import ChannelImages, Inversion
+from chanattr.picture_records import ChannelImages, Inversion
+from chanattr.picture_settings import CHANNEL, INVERSION, PictureSettings
 from chanattr.pictures.report import layer as layers
-from chanattr.pictures.settings import CHANNEL, INVERSION, PictureSettings
 from chanattr.store import open_run
 
 

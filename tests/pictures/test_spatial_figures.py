@@ -23,7 +23,7 @@ from chanattr.pictures.figures import (
 )
 from chanattr.records import SpatialAttribution
 from chanattr.search.pictures import PICTURE_EXACT
-from chanattr.settings import Settings
+from tests.usual import usual
 
 
 def made(smallest: float = 0.07, key: str = "a.jpg") -> SpatialAttribution:
@@ -33,7 +33,7 @@ def made(smallest: float = 0.07, key: str = "a.jpg") -> SpatialAttribution:
         codes[0, place, 16 - radius:16 + radius, 16 - radius:16 + radius] = 255
     areas = masks_of(codes, (64, 64)).mean((2, 3))
     shape = (1, 3)
-    settings = Settings(layer=":input", areas=(0.05, 0.1, 0.3), search=PICTURE_EXACT, perturbation="blur", levels=8, blur=0.09, flip=True)
+    settings = usual(layer=":input", areas=(0.05, 0.1, 0.3), search=PICTURE_EXACT, perturbation="blur", levels=8, blur=0.09, flip=True)
     small = codes[:, 0] if smallest > 0 else codes[:, 0] * 0
     return SpatialAttribution(
         layer=":input", settings=settings, engine="tail (export)", size=(64, 64), keys=(key,), targets=np.array([3], np.int32),

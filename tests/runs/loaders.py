@@ -33,7 +33,7 @@ def run_all(path: Path, loader: Any = None, **options: Any) -> ca.runs.RunSummar
     given: dict[str, Any] = {"areas": (1, 3, 6), "search": SHORT, "shard_size": 4, "progress": False, "engine": "injection"} | options
     with ca.open_run(path, "a") as run:
         return ca.attribute(run, given.pop("model", None) or seeded(Plain), loader or Loader(),
-                            given.pop("layers", ["mix", "conv"]), **given)
+                            layers=given.pop("layers", ["mix", "conv"]), **given)
 
 
 def content(path: Path) -> str:

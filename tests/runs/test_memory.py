@@ -38,7 +38,8 @@ class Loader:
 
 search = ca.ExactSearch(relaxed_steps=1, binary_steps=1, refine_steps=1)
 with ca.open_run(path, "a") as run:
-    ca.attribute(run, model, Loader(), ["1", "3"], areas=(4,), search=search, refine=False, classes=False, progress=False, shard_size=shard)
+    ca.attribute(run, model, Loader(), layers=["1", "3"], areas=(4,), search=search, refine=False, classes=False, progress=False,
+                 shard_size=shard)
 with ca.open_run(path) as run:
     assert len(run.finished("1")) == len(run.finished("3")) == count
 print(peak())

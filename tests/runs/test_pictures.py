@@ -275,7 +275,8 @@ def test_examples_batch_by_batch_are_those_of_all_images_at_once(tmp_path: Path,
     monkeypatch.setattr(examples, "BATCH", 12)
     images = torch.cat([batch.images for batch in loader])
     for one, answers in zip(made.examples, (None, found), strict=True):
-        at_once = ca.examples(loaded.module, images, layer, channels, pixels=pixels, kind=one.kind, found=answers, count=4, keys=found.keys)
+        at_once = ca.examples(loaded.module, images, layer, channels=channels, pixels=pixels, kind=one.kind, found=answers, count=4,
+                              keys=found.keys)
         assert (one.rows >= 0).sum() >= 5
         assert one.keys == at_once.keys
         np.testing.assert_allclose(one.value, at_once.value, rtol=1e-4, atol=1e-5)

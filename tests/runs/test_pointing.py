@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 import chanattr as ca
+from chanattr.evidence.saliency import SALIENCY, Heat, Subject
 from tests.attribution.test_spatial import Sees, region_of
 
 SIDE = 64
@@ -63,6 +64,25 @@ def test_other_methods_lie_beside_them(made: tuple[Path, Sees, Tensor], tmp_path
     assert list(found) == ["masks", "centre", "gradient"]
     assert found["gradient"].hit.tolist() == [1, 1]
     assert found["centre"].hit.tolist() == [0, 0]
+
+
+def test_a_heat_map_of_ones_own(made: tuple[Path, Sees, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def brightest(subject: Subject) -> Heat:
+        """Where the picture is brightest."""
+        return Heat(subject.images.sum(1), 0.0)
+
+    monkeypatch.setitem(SALIENCY, "brightest", brightest)  # all that a new one takes
+
+    path, net, images = made
+    lit = images.clone()
+    lit[0, :, 60, 5] += 9
+    lit[1, :, 16, 44] += 9  # in the box
+    loader = [(part[None], torch.tensor([1]), [key]) for part, key in zip(lit, ("x/a.jpg", "x/b.jpg", "x/c.jpg"), strict=True)]
+    with ca.open_run(path) as run:
+        found = ca.pointing_run(run, ca.load_annotations(boxes(tmp_path, BOX)), preprocess, methods=["brightest"], model=net, loader=loader,
+                                progress=False)
+    assert ca.saliency(net, lit, "brightest").values[1].argmax().item() == 16 * SIDE + 44
+    assert found["brightest"].hit.tolist() == [0, 1]
 
 
 def test_what_cannot_be_played_is_refused(made: tuple[Path, Sees, Tensor], tmp_path: Path) -> None:

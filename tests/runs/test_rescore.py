@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import chanattr as ca
 from chanattr.runs.rescore import rescore
@@ -20,6 +21,14 @@ def test_true_answers_pass(tmp_path: Path, game: str) -> None:
     run_all(tmp_path / "run.h5", game=game, fill="mean", classes=False)
     with ca.open_run(tmp_path / "run.h5") as run:
         assert list(rescore(run, seeded(Plain), Loader())) == []
+
+
+def test_masks_on_the_picture_are_not_said_to_be_scored(tmp_path: Path) -> None:
+    found = ca.spatial(seeded(Plain), torch.rand(2, 3, 8, 8), areas=(0.1,), refine=False, search=ca.ExactSearch(relaxed_steps=2))
+    with ca.open_run(tmp_path / "run.h5", "a") as run:
+        run.write(found)
+        with pytest.raises(ca.InputError, match=r"run\.h5 holds no sets of channels of images, and these alone are scored again; expected"):
+            list(rescore(run, seeded(Plain), Loader()))
 
 
 @pytest.mark.parametrize(("name", "words"), [("scores", "scores at area 3 is stored as"), ("original", "original is stored as"),

@@ -153,7 +153,7 @@ def test_images_without_finite_scores_are_named_and_left_out(tmp_path: Path) -> 
 def test_beside_channels_and_at_a_layer(tmp_path: Path) -> None:
     path = tmp_path / "run.h5"
     with ca.open_run(path, "a") as run:
-        ca.attribute(run, seeded(Plain), Loader(), ["mix"], areas=(2,), search=ca.ExactSearch(relaxed_steps=2, binary_steps=2),
+        ca.attribute(run, seeded(Plain), Loader(), layers=["mix"], areas=(2,), search=ca.ExactSearch(relaxed_steps=2, binary_steps=2),
                      refine=False, shard_size=4, progress=False, engine="injection", classes=False)
         alone = run.per_image("mix")
     run_all(path, layer="mix")

@@ -11,6 +11,7 @@ import numpy as np
 from chanattr.records import ClassAttribution, ImageAttribution
 from chanattr.settings import ExactSearch, Settings
 from chanattr.store import ImageTable, open_run
+from tests.usual import usual
 
 AREAS = (1, 3, 9)
 CHANNELS = 21
@@ -20,7 +21,7 @@ GRID = (3, 4)
 def settings(layer: str = "features.10", **changes: object) -> Settings:
     search = ExactSearch(relaxed_steps=6, binary_steps=4, anneal=0.6, relaxed_rate=0.1, momentum=0.9, memory=0.8, exchange=0.5,
                          exploration=0.4, border=0.0, refine_steps=10, smoothing=0.0, starts=1, hard_every=0, shifts=0, sweeps=0)
-    return dataclasses.replace(Settings(layer=layer, areas=AREAS, search=search, model="tiny", model_sha256="ab" * 32), **changes)
+    return dataclasses.replace(usual(layer=layer, areas=AREAS, search=search, model="tiny", model_sha256="ab" * 32), **changes)
 
 
 def keys(start: int, stop: int) -> tuple[str, ...]:

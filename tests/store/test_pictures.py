@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from chanattr.errors import StoreError
-from chanattr.pictures.records import ChannelImages, Examples, Inversion
-from chanattr.pictures.settings import CHANNEL, INVERSION, PictureSettings
+from chanattr.picture_records import ChannelImages, Examples, Inversion
+from chanattr.picture_settings import CHANNEL, INVERSION, PictureSettings
 from chanattr.store import open_run
 from chanattr.store.join import join_runs
 from chanattr.store.parts import Place

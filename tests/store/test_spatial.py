@@ -21,6 +21,7 @@ from chanattr.store import open_run
 from chanattr.store.layout import columns
 from chanattr.store.parts import Place
 from tests.store.make import images, keys, table
+from tests.usual import usual
 
 AREAS = (0.05, 0.2)
 SIZE = (48, 64)
@@ -29,7 +30,7 @@ SIZE = (48, 64)
 def settings(layer: str = ":input", **changes: object) -> Settings:
     search = ExactSearch(relaxed_steps=6, binary_steps=0, anneal=0.6, relaxed_rate=0.1, momentum=0.9, memory=0.8, exchange=0.5,
                          exploration=0.4, border=0.0, refine_steps=10, smoothing=4.0, starts=1, hard_every=0, shifts=0, sweeps=0)
-    asked = Settings(layer=layer, areas=AREAS, search=search, model="tiny", model_sha256="ab" * 32, fill="", perturbation="blur", levels=8,
+    asked = usual(layer=layer, areas=AREAS, search=search, model="tiny", model_sha256="ab" * 32, fill="", perturbation="blur", levels=8,
                      blur=0.09, flip=True, samples=1)
     return dataclasses.replace(asked, **changes)
 

@@ -1,5 +1,6 @@
 """Draws records with plotly: `x_data(record)` gives the numbers of a figure, `x(record)` the figure."""
 
+from chanattr.pictures.figures import samples as samples
 from chanattr.pictures.figures.areas import smallest_areas, smallest_areas_data
 from chanattr.pictures.figures.channel_cards import channel_cards, channel_cards_data
 from chanattr.pictures.figures.class_sets import overlap_matrix, overlap_matrix_data, specificity_matrix, specificity_matrix_data
@@ -8,6 +9,7 @@ from chanattr.pictures.figures.curves import area_curve, area_curve_data, class_
 from chanattr.pictures.figures.energy import area_strip, area_strip_data, energy_map, energy_map_data
 from chanattr.pictures.figures.inversions import inversions, inversions_data
 from chanattr.pictures.figures.joint import mask_and_channels, mask_and_channels_data
+from chanattr.pictures.figures.method_maps import method_maps, method_maps_data
 from chanattr.pictures.figures.methods import depth, depth_data, methods, methods_data
 from chanattr.pictures.figures.sanity import sanity, sanity_data
 from chanattr.pictures.figures.spatial import (
@@ -19,8 +21,6 @@ from chanattr.pictures.figures.spatial import (
     mask_growth_data,
     mask_strip,
     mask_strip_data,
-    method_maps,
-    method_maps_data,
 )
 
 __all__ = [

@@ -52,8 +52,20 @@ def smallest_areas_data(found: ImageAttribution, names: Sequence[str] | None = N
                         labels: Sequence[int] | np.ndarray | None = None) -> SmallestAreas:
     """Counts of a* in bins, and a* class by class where labels are given.
 
+    Args:
+        found: what `per_image` gave.
+        names: class names by class number.
+        labels: class of each image [N], -1 for none; None for no classes.
+
     Raises:
         InputError: not one label an image.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.images()
+        >>> data = ca.figures.smallest_areas_data(found)
+        >>> data.edges.tolist(), data.counts.tolist(), data.median
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9], [0, 1, 1, 1, 0, 0, 0, 0], 3.0)
     """
     if labels is not None and len(labels) != len(found):
         raise InputError(f"{len(labels)} labels for {len(found)} images; expected one an image, -1 for none")
@@ -86,6 +98,12 @@ def smallest_areas(found: ImageAttribution, names: Sequence[str] | None = None,
 
     Raises:
         InputError: not one label an image.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.images()
+        >>> ca.figures.smallest_areas(found, names=["cat", "dog", "fox"], labels=[0, 1, 2]).layout.title.text
+        '<b>How many channels an image needs</b>'
     """
     data = smallest_areas_data(found, names, labels)
     drawn = sorted(sorted(data.classes, key=lambda c: -len(c.areas))[:CLASSES_DRAWN], key=lambda c: (-c.median, c.target))

@@ -8,9 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from chanattr.errors import InputError
+from chanattr.picture_records import NONE, ChannelImages, Examples
 from chanattr.pictures.figures import raster, theme, words
 from chanattr.pictures.figures.panels import frame, place_picture
-from chanattr.pictures.records import NONE, ChannelImages, Examples
 
 CARDS = 12
 STEP, GAP, BELOW, HEAD = 1.05, 0.18, 0.24, 0.3  # of a picture's width: to the next, between parts, for the words below, for the heads
@@ -43,6 +43,12 @@ def channel_cards_data(made: ChannelImages, *examples: Examples) -> ChannelCards
 
     Raises:
         InputError: examples of another layer or other rows.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> data = ca.figures.channel_cards_data(ca.figures.samples.channel_images(), ca.figures.samples.examples("driven"))
+        >>> data.names[0], [part.head for part in data.parts]
+        ('channel 0', ['made', 'images that drive it'])
     """
     for one in examples:
         if (one.layer, one.names) != (made.layer, made.names):
@@ -66,6 +72,12 @@ def channel_cards(made: ChannelImages, *examples: Examples, title: str = "") -> 
 
     Raises:
         InputError: examples of another layer or other rows.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> figure = ca.figures.channel_cards(ca.figures.samples.channel_images())
+        >>> figure.layout.title.text, len(figure.layout.images)
+        ('<b>What channels look for</b>', 6)
     """
     data = channel_cards_data(made, *examples)
     rows, figure, left, wide = min(len(data.names), CARDS), go.Figure(), 0.0, 0.0

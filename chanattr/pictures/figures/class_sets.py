@@ -41,8 +41,18 @@ class SpecificityMatrix(NamedTuple):
 def overlap_matrix_data(likeness: Overlap) -> OverlapMatrix:
     """The overlaps in the order of average linkage, as numbers; rows without a set are left out.
 
+    Args:
+        likeness: what `overlap` gave; C sets.
+
     Raises:
         InputError: no row has a set.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> classes = ca.figures.samples.classes()
+        >>> data = ca.figures.overlap_matrix_data(ca.overlap(classes, 4))
+        >>> data.names, data.jaccard.round(2).tolist()[0]
+        (('fox', 'cat', 'dog'), [1.0, 0.33, 0.6])
     """
     kept = np.flatnonzero(likeness.sizes >= 0)
     if not len(kept):
@@ -59,8 +69,17 @@ def overlap_matrix_data(likeness: Overlap) -> OverlapMatrix:
 def overlap_matrix(likeness: Overlap) -> go.Figure:
     """A heat map of the Jaccard indices, classes in the order of the dendrogram above it.
 
+    Args:
+        likeness: what `overlap` gave; names of more than 60 sets are left out.
+
     Raises:
         InputError: no row has a set.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> classes = ca.figures.samples.classes()
+        >>> ca.figures.overlap_matrix(ca.overlap(classes, 4)).layout.title.subtitle.text
+        'Jaccard index of sets among 8 · by chance 0.36, here 0.51'
     """
     data = overlap_matrix_data(likeness)
     count = len(data.names)
@@ -87,8 +106,19 @@ def overlap_matrix(likeness: Overlap) -> go.Figure:
 def specificity_matrix_data(found: Specificity, figure: str = "accuracy") -> SpecificityMatrix:
     """A figure of a specificity, as numbers: its "accuracy" or its "logits".
 
+    Args:
+        found: what `specificity` gave of C classes.
+        figure: "accuracy" (top-1, a share) or "logits" (means).
+
     Raises:
         InputError: no such figure.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.specificity()
+        >>> data = ca.figures.specificity_matrix_data(found)
+        >>> data.what, data.names, data.values.shape
+        ('top-1 accuracy', ('cat', 'dog', 'fox'), (3, 3))
     """
     if figure == "accuracy":
         return SpecificityMatrix(found.names, found.accuracy, found.original_accuracy, "top-1 accuracy")
@@ -100,8 +130,18 @@ def specificity_matrix_data(found: Specificity, figure: str = "accuracy") -> Spe
 def specificity_matrix(found: Specificity, figure: str = "accuracy") -> go.Figure:
     """A heat map: whose channels are kept (or dropped) down, whose images across, and the whole network as the last row.
 
+    Args:
+        found: what `specificity` gave of C classes.
+        figure: "accuracy" (top-1, a share) or "logits" (means).
+
     Raises:
         InputError: no such figure.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.specificity()
+        >>> ca.figures.specificity_matrix(found, "logits").layout.title.text
+        "<b>What one class's channels do to the others, when kept</b>"
     """
     data = specificity_matrix_data(found, figure)
     values = np.concatenate([data.values, data.original[None]])

@@ -35,8 +35,20 @@ class ClassMatrix(NamedTuple):
 def class_channels_data(classes: ClassAttribution, target: int, count: int = 12) -> ClassChannels:
     """The `count` channels that most a* sets of a class's images hold, as numbers; fewer where no set holds more.
 
+    Args:
+        classes: what `per_class` gave.
+        target: class number.
+        count: channels, 1 or more.
+
     Raises:
         InputError: no such class, or a count below 1.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> classes = ca.figures.samples.classes()
+        >>> data = ca.figures.class_channels_data(classes, 1, count=3)
+        >>> data.channels.tolist(), data.joint.tolist()
+        ([1, 2, 3], [True, True, True])
     """
     check_number(f"count={count!r}", count, STEPS)
     row = class_row(classes, target)
@@ -49,8 +61,19 @@ def class_channels_data(classes: ClassAttribution, target: int, count: int = 12)
 def class_channels(classes: ClassAttribution, target: int, count: int = 12) -> go.Figure:
     """Bars of the channels that most of a class's images need; those in the joint a* set in the accent.
 
+    Args:
+        classes: what `per_class` gave.
+        target: class number.
+        count: channels, 1 or more.
+
     Raises:
         InputError: no such class, or a count below 1.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> classes = ca.figures.samples.classes()
+        >>> ca.figures.class_channels(classes, 1).layout.title.text
+        '<b>Channels: dog</b>'
     """
     data, one = class_channels_data(classes, target, count), classes.settings.unit[:-1]
     figure = go.Figure()
@@ -74,8 +97,19 @@ def class_matrix_data(classes: ClassAttribution, count: int = 24) -> ClassMatrix
 
     Channels stand by the class that needs them most, so that what is special to a class forms a block.
 
+    Args:
+        classes: what `per_class` gave.
+        count: channels at most, 1 or more.
+
     Raises:
         InputError: a count below 1.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> classes = ca.figures.samples.classes()
+        >>> data = ca.figures.class_matrix_data(classes, count=4)
+        >>> data.names, data.rates.shape
+        (('cat', 'dog', 'fox'), (3, 4))
     """
     check_number(f"count={count!r}", count, STEPS)
     rates = classes.mean_mask
@@ -90,8 +124,18 @@ def class_matrix_data(classes: ClassAttribution, count: int = 24) -> ClassMatrix
 def class_matrix(classes: ClassAttribution, count: int = 24) -> go.Figure:
     """A heat map of inclusion rates: classes down, the channels that tell them apart across.
 
+    Args:
+        classes: what `per_class` gave.
+        count: channels at most, 1 or more.
+
     Raises:
         InputError: a count below 1.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> classes = ca.figures.samples.classes()
+        >>> ca.figures.class_matrix(classes).layout.title.text
+        '<b>What tells the classes apart</b>'
     """
     data, one = class_matrix_data(classes, count), classes.settings.unit[:-1]
     rows = [words.fit(name, 24) for name in data.names]

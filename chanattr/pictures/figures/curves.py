@@ -56,8 +56,19 @@ def level_score(settings: Settings, original: float, empty: float) -> float:
 def area_curve_data(found: ImageAttribution, row: int) -> AreaCurve:
     """Scores and a* of one image, as numbers.
 
+    Args:
+        found: what `per_image` gave.
+        row: which of its images.
+
     Raises:
         InputError: no such row.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.images()
+        >>> data = ca.figures.area_curve_data(found, 0)
+        >>> data.areas.tolist(), data.scores.round().tolist(), data.smallest_area
+        ([1, 2, 4, 8], [5.0, 10.0, 10.0, 10.0], 2)
     """
     row = words.check_row(found, row)
     original, empty = float(found.original[row]), float(found.empty[row])
@@ -78,6 +89,13 @@ def area_curve(found: ImageAttribution, row: int, *, names: Sequence[str] | None
 
     Raises:
         InputError: no such row.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.images()
+        >>> figure = ca.figures.area_curve(found, 0, names=["cat", "dog", "fox"])
+        >>> figure.layout.title.text, figure.data[-1].name
+        ('<b>a.jpg</b>', 'a*')
     """
     data = area_curve_data(found, row)
     figure = go.Figure()
@@ -98,8 +116,19 @@ def area_curve(found: ImageAttribution, row: int, *, names: Sequence[str] | None
 def class_curves_data(classes: ClassAttribution, target: int) -> ClassCurves:
     """Scores of a class's joint sets, as numbers.
 
+    Args:
+        classes: what `per_class` gave.
+        target: class number.
+
     Raises:
         InputError: no such class.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> classes = ca.figures.samples.classes()
+        >>> data = ca.figures.class_curves_data(classes, 1)
+        >>> data.smallest_area, data.images, data.held_out_scores.round().tolist()
+        (3, 5, [3.0, 6.0, 9.0, 9.0])
     """
     row = class_row(classes, target)
     return ClassCurves(classes.areas, classes.joint_scores[row], classes.joint_top1[row], classes.held_out_scores[row],
@@ -111,8 +140,18 @@ def class_curves_data(classes: ClassAttribution, target: int) -> ClassCurves:
 def class_curves(classes: ClassAttribution, target: int) -> go.Figure:
     """Mean score of a class's joint sets against area, on the images searched and on images held out.
 
+    Args:
+        classes: what `per_class` gave.
+        target: class number.
+
     Raises:
         InputError: no such class.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> classes = ca.figures.samples.classes()
+        >>> ca.figures.class_curves(classes, 1).layout.title.text
+        '<b>Joint sets: dog</b>'
     """
     data, unit = class_curves_data(classes, target), classes.settings.unit
     figure = go.Figure()

@@ -38,8 +38,20 @@ class AreaStrip(NamedTuple):
 def energy_map_data(found: ImageAttribution, row: int, picture: np.ndarray) -> EnergyMap:
     """The energy of the a*-masked activation over the picture, as pixels.
 
+    Args:
+        found: what `per_image` gave.
+        row: which of its images.
+        picture: the image as the network saw it, u1 [H, W, 3].
+
     Raises:
         InputError: no such row, or not a picture u1 [H, W, 3].
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found, picture = ca.figures.samples.images(), ca.figures.samples.picture()
+        >>> data = ca.figures.energy_map_data(found, 0, picture)
+        >>> data.picture.shape, data.energy.shape, data.smallest_area
+        ((32, 32, 3), (4, 4), 2)
     """
     row = words.check_row(found, row)
     energy = laid_out(found.energy[row])
@@ -57,6 +69,12 @@ def energy_map(found: ImageAttribution, row: int, picture: np.ndarray, *, names:
 
     Raises:
         InputError: no such row, or not a picture u1 [H, W, 3].
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found, picture = ca.figures.samples.images(), ca.figures.samples.picture()
+        >>> ca.figures.energy_map(found, 0, picture).layout.title.subtitle.text
+        'target class 0 · a* = 2 · layer features.10'
     """
     data = energy_map_data(found, row, picture)
     (height, width), (down, across) = data.picture.shape[:2], data.energy.shape
@@ -104,8 +122,20 @@ def choose_areas(areas: np.ndarray, smallest: int, count: int = PANELS) -> np.nd
 def area_strip_data(found: ImageAttribution, row: int, picture: np.ndarray) -> AreaStrip:
     """One picture an area, dark where the masked activation has little energy (each by its own largest).
 
+    Args:
+        found: what `per_image` gave.
+        row: which of its images; it must keep its energy by area.
+        picture: the image as the network saw it, u1 [H, W, 3].
+
     Raises:
         InputError: no such row, not a picture, or a row that keeps no energy by area.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found, picture = ca.figures.samples.images(), ca.figures.samples.picture()
+        >>> data = ca.figures.area_strip_data(found, 0, picture)
+        >>> data.areas.tolist(), data.pictures.shape, data.boxed
+        ([1, 2, 4, 8], (4, 32, 32, 3), 1)
     """
     row = words.check_row(found, row)
     smallest = int(found.smallest_area[row])
@@ -133,6 +163,13 @@ def area_strip(found: ImageAttribution, row: int, picture: np.ndarray, *, names:
 
     Raises:
         InputError: no such row, not a picture, or a row that keeps no energy by area.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found, picture = ca.figures.samples.images(), ca.figures.samples.picture()
+        >>> figure = ca.figures.area_strip(found, 0, picture)
+        >>> figure.layout.title.text, len(figure.layout.images)
+        ('<b>a.jpg</b>', 4)
     """
     data = area_strip_data(found, row, picture)
     count = len(data.areas)

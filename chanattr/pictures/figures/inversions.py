@@ -9,9 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from chanattr.errors import InputError
+from chanattr.picture_records import Inversion
 from chanattr.pictures.figures import raster, theme, words
 from chanattr.pictures.figures.panels import frame, place_picture
-from chanattr.pictures.records import Inversion
 from chanattr.records import ImageAttribution
 
 ROWS = 8
@@ -47,6 +47,12 @@ def inversions_data(made: Sequence[Inversion], titles: Sequence[str] | None = No
 
     Raises:
         InputError: no records, or not of the same images, or not one title each.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> data = ca.figures.inversions_data([ca.figures.samples.inversion()])
+        >>> data.titles, data.pictures.shape
+        (('features.10: 2 to 4 of 8',), (3, 1, 32, 32, 3))
     """
     if not made or any(one.keys != made[0].keys or one.pictures.shape != made[0].pictures.shape for one in made):
         raise InputError(f"{len(made)} inversions with keys {[one.keys[:2] for one in made][:3]}; expected one or more records of the same "
@@ -79,6 +85,12 @@ def inversions(made: Sequence[Inversion], titles: Sequence[str] | None = None, *
 
     Raises:
         InputError: no records, or not of the same images, or not one title each.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> figure = ca.figures.inversions([ca.figures.samples.inversion()], ["of a*"])
+        >>> figure.layout.title.subtitle.text
+        'right class named · of a*: 3 of 3'
     """
     data = inversions_data(made, titles, names=names, found=found)
     before = ["image"] if data.seen is None else ["image", "where a* is active"]

@@ -26,8 +26,21 @@ class MaskAndChannels(NamedTuple):
 def mask_and_channels_data(view: JointView, row: int, picture: np.ndarray) -> MaskAndChannels:
     """The pictures and the figures of agreement of one image.
 
+    Args:
+        view: what `joint_view` gave.
+        row: which of its images.
+        picture: the image as the network saw it, u1 [H, W, 3].
+
     Raises:
         InputError: no such row, or not a picture.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> samples = ca.figures.samples
+        >>> view = ca.joint_view(samples.masks(), [samples.images()])
+        >>> data = ca.figures.mask_and_channels_data(view, 0, samples.picture())
+        >>> data.layers, data.pictures.shape
+        (('features.10',), (2, 32, 32, 3))
     """
     row = words.check_row(view.keys, row, "view")
     picture = raster.check_picture(picture)
@@ -54,6 +67,13 @@ def mask_and_channels(view: JointView, row: int, picture: np.ndarray) -> go.Figu
 
     Raises:
         InputError: no such row, or not a picture.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> samples = ca.figures.samples
+        >>> view = ca.joint_view(samples.masks(), [samples.images()])
+        >>> ca.figures.mask_and_channels(view, 0, samples.picture()).layout.title.text
+        '<b>a.jpg</b>'
     """
     data = mask_and_channels_data(view, row, picture)
     figure, tall = go.Figure(), data.pictures.shape[1] / data.pictures.shape[2]

@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from chanattr.errors import InputError
-from chanattr.evidence.evaluation import Evaluation, Interval, Summary
+from chanattr.evidence.evaluation import Evaluation, Summary
+from chanattr.evidence.intervals import Interval
 from chanattr.pictures.figures import theme
 
 
@@ -25,7 +26,18 @@ class Methods(NamedTuple):
 
 
 def methods_data(found: Evaluation | Summary) -> Methods:
-    """The methods of an evaluation in the order of their share (of their a* where no areas were searched)."""
+    """The methods of an evaluation in the order of their share (of their a* where no areas were searched).
+
+    Args:
+        found: what `evaluate` gave, or its `summary()`.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.evaluation()
+        >>> data = ca.figures.methods_data(found)
+        >>> data.names, [share.value for share in data.shares]
+        (('random', 'exact'), [0.5, 1.0])
+    """
     told = found.summary() if isinstance(found, Evaluation) else found
     by_share = any(np.isfinite(line.share.value) for line in told.lines)
     lines = sorted(told.lines, key=lambda line: line.share.value if by_share else -line.smallest.value)
@@ -34,7 +46,17 @@ def methods_data(found: Evaluation | Summary) -> Methods:
 
 
 def methods(found: Evaluation | Summary) -> go.Figure:
-    """Two columns of points with 95 % intervals, a row a method: share of the best score, and a*; the search has the accent."""
+    """Two columns of points with 95 % intervals, a row a method: share of the best score, and a*; the search has the accent.
+
+    Args:
+        found: what `evaluate` gave, or its `summary()`.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.evaluation()
+        >>> ca.figures.methods(found).layout.title.subtitle.text
+        '3 images, 4 areas; bars are 95 % intervals over images'
+    """
     told = found.summary() if isinstance(found, Evaluation) else found
     data = methods_data(told)
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06)
@@ -64,8 +86,18 @@ class Depth(NamedTuple):
 def depth_data(found: Sequence[Evaluation | Summary]) -> Depth:
     """a* and the deletion area of the first method over K, layer by layer.
 
+    Args:
+        found: what `evaluate` gave, or its `summary()`, one a layer.
+
     Raises:
         InputError: no layers.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.evaluation()
+        >>> data = ca.figures.depth_data([found])
+        >>> data.layers, data.needed[0].value
+        (('features.10',), 0.375)
     """
     told = [one.summary() if isinstance(one, Evaluation) else one for one in found]
     if not told:
@@ -79,7 +111,17 @@ def depth_data(found: Sequence[Evaluation | Summary]) -> Depth:
 
 
 def depth(found: Sequence[Evaluation | Summary]) -> go.Figure:
-    """The share of a layer's channels that are enough, and the share whose removal loses the class, with 95 % intervals, by layer."""
+    """The share of a layer's channels that are enough, and the share whose removal loses the class, with 95 % intervals, by layer.
+
+    Args:
+        found: what `evaluate` gave, or its `summary()`, one a layer.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.evaluation()
+        >>> ca.figures.depth([found]).layout.title.text
+        '<b>How much of each layer is needed</b>'
+    """
     data = depth_data(found)
     labels = [f"{layer}<br>K = {entries}" for layer, entries in zip(data.layers, data.entries, strict=True)]
     figure = go.Figure()

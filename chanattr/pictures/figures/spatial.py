@@ -1,8 +1,8 @@
-"""Masks on the picture: growing areas, score against area, both games, and heat maps of several methods side by side."""
+"""Masks on the picture: growing areas, score against area, and both games."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,18 +58,23 @@ class MaskGames(NamedTuple):
     dropped: MaskCurve
 
 
-class MethodMaps(NamedTuple):
-    """What `method_maps` draws: one glowing picture u1 [R, M, H, W, 3] an image and method, the picture itself first."""
-
-    methods: tuple[str, ...]
-    pictures: np.ndarray
-
-
 def mask_strip_data(found: SpatialAttribution, row: int, picture: np.ndarray) -> MaskStrip:
     """The picture under its masks of growing area, a* among them by its measured area.
 
+    Args:
+        found: what `spatial` gave.
+        row: which of its images.
+        picture: the image as the network saw it, u1 [H, W, 3].
+
     Raises:
         InputError: no such row, or not a picture.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found, picture = ca.figures.samples.masks(), ca.figures.samples.picture()
+        >>> data = ca.figures.mask_strip_data(found, 0, picture)
+        >>> data.pictures.shape, data.boxed
+        ((3, 32, 32, 3), 1)
     """
     row = words.check_row(found, row)
     picture = raster.check_picture(picture)
@@ -96,6 +101,12 @@ def mask_strip(found: SpatialAttribution, row: int, picture: np.ndarray, *, name
 
     Raises:
         InputError: no such row, or not a picture.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found, picture = ca.figures.samples.masks(), ca.figures.samples.picture()
+        >>> ca.figures.mask_strip(found, 0, picture).layout.title.subtitle.text
+        'target class 0 · original score 10.00'
     """
     data = mask_strip_data(found, row, picture)
     figure, tall = go.Figure(), data.pictures.shape[1] / data.pictures.shape[2]
@@ -114,8 +125,19 @@ def mask_strip(found: SpatialAttribution, row: int, picture: np.ndarray, *, name
 def mask_curve_data(found: SpatialAttribution, row: int) -> MaskCurve:
     """Scores and a* of one image, as numbers.
 
+    Args:
+        found: what `spatial` gave.
+        row: which of its images.
+
     Raises:
         InputError: no such row.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.masks()
+        >>> data = ca.figures.mask_curve_data(found, 0)
+        >>> data.scores.round().tolist(), data.original
+        ([5.0, 10.0, 10.0], 10.0)
     """
     row = words.check_row(found, row)
     original, empty = float(found.original[row]), float(found.empty[row])
@@ -135,6 +157,12 @@ def mask_curve(found: SpatialAttribution, row: int, *, names: Sequence[str] | No
 
     Raises:
         InputError: no such row.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found = ca.figures.samples.masks()
+        >>> [line.name for line in ca.figures.mask_curve(found, 0).data]
+        ['level set', 'mask', 'a*']
     """
     data, figure = mask_curve_data(found, row), go.Figure()
     figure.add_scatter(x=data.areas, y=data.level_set_scores, mode="lines+markers", name="level set",
@@ -156,8 +184,21 @@ def mask_growth_data(found: SpatialAttribution, rows: Sequence[int], pictures: S
                      names: Sequence[str] | None = None) -> MaskGrowth:
     """Several images under their masks of the areas asked for, with the share of the score that each keeps.
 
+    Args:
+        found: what `spatial` gave.
+        rows: which of its images.
+        pictures: the images as the network saw them, u1 [H, W, 3] each, of one size.
+        names: class names by class number.
+
     Raises:
         InputError: no such rows, or not a picture of one size for each.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found, picture = ca.figures.samples.masks(), ca.figures.samples.picture()
+        >>> data = ca.figures.mask_growth_data(found, [0], [picture])
+        >>> data.names, data.pictures.shape
+        (('class 0',), (1, 3, 32, 32, 3))
     """
     chosen = [words.check_row(found, row) for row in rows]
     checked = [raster.check_picture(picture) for picture in pictures]
@@ -188,6 +229,13 @@ def mask_growth(found: SpatialAttribution, rows: Sequence[int], pictures: Sequen
 
     Raises:
         InputError: no such rows, or not a picture of one size for each.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> found, picture = ca.figures.samples.masks(), ca.figures.samples.picture()
+        >>> figure = ca.figures.mask_growth(found, [0], [picture])
+        >>> figure.layout.title.text, len(figure.layout.images)
+        ('<b>Masks of growing area</b>', 3)
     """
     data = mask_growth_data(found, rows, pictures, names=names)
     figure, tall, below = go.Figure(), data.pictures.shape[2] / data.pictures.shape[3], 0.3
@@ -239,8 +287,20 @@ def _dressed(figure: go.Figure, found: SpatialAttribution, row: int, names: Sequ
 def mask_games_data(kept: SpatialAttribution, dropped: SpatialAttribution, row: int) -> MaskGames:
     """Scores of one image in both games, as numbers.
 
+    Args:
+        kept: what `spatial` gave in the game *preserve*.
+        dropped: what it gave in the game *delete*, for the same image.
+        row: of `kept`.
+
     Raises:
         InputError: no such row, or the two are not of one image and target, asked in the games *preserve* and *delete*.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> kept, dropped = ca.figures.samples.masks("preserve"), ca.figures.samples.masks("delete")
+        >>> data = ca.figures.mask_games_data(kept, dropped, 0)
+        >>> data.kept.scores.round().tolist(), data.dropped.scores.round().tolist()
+        ([5.0, 10.0, 10.0], [5.0, 0.0, -0.0])
     """
     row = words.check_row(kept, row)
     same = [place for place, key in enumerate(dropped.keys) if key == kept.keys[row] and dropped.targets[place] == kept.targets[row]]
@@ -262,6 +322,12 @@ def mask_games(kept: SpatialAttribution, dropped: SpatialAttribution, row: int, 
 
     Raises:
         InputError: no such row, or the two are not of one image and target in these games.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> kept, dropped = ca.figures.samples.masks("preserve"), ca.figures.samples.masks("delete")
+        >>> [line.name for line in ca.figures.mask_games(kept, dropped, 0).data][:2]
+        ['only the mask seen', 'all but the mask seen']
     """
     data, figure = mask_games_data(kept, dropped, row), go.Figure()
     for curve, name, colour, symbol in ((data.kept, "only the mask seen", theme.SLATE, "circle"),
@@ -278,44 +344,6 @@ def mask_games(kept: SpatialAttribution, dropped: SpatialAttribution, row: int, 
     theme.note(figure, f"<b>{' · '.join(told) or 'a* not reached'}</b>", x=1, xref="paper", xanchor="right", y=1, yref="paper",
                yanchor="bottom", font={"color": theme.ACCENT, "size": 13})
     return _dressed(figure, kept, row, names, "share of the picture under the mask")
-
-
-def method_maps_data(pictures: Sequence[np.ndarray], maps: Mapping[str, np.ndarray]) -> MethodMaps:
-    """Pictures with each method's heat map glowing over them.
-
-    Raises:
-        InputError: no map of every picture, or not pictures of one size.
-    """
-    checked = [raster.check_picture(picture) for picture in pictures]
-    if not checked or any(picture.shape != checked[0].shape for picture in checked):
-        raise InputError(f"{len(checked)} pictures of shapes {sorted({p.shape for p in checked})}; expected one or more of one size; "
-                         "resize them")
-    for name, heat in maps.items():
-        if np.ndim(heat) != 3 or len(heat) != len(checked):
-            raise InputError(f"heat maps {name!r} have shape {np.shape(heat)} for {len(checked)} pictures; expected [{len(checked)}, h, w]")
-    rows = [[picture, *(raster.glow(picture, raster.unit(heat[row] - heat[row].min())) for heat in maps.values())]
-            for row, picture in enumerate(checked)]
-    return MethodMaps(("picture", *maps), np.array(rows))
-
-
-def method_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, np.ndarray]) -> go.Figure:
-    """Heat maps of several methods on the same pictures (figure 2 of the paper), each by its own range.
-
-    Args:
-        pictures: images as the network saw them, u1 [H, W, 3] each, of one size.
-        maps: by method, [R, h, w].
-
-    Raises:
-        InputError: no map of every picture, or not pictures of one size.
-    """
-    data = method_maps_data(pictures, maps)
-    figure, tall = go.Figure(), data.pictures.shape[2] / data.pictures.shape[3]
-    for row, line in enumerate(data.pictures):
-        last = row == len(data.pictures) - 1
-        for column, (picture, name) in enumerate(zip(line, data.methods, strict=True)):
-            place_picture(figure, picture, column * (1 + GAP), row * (tall + GAP), tall, words.fit(name, 18) if last else "",
-                          hover=words.safe(name))
-    return panels(figure, len(data.methods), len(data.pictures), tall, "Where methods look", "each map by its own range")
 
 
 def _target(found: SpatialAttribution, row: int, names: Sequence[str] | None) -> str:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from chanattr.picture_records import NONE, Examples
+from chanattr.picture_settings import PictureSettings
 from chanattr.pictures.figures import class_channels_data, raster, words
-from chanattr.pictures.records import NONE, Examples
 from chanattr.pictures.report.answer import Section
 from chanattr.pictures.report.markup import Markup, element, join
-from chanattr.pictures.settings import PictureSettings
 from chanattr.records import ClassAttribution
 from chanattr.tables import count
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SIDE = 64  # samples of a mask on the page: two a cell of its code
 
 
-class Line(NamedTuple):
+class AreaLine(NamedTuple):
     """One mask of an image: what its area is called, and its figures."""
 
     name: str
@@ -36,13 +36,13 @@ def held(run: Run, keys: Sequence[str]) -> list[tuple[str, SpatialAttribution]]:
     return [(label, run.spatial(list(keys), layer, label)) for layer in run.spatial_layers for label in run.labels(layer, spatial=True)]
 
 
-def lines_of(found: SpatialAttribution, row: int) -> list[Line]:
+def lines_of(found: SpatialAttribution, row: int) -> list[AreaLine]:
     """The masks of a row by their measured areas, a* among them where there is one."""
-    lines = [Line(f"{100 * area:.3g} %", float(found.true_areas[row, place]), float(found.scores[row, place]),
+    lines = [AreaLine(f"{100 * area:.3g} %", float(found.true_areas[row, place]), float(found.scores[row, place]),
                   float(found.level_set_scores[row, place]), bool(found.top1[row, place]), found.codes[row, place])
              for place, area in enumerate(found.areas.tolist())]
     if found.smallest_area[row] > 0:
-        lines.append(Line("a*", float(found.smallest_area[row]), float(found.smallest_score[row]), float("nan"),
+        lines.append(AreaLine("a*", float(found.smallest_area[row]), float(found.smallest_score[row]), float("nan"),
                           bool(found.smallest_top1[row]), found.smallest_code[row]))
     return sorted(lines, key=lambda line: line.area)
 
@@ -88,7 +88,7 @@ def _dark(found: SpatialAttribution) -> str:
     return f"the picture as it is; bright: {under(found.settings)}" if found.settings.game == "delete" else under(found.settings)
 
 
-def _table(found: SpatialAttribution, row: int, lines: Sequence[Line]) -> Markup:
+def _table(found: SpatialAttribution, row: int, lines: Sequence[AreaLine]) -> Markup:
     heads = (("area", "as asked; a*: the smallest found that reaches the level"), ("measured", "mean of the mask"),
              ("score", "of the picture through the mask"), ("hard mask", "score with the mask's highest pixels alone, of the same area"),
              ("class kept", "whether the network still names the class"))

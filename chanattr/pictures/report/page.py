@@ -22,6 +22,7 @@ from chanattr.pictures.report.layer import class_figures, layer_section
 from chanattr.pictures.report.markup import Markup, element, join, script_json
 from chanattr.pictures.report.masks import under
 from chanattr.pictures.report.plots import shared
+from chanattr.settings import LABEL
 
 if TYPE_CHECKING:
     from chanattr.store import Run
@@ -238,7 +239,7 @@ def _snippet(run: Run, found: Sequence[Section], shown: Sequence[Shown]) -> Mark
         read = f"spatial({where}label={run.labels(layer, spatial=True)[0]!r})"
     else:
         section = found[0]
-        label = "" if section.first and section.label == "exact" else f", {section.label!r}"
+        label = "" if section.first and section.label == LABEL else f", {section.label!r}"
         read = f"{'per_class' if section.found is None else 'per_image'}({section.layer!r}{label})"
         if section.found is not None:
             more = [f"print(found.channels({run.keys.index(shown[0].key)}))  # of {shown[0].key!r}"]

@@ -127,7 +127,7 @@ def _median_curve(run: Run, section: Section, found: ImageAttribution) -> list[t
     """Share of channels, and the median image's share of the way from no channel to all."""
     rows = np.flatnonzero(found.smallest_area != NOT_RUN)
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(int)] if len(rows) else rows
-    scores, original, empty = (run.field(section.layer, name, section.label, rows) for name in ("scores", "original", "empty"))
+    scores, original, empty = (run.field(section.layer, name, section.label, rows=rows) for name in ("scores", "original", "empty"))
     span = (original - empty)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(np.abs(span) > 1e-6, (scores - empty[:, None]) / span, np.nan)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chanattr import tables
-from chanattr.pictures.settings import PictureSettings
+from chanattr.picture_settings import PictureSettings
 
 NONE = -1
 
@@ -32,6 +32,12 @@ class Inversion:
         targets: class that must be named, i4 [N].
         predictions: class that the network names for the picture, i4 [N].
         probability: of the target for the picture, f4 [N].
+
+    Examples:
+        >>> import chanattr as ca
+        >>> made = ca.figures.samples.inversion()  # as `invert` gives it
+        >>> made.areas.tolist(), made.named.tolist(), made.pictures.shape
+        ([2, 3, 4], [True, True, True], (3, 32, 32, 3))
     """
 
     layer: str
@@ -84,6 +90,12 @@ class ChannelImages:
         value: weighted mean activation of the clean picture, f4 [R, D].
         predictions: class that the network names, i4 [R, D].
         probability: of that class, f4 [R, D].
+
+    Examples:
+        >>> import chanattr as ca
+        >>> made = ca.figures.samples.channel_images()  # as `visualise` gives it
+        >>> made.names, made.pictures.shape
+        (('channel 0', 'channel 1', 'channel 2'), (3, 2, 32, 32, 3))
     """
 
     layer: str
@@ -125,6 +137,12 @@ class Examples:
         boxes: what that position sees, (top, left, bottom, right) in pixels of the image, the last two excluded, i4 [R, E, 4]; all 0
             where no pixel moves it.
         crops: the boxes at one size, u1 [R, E, S, S, C]; a box that is not square lies in the middle, on white.
+
+    Examples:
+        >>> import chanattr as ca
+        >>> seen = ca.figures.samples.examples()  # as `examples` gives it
+        >>> seen.kind, [seen.keys[row] for row in seen.rows[0]]
+        ('driven', ['a.jpg', 'b.jpg'])
     """
 
     layer: str
