@@ -38,7 +38,8 @@ class PictureSettings:
         seed: of every random choice.
 
     Examples:
-        >>> PictureSettings(objective="match", steps=10).steps
+        >>> import chanattr as ca
+        >>> ca.PictureSettings(objective="match", steps=10).steps
         10
     """
 

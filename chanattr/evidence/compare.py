@@ -63,7 +63,7 @@ def compare(one: ImageAttribution, other: ImageAttribution) -> Comparison:
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
         >>> found = ca.per_image(model, torch.rand(2, 3, 8, 8), "1", areas=(2, 4))
-        >>> compare(found, found).jaccard.tolist()
+        >>> ca.compare(found, found).jaccard.tolist()
         [[1.0, 1.0], [1.0, 1.0]]
     """
     _check(one, other)

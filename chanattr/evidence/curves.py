@@ -110,7 +110,7 @@ def curves(model: nn.Module, images: Inputs, layer: str, *,
         >>> import torch, chanattr as ca
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
-        >>> drawn = curves(model, torch.rand(2, 3, 8, 8), "1", rankings=[range(8)] * 2, counts=(2, 4))
+        >>> drawn = ca.curves(model, torch.rand(2, 3, 8, 8), "1", rankings=[range(8)] * 2, counts=(2, 4))
         >>> drawn.counts.tolist(), bool((drawn.insertion[:, -1] == drawn.deletion[:, 0]).all())
         ([0, 2, 4, 8], True)
     """

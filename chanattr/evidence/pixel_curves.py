@@ -111,9 +111,9 @@ def pixel_curves(model: nn.Module, images: Tensor, heat: np.ndarray | Tensor, *,
     Source: Petsiuk, Das and Saenko 2018, whose step is 1 / 224.
 
     Examples:
-        >>> import torch
+        >>> import torch, chanattr as ca
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64, 5))
-        >>> drawn = pixel_curves(model, torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), step=0.25)
+        >>> drawn = ca.pixel_curves(model, torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), step=0.25)
         >>> drawn.counts.tolist(), bool((drawn.insertion[:, -1] == drawn.deletion[:, 0]).all())
         ([0, 16, 32, 48, 64], True)
     """

@@ -50,11 +50,11 @@ def load_annotations(path: PathLike, *, class_names: Sequence[str] = (), wordnet
         InputError: the file cannot be read, is none of these forms, or something in it is no box; or none of its classes is the model's.
 
     Examples:
-        >>> import json, pathlib, tempfile
+        >>> import json, pathlib, tempfile, chanattr as ca
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = pathlib.Path(folder, "boxes.json")
         ...     _ = file.write_text(json.dumps([{"file": "a.jpg", "index": 65, "boxes": [[10, 20, 30, 25]]}]))
-        ...     load_annotations(file)["a.jpg"].boxes.tolist()
+        ...     ca.load_annotations(file)["a.jpg"].boxes.tolist()
         [[10.0, 20.0, 30.0, 25.0]]
     """
     place = Path(path)

@@ -47,7 +47,7 @@ def pixels_of(preprocess: Callable[[Image.Image], Tensor]) -> Pixels:
 
     Examples:
         >>> import chanattr as ca
-        >>> pixels_of(ca.load_model("embedded").preprocess).size
+        >>> ca.pixels_of(ca.load_model("embedded").preprocess).size
         (227, 227)
     """
     shown = [preprocess(Image.new("RGB", (ASKED, ASKED), (level,) * 3)) for level in (0, 255, 51)]
