@@ -74,7 +74,7 @@ class Pointing:
         >>> from chanattr.images.boxes import ImageBoxes
         >>> boxes = ImageBoxes(boxes=np.array([[40, 40, 80, 80]], np.float32), classes=np.array([7], np.int32),
         ...                    difficult=np.array([False]), size=(100, 100))
-        >>> found = ca.pointing_game(np.eye(50)[None], ["a.jpg"], [7], {"a.jpg": boxes})
+        >>> found = ca.pointing_game(np.eye(50)[None], ["a.jpg"], [7], annotations={"a.jpg": boxes})
         >>> found.figures().images, found.figures().overall.value, found.figures("difficult").images
         (1, 1.0, 0)
     """
@@ -206,7 +206,7 @@ def pointing_table(methods: Mapping[str, Pointing], seed: int = 0) -> str:
         >>> from chanattr.images.boxes import ImageBoxes
         >>> boxes = ImageBoxes(boxes=np.array([[40, 40, 80, 80]], np.float32), classes=np.array([7], np.int32),
         ...                    difficult=np.array([False]), size=(100, 100))
-        >>> found = ca.pointing_game(np.eye(50)[None], ["a.jpg"], [7], {"a.jpg": boxes})
+        >>> found = ca.pointing_game(np.eye(50)[None], ["a.jpg"], [7], annotations={"a.jpg": boxes})
         >>> ca.pointing_table({"masks": found}).splitlines()[1].split()[:4]
         ['masks', '1', '100.0', '(20.7-100.0)']
     """

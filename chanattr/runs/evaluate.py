@@ -56,7 +56,7 @@ def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: S
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
         >>> loader = [(torch.rand(2, 3, 8, 8), [0, 1], ["a.jpg", "b.jpg"])]
         >>> with tempfile.TemporaryDirectory() as folder, ca.open_run(f"{folder}/run.h5", "a") as run:
-        ...     _ = ca.attribute(run, model, loader, ["1"], areas=(1, 2), classes=False, engine="injection", progress=False)
+        ...     _ = ca.attribute(run, model, loader, layers=["1"], areas=(1, 2), classes=False, engine="injection", progress=False)
         ...     told = ca.evaluate_run(run, model, loader, methods=["random"], engine="injection", progress=False)
         >>> told["1"].methods
         ('exact', 'random')

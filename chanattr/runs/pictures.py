@@ -74,7 +74,7 @@ def invert_run(run: Run, model: nn.Module, loader: Iterable[Any], *, pixels: Pix
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
         >>> loader = [(torch.rand(2, 3, 8, 8), [0, 1], ["a.jpg", "b.jpg"])]
         >>> with tempfile.TemporaryDirectory() as folder, ca.open_run(f"{folder}/run.h5", "a") as run:
-        ...     _ = ca.attribute(run, model, loader, ["1"], areas=(1, 2), classes=False, engine="injection", progress=False)
+        ...     _ = ca.attribute(run, model, loader, layers=["1"], areas=(1, 2), classes=False, engine="injection", progress=False)
         ...     pixels = ca.Pixels(mean=(0.5,) * 3, std=(0.5,) * 3, size=(8, 8))
         ...     made = ca.invert_run(run, model, loader, pixels=pixels, limit=1, settings=ca.PictureSettings(steps=2), progress=False)
         >>> made["1"].whole.keys, made["1"].masked.pictures.shape
@@ -135,7 +135,7 @@ def visualise_run(run: Run, model: nn.Module, loader: Iterable[Any] | None, *, p
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3))
         >>> loader = [(torch.rand(2, 3, 8, 8), [0, 1], ["a.jpg", "b.jpg"])]
         >>> with tempfile.TemporaryDirectory() as folder, ca.open_run(f"{folder}/run.h5", "a") as run:
-        ...     _ = ca.attribute(run, model, loader, ["1"], areas=(1, 2), classes=False, engine="injection", progress=False)
+        ...     _ = ca.attribute(run, model, loader, layers=["1"], areas=(1, 2), classes=False, engine="injection", progress=False)
         ...     pixels = ca.Pixels(mean=(0.5,) * 3, std=(0.5,) * 3, size=(8, 8))
         ...     made = ca.visualise_run(run, model, None, pixels=pixels, layer="1", channels=[3], settings=ca.PictureSettings(steps=2),
         ...                             progress=False)
