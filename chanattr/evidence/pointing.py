@@ -172,11 +172,12 @@ def pointing_game(heat: np.ndarray, keys: Sequence[str], targets: Sequence[int] 
     al. 2020 (Score-CAM), with every box of the class.
 
     Examples:
+        >>> import numpy as np, chanattr as ca
         >>> from chanattr.images.boxes import ImageBoxes
         >>> boxes = ImageBoxes(boxes=np.array([[40, 40, 80, 80]], np.float32), classes=np.array([7], np.int32),
         ...                    difficult=np.array([False]), size=(100, 100))
         >>> heat = np.zeros((1, 50, 50)); heat[0, 30, 30] = 1
-        >>> found = pointing_game(heat, ["a.jpg"], [7], annotations={"a.jpg": boxes})
+        >>> found = ca.pointing_game(heat, ["a.jpg"], [7], annotations={"a.jpg": boxes})
         >>> found.hit.tolist(), found.points.tolist(), found.energy.tolist(), found.share.round(2).tolist()
         ([1], [[61.0, 61.0]], [1.0], [0.16])
     """
