@@ -14,26 +14,10 @@ import pytest
 from chanattr.errors import StoreError
 from chanattr.store import open_run
 from chanattr.store.check import header_sha256, layout_sha256, walk
-from tests.store.make import classes, images, table, write_all
+from tests.store.make import images, write_all
 
 LAYER = "features.10"
 GROUP = f"layers/{LAYER}/exact"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("whole") / "run.h5"
-    with open_run(path, "a") as run:
-        run.write(images(), images=table(images()))
-        run.write(classes())
-    return path.read_bytes()
-
-
-@pytest.fixture
-def path(tmp_path: Path, whole: bytes) -> Path:
-    made = tmp_path / "run.h5"
-    made.write_bytes(whole)
-    return made
 
 
 def everything(path: Path) -> tuple[str, list[str]]:

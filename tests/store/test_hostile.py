@@ -15,24 +15,8 @@ import pytest
 from chanattr.errors import StoreError
 from chanattr.store import open_run
 from chanattr.store.check import filled_parts
-from tests.store.make import classes, images, table
+from tests.store.make import images
 from tests.store.test_damage import GROUP, LAYER
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("whole") / "run.h5"
-    with open_run(path, "a") as run:
-        run.write(images(), images=table(images()))
-        run.write(classes())
-    return path.read_bytes()
-
-
-@pytest.fixture
-def path(tmp_path: Path, whole: bytes) -> Path:
-    made = tmp_path / "run.h5"
-    made.write_bytes(whole)
-    return made
 
 
 def external_link(root: h5py.File, secret: Path) -> None:
