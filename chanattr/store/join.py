@@ -11,7 +11,7 @@ import numpy as np
 from chanattr.errors import StoreError
 from chanattr.records import SpatialAttribution
 from chanattr.store.digest import MEASURED
-from chanattr.store.index import Answers, Index
+from chanattr.store.index import Answers, Index, check_room
 from chanattr.store.layout import ASKED, ENERGY, FOLDERS, asked_of
 from chanattr.store.picture_rows import read_stored
 from chanattr.store.run import Run, open_run
@@ -86,6 +86,7 @@ def _copy_images(index: Index, target: Run) -> None:
 
 def _copy_answers(index: Index, answers: Answers, target: Run) -> None:
     head = answers.head
+    check_room(target.index_for_copies, head)
     rows = answers.rows()
     if head.rows == "image":
         done = target.finished(head.layer, head.label, spatial=head.kind is SpatialAttribution)

@@ -10,7 +10,7 @@ import numpy as np
 
 from chanattr.errors import StoreError
 from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, SpatialAttribution
-from chanattr.store.index import Index, check_bytes, check_same, filled_in
+from chanattr.store.index import Index, check_bytes, check_room, check_same, filled_in
 from chanattr.store.layout import ENERGY, UNKNOWN_SHA256, Column, Head, ImageTable, check_text, encode, head_of
 from chanattr.store.parts import ImageRows, build_part
 
@@ -123,6 +123,7 @@ def _check_head(index: Index, head: Head) -> None:
     stored = index.answers[head.kind].get((head.layer, head.label))
     if stored is not None:
         check_same(stored.head, head)
+    check_room(index, head)
 
 
 def attributes_with(index: Index, values: Mapping[str, Any]) -> str:
