@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def join_runs(paths: Sequence[Path], output: Path) -> dict[str, Any]:
     Raises:
         StoreError: no runs, the output among them, other settings or questions, or other bytes under the same key.
     """
-    if not paths or output.resolve() in {path.resolve() for path in paths}:
+    if not paths or os.path.realpath(output) in map(os.path.realpath, paths):
         raise StoreError(f"{len(paths)} runs into {output}; expected one run or more, and a file that is none of them; name another output")
     with open_run(output, "a") as target:
         for path in paths:
