@@ -25,14 +25,14 @@ class Shard:
         labels: i8 [B]; -1 unknown.
         keys: one an image.
         sha256: of the files' bytes, or of the tensors where there is no file, u1 [B, 32].
-        thumbnails: u1 [y, x, rgb] each, of the first images; fewer than images where the loader gives no more.
+        thumbnails: u1 [y, x, rgb] each, one an image; None where the loader gives none of it.
     """
 
     images: Tensor
     labels: np.ndarray
     keys: tuple[str, ...]
     sha256: np.ndarray
-    thumbnails: tuple[np.ndarray, ...]
+    thumbnails: tuple[np.ndarray | None, ...]
 
     def rows(self, index: Sequence[int]) -> Shard:
         """Some rows of the shard; itself where they are all."""
@@ -40,7 +40,7 @@ class Shard:
         if rows == list(range(len(self.keys))):
             return self
         return Shard(images=self.images[rows], labels=self.labels[rows], keys=tuple(self.keys[i] for i in rows),
-                     sha256=self.sha256[rows], thumbnails=tuple(self.thumbnails[i] for i in rows if i < len(self.thumbnails)))
+                     sha256=self.sha256[rows], thumbnails=tuple(self.thumbnails[i] for i in rows))
 
 
 def pinned(shard: Shard) -> Shard:
@@ -147,7 +147,19 @@ def as_shard(batch: Any) -> Shard:
         raise InputError(f"the loader gave {len(images)} images, {len(labels)} labels and {len(keys)} keys in one batch; expected one each")
     sha256 = batch[3] if len(batch) > 3 else np.stack([_digest(image) for image in images])
     return Shard(images=images, labels=labels, keys=tuple(str(key) for key in keys), sha256=np.asarray(sha256),
-                 thumbnails=tuple(batch[4]) if len(batch) > 4 else ())
+                 thumbnails=_thumbnails(batch[4] if len(batch) > 4 else (), len(images)))
+
+
+def _thumbnails(given: Sequence[np.ndarray | None], count: int) -> tuple[np.ndarray | None, ...]:
+    """One an image, from those of the first images of a batch.
+
+    Raises:
+        InputError: more than images.
+    """
+    if len(given) > count:
+        raise InputError(f"the loader gave {len(given)} thumbnails of {count} images in one batch; expected one each at most, those of the "
+                         "first images; give None for an image without one")
+    return (*given, *[None] * (count - len(given)))
 
 
 def join(parts: Sequence[Shard]) -> Shard:

@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -159,6 +160,7 @@ def test_a_wrong_option_is_refused_before_any_work_and_leaves_no_file(tmp_path: 
     ((images(2).numpy(), None, ["a", "b"]), "gave images of type ndarray; expected a floating tensor"),
     (((images(2) * 255).byte(), None, ["a", "b"]), "gave images of type torch.uint8; expected a floating tensor"),
     ((images(2), [0.5, 1], ["a", "b"]), "gave labels .* expected whole numbers"),
+    ((images(1), None, ["a"], np.zeros((1, 32), "u1"), [np.zeros((2, 2, 3), "u1")] * 2), "gave 2 thumbnails of 1 images in one batch"),
 ])
 def test_batches_that_are_no_images_and_classes_are_refused(tmp_path: Path, batch: Any, message: str) -> None:
     with pytest.raises(ca.InputError, match=message):
