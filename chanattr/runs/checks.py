@@ -14,7 +14,7 @@ from chanattr.attribution.inputs import check_range
 from chanattr.errors import InputError, StoreError
 from chanattr.network.tail import Tail, stems
 from chanattr.runs.plan import Ready
-from chanattr.runs.shards import as_shard
+from chanattr.runs.shards import parts
 from chanattr.settings import STEPS, check_number
 from chanattr.store import Run
 from chanattr.store.layout import ASKED, asked_of
@@ -57,8 +57,8 @@ def first_images(loader: Iterable[Any]) -> Tensor:
     if iter(loader) is loader:
         raise InputError(f"loader is {type(loader).__name__}, which can be gone through only once; expected batches that can be gone "
                          "through again, for classes and when resuming; pass a DataLoader, or a list of the batches")
-    for batch in loader:
-        return as_shard(batch).images[:2]
+    for part in parts(loader):
+        return part.images[:2]
     raise InputError("the loader is empty; expected at least one batch of (images, labels, keys); check the paths that it reads")
 
 
@@ -173,5 +173,5 @@ def check_known_labels(loader: Iterable[Any], classes: int, targets: Targets) ->
     if hasattr(loader, "keys") and hasattr(loader, "labels"):
         check_labels(map(int, loader.labels), loader.keys, classes, targets)
     elif isinstance(loader, (list, tuple)):
-        for part in map(as_shard, loader):
+        for part in parts(loader):
             check_labels(part.labels.tolist(), part.keys, classes, targets)
