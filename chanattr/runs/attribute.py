@@ -89,7 +89,7 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: Sequ
         (2, ('1',), (2, 2, 4))
     """
     started = time.monotonic()
-    check_words(label, shard_size, reward=reward, score=score)
+    check_words(label, shard_size, class_names, reward=reward, score=score)
     crew = cluster_of(workers) if isinstance(workers, str) else int(check_number(f"workers={workers!r}", workers, COUNT))
     classes = classes and shard is None
     asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, folds=folds, score=score, seed=seed,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chanattr.attribution.inputs import check_range
+from chanattr.attribution.inputs import check_class_names, check_range
 from chanattr.errors import InputError, StoreError
 from chanattr.network.tail import Tail, stems
 from chanattr.runs.plan import Ready
@@ -23,22 +23,24 @@ from chanattr.store.writer import check_model
 Targets = str | int
 
 
-def check_words(label: object, shard_size: int | None, **callables: object) -> None:
+def check_words(label: object, shard_size: int | None, class_names: object, **callables: object) -> None:
     """Refuses what can be refused by itself: before the model is looked at.
 
     Args:
         label: under which answers are to lie.
         shard_size: as asked; None is the file's.
+        class_names: one a class.
         callables: by the argument; their stored name must tell them from others.
 
     Raises:
-        InputError: a label that is no text or empty, a size that is no whole number from 1, or as a callable a lambda, a function inside
-            a function, a method, or an object such as a partial.
+        InputError: a label or a name that is no text, an empty label, a size that is no whole number from 1, or as a callable a lambda,
+            a function inside a function, a method, or an object such as a partial.
     """
     if not isinstance(label, str) or not label:
         raise InputError(f"label={label!r}; expected a name under which the answers lie in the file; leave it out for 'exact'")
     if shard_size is not None:
         check_number(f"shard_size={shard_size!r}", shard_size, STEPS)
+    check_class_names("class_names", class_names)
     for argument, given in callables.items():
         if given is None or isinstance(given, str):
             continue

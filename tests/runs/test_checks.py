@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import chanattr as ca
+from chanattr.runs.checks import check_words
 from tests.models import Plain, images, seeded
 from tests.runs.loaders import COUNT, Again, Loader, content, run_all
 
@@ -154,6 +155,18 @@ def test_a_wrong_option_is_refused_before_any_work_and_leaves_no_file(tmp_path: 
         run_all(tmp_path / "run.h5", **option)
     assert not (tmp_path / "run.h5").exists()
     assert not (tmp_path / "run.h5.parts").exists()
+
+
+@pytest.mark.parametrize(("names", "message"), [
+    ([None, "dog"], r"class_names\[0\]=None; expected a text .*; write it as text, '' where it is unknown"),
+    (range(2), r"class_names\[0\]=0; expected a text"),
+    (["a", "b\0"], r"class_names\[1\]='b\\x00'; expected a text without NUL"),
+    ({0: "a"}, r"class_names=\{0: 'a'\}; expected a list of texts, one a class by its number"),
+])
+def test_names_of_classes_that_no_file_holds_are_refused(names: Any, message: str) -> None:
+    """They were found out by the class pass, after all images, and each time that the run was resumed."""
+    with pytest.raises(ca.InputError, match=message):
+        check_words("exact", None, names)
 
 
 @pytest.mark.parametrize(("batch", "message"), [
