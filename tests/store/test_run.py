@@ -149,7 +149,7 @@ def test_only_the_rows_asked_for(path: Path, rows: object, merged: bool) -> None
     else:
         named = isinstance(rows, str) or (isinstance(rows, list) and rows and isinstance(rows[0], str))
     index = [keys(0, 6).index(key) for key in ([rows] if isinstance(rows, str) else rows)] if named else rows
-    expected = images()[index if not isinstance(index, list) else np.array(index, int)]
+    expected = images()[index if isinstance(index, slice) else np.atleast_1d(np.array(index, bool if np.size(index) == 6 else int))]
     assert equal(run.per_image(LAYER, rows=rows), expected)
     assert np.array_equal(run.field(LAYER, "masks", rows=rows), expected.masks)
     run.close()
