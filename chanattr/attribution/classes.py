@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, judge_sets, make_asking, reaches, search_grid, some_rows
 from chanattr.attribution.image import answer, groups_of_channels, mean_where_asked, shard_size_of, shards_of, to_f4, to_i4, to_numpy
-from chanattr.attribution.inputs import check_finite, check_found, check_images, check_stem, check_targets, goal_of, tail_at
+from chanattr.attribution.inputs import (
+    check_class_names,
+    check_finite,
+    check_found,
+    check_images,
+    check_stem,
+    check_targets,
+    goal_of,
+    tail_at,
+)
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.axes import concatenate
@@ -72,6 +81,7 @@ def per_class(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
         raise InputError("targets=None; expected the class of each image, for answers are one a class; pass labels, or "
                          "model(images).argmax(1) for the predicted classes")
     check_targets(targets, count)
+    check_class_names("names", names)
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     size = shard_size_of(model)
     shards = shards_of(count, size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 
 import numpy as np
 import torch
@@ -144,6 +144,25 @@ def check_range(targets: Tensor, classes: int, remedy: str = "leave targets out 
     if len(bad):
         raise InputError(f"target {int(bad[0])} for a model with {classes} classes; expected 0 to {classes - 1}; {remedy}")
     return targets
+
+
+def check_class_names(argument: str, names: object) -> None:
+    """Refuses names of classes that are no texts, or none that a run file holds.
+
+    Args:
+        argument: for messages.
+        names: one a class, by number.
+
+    Raises:
+        InputError: so; names the first.
+    """
+    if isinstance(names, (str, bytes, Mapping)) or not isinstance(names, Iterable) or not isinstance(names, Sized):
+        raise InputError(f"{argument}={repr(names)[:100]}; expected a list of texts, one a class by its number; leave it out where "
+                         "they are unknown")
+    for number, name in enumerate(names):
+        if not isinstance(name, str) or "\0" in name or name != name.encode(errors="ignore").decode():
+            raise InputError(f"{argument}[{number}]={name!r}; expected a text without NUL and undecodable characters, for a run file must "
+                             "hold it; write it as text, '' where it is unknown")
 
 
 def check_stem(stem: Stem, names: Sequence[str], layer: str) -> None:

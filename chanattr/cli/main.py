@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -316,7 +317,7 @@ def report(run: Path, output: Path | None) -> None:
     from chanattr.store import open_run
 
     target = output or run.with_suffix(".html")
-    if target.resolve() == run.resolve():
+    if os.path.realpath(target) == os.path.realpath(run):
         raise InputError(f"the page would overwrite the run file {run}; expected another name; pass -o page.html")
     with open_run(run) as opened:
         click.echo(f"wrote {write_report(opened, target)}")

@@ -17,7 +17,7 @@ from chanattr import tables
 from chanattr.attribution.asking import Asking, check_ends, judge, make_asking, search_grid
 from chanattr.attribution.classes import own_answers
 from chanattr.attribution.image import groups_of_channels, in_groups, mean_where_asked, shard_size_of, shards_of, to_i4, to_numpy
-from chanattr.attribution.inputs import check_images, check_range, check_targets, tail_at
+from chanattr.attribution.inputs import check_class_names, check_images, check_range, check_targets, tail_at
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.errors import InputError
@@ -130,6 +130,7 @@ def held_out(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[
                    batch_size=batch_size, precision=precision, memory_budget=memory_budget, group=group, refine="mean" in chosen)
              for reward in rewards]
     goal = check_targets(targets, check_images(images))
+    check_class_names("names", names)
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     stem = tail.stem(take_rows(images, slice(0, 2)))
     check_range(goal, stem.logits.shape[1], "check that the labels are numbered as the model's classes")

@@ -37,7 +37,8 @@ class Batch(NamedTuple):
         labels: class indices; -1 unknown.
         keys: one an image.
         sha256: of the files' bytes.
-        thumbnails: u1 [y, x, 3] each, short side 128 pixels, of the first files only: so fewer than there are keys, or none.
+        thumbnails: u1 [y, x, 3] each, short side 128 pixels, of the batch's first keys, in their order: so fewer than there are keys, or
+            none. A loader of your own may give None in the place of one, and other sizes.
     """
 
     images: Float[Tensor, "B 3 H W"]

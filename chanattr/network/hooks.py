@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from chanattr.errors import InputError, LayerError
 from chanattr.network.layout import axis_for_mask
-from chanattr.network.names import find, unwrapped
+from chanattr.network.names import check_calls, find, unwrapped
 from chanattr.network.outputs import first_tensor, replace_tensor
 
 Change = Callable[[Tensor], Tensor]
@@ -86,7 +86,8 @@ def change(model: nn.Module, layer: str, new: Change) -> Iterator[None]:
     that has several rows an image (windows of attention), `new` is given [N, rows, ...]; an image's rows must follow one another.
 
     Raises:
-        LayerError: no such layer; or, at the forward pass, it fires more than once and its name does not say which call.
+        LayerError: no such layer; or, at the forward pass, it fires more than once and its name does not say which call; or, at its end,
+            the call that the name means never came.
     """
     module, bare, number, is_input = find(model, layer)
     calls = threading.local()  # `DataParallel` runs its copies, which share the hooks, each in a thread
@@ -109,6 +110,9 @@ def change(model: nn.Module, layer: str, new: Change) -> Iterator[None]:
                              f"{bare}@2, ...; 'chanattr layers MODEL' shows how many")
         return replace_tensor(passing, by_image) if number in (0, calls.count) else passing
 
+    def end(_model: nn.Module, _inputs: Any, _output: Any) -> None:
+        check_calls(bare, number, getattr(calls, "count", 0))
+
     with ExitStack() as stack:
         stack.callback(unwrapped(model).register_forward_pre_hook(begin, with_kwargs=True).remove)
         if is_input:
@@ -116,6 +120,7 @@ def change(model: nn.Module, layer: str, new: Change) -> Iterator[None]:
         else:
             placed = module.register_forward_hook(lambda _module, _inputs, output: changed(output))
         stack.callback(placed.remove)
+        stack.callback(unwrapped(model).register_forward_hook(end).remove)  # after the layer's, which may be the model itself
         stack.enter_context(eager())
         yield
 
@@ -136,7 +141,7 @@ def inject(model: nn.Module, layer: str, mask: Tensor | np.ndarray | Sequence[fl
         channel_axis: of the layer's output, where it is not found rightly.
 
     Raises:
-        LayerError: no such layer; at the forward pass, it fires more than once without ``@n``.
+        LayerError: no such layer; at the forward pass, it fires more than once without ``@n``, or the call that is meant never comes.
         InputError: at the forward pass, the mask does not fit the activation, or nothing tells its channel axis.
 
     Examples:
@@ -209,7 +214,8 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
         layers: dotted names, with ``:input`` for what a module is given and ``@n`` for the n-th call.
 
     Raises:
-        LayerError: no such layer; at the forward pass, one fires more than once without ``@n``.
+        InputError: one name in the place of several.
+        LayerError: no such layer; at the forward pass, one fires more than once without ``@n``, or the call that is meant never comes.
 
     Examples:
         >>> import torch, chanattr as ca
@@ -219,6 +225,8 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
         >>> seen["0"].shape
         torch.Size([4, 3])
     """
+    if isinstance(layers, str):
+        raise InputError(f"layers={layers!r}; expected a list of dotted names; put a single name in a list")
     seen: dict[str, Tensor] = {}
 
     def keep(name: str, activation: Tensor) -> Tensor:

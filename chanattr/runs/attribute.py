@@ -24,7 +24,7 @@ from chanattr.runs.cluster import cluster_of
 from chanattr.runs.images import RunSummary, begin
 from chanattr.runs.plan import Plan, Ready, make_ready
 from chanattr.runs.pool import results
-from chanattr.runs.shards import as_shard, part_of
+from chanattr.runs.shards import part_of, parts
 from chanattr.runs.worker import Worker
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward
@@ -89,7 +89,7 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: Sequ
         (2, ('1',), (2, 2, 4))
     """
     started = time.monotonic()
-    check_words(label, shard_size, reward=reward, score=score)
+    check_words(label, shard_size, class_names, reward=reward, score=score)
     crew = cluster_of(workers) if isinstance(workers, str) else int(check_number(f"workers={workers!r}", workers, COUNT))
     classes = classes and shard is None
     asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, folds=folds, score=score, seed=seed,
@@ -121,7 +121,7 @@ def _with_means(ready: Ready, run: Run, loader: Iterable[Any], label: str) -> Re
             fills[layer] = mean_of(torch.from_numpy(run.per_image(layer, label, rows=slice(0, 1)).fill_values))
         elif mean:
             tail, device = ready.tails[layer], device_of(ready.plan.model)
-            fills[layer] = mean_fill(tail, (as_shard(batch).images.to(device) for batch in loader))
+            fills[layer] = mean_fill(tail, (part.images.to(device) for part in parts(loader)))
             if not fills[layer].values.isfinite().all():  # some image has no finite scores: it is not searched, and has no part in the mean
                 fills[layer] = mean_fill(tail, _finite(tail, loader, device))
     return dataclasses.replace(ready, plan=dataclasses.replace(ready.plan, fills=fills))
@@ -134,8 +134,8 @@ def _finite(tail: Tail, loader: Iterable[Any], device: torch.device) -> Iterator
         ModelError: there is none.
     """
     count = 0
-    for batch in loader:
-        images = as_shard(batch).images.to(device)
+    for part in parts(loader):
+        images = part.images.to(device)
         stem = tail.stem(images)
         good = stem.logits.isfinite().all(1) & stem.activation.flatten(1).isfinite().all(1)
         count += int(good.sum())

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chanattr.attribution.inputs import check_range
+from chanattr.attribution.inputs import check_class_names, check_range
 from chanattr.errors import InputError, StoreError
 from chanattr.network.tail import Tail, stems
 from chanattr.runs.plan import Ready
-from chanattr.runs.shards import as_shard
+from chanattr.runs.shards import parts
 from chanattr.settings import STEPS, check_number
 from chanattr.store import Run
 from chanattr.store.layout import ASKED, asked_of
@@ -23,22 +23,24 @@ from chanattr.store.writer import check_model
 Targets = str | int
 
 
-def check_words(label: object, shard_size: int | None, **callables: object) -> None:
+def check_words(label: object, shard_size: int | None, class_names: object, **callables: object) -> None:
     """Refuses what can be refused by itself: before the model is looked at.
 
     Args:
         label: under which answers are to lie.
         shard_size: as asked; None is the file's.
+        class_names: one a class.
         callables: by the argument; their stored name must tell them from others.
 
     Raises:
-        InputError: a label that is no text or empty, a size that is no whole number from 1, or as a callable a lambda, a function inside
-            a function, a method, or an object such as a partial.
+        InputError: a label or a name that is no text, an empty label, a size that is no whole number from 1, or as a callable a lambda,
+            a function inside a function, a method, or an object such as a partial.
     """
     if not isinstance(label, str) or not label:
         raise InputError(f"label={label!r}; expected a name under which the answers lie in the file; leave it out for 'exact'")
     if shard_size is not None:
         check_number(f"shard_size={shard_size!r}", shard_size, STEPS)
+    check_class_names("class_names", class_names)
     for argument, given in callables.items():
         if given is None or isinstance(given, str):
             continue
@@ -57,8 +59,8 @@ def first_images(loader: Iterable[Any]) -> Tensor:
     if iter(loader) is loader:
         raise InputError(f"loader is {type(loader).__name__}, which can be gone through only once; expected batches that can be gone "
                          "through again, for classes and when resuming; pass a DataLoader, or a list of the batches")
-    for batch in loader:
-        return as_shard(batch).images[:2]
+    for part in parts(loader):
+        return part.images[:2]
     raise InputError("the loader is empty; expected at least one batch of (images, labels, keys); check the paths that it reads")
 
 
@@ -173,5 +175,5 @@ def check_known_labels(loader: Iterable[Any], classes: int, targets: Targets) ->
     if hasattr(loader, "keys") and hasattr(loader, "labels"):
         check_labels(map(int, loader.labels), loader.keys, classes, targets)
     elif isinstance(loader, (list, tuple)):
-        for part in map(as_shard, loader):
+        for part in parts(loader):
             check_labels(part.labels.tolist(), part.keys, classes, targets)

@@ -165,4 +165,4 @@ def _table(shard: Shard, record: ImageAttribution | SpatialAttribution) -> Image
     part = shard.rows([shard.keys.index(key) for key in record.keys])
     return ImageTable(keys=part.keys, sha256=part.sha256, label=part.labels.astype(np.int32), target=record.targets,
                       prediction=record.predictions, probability=record.probability,
-                      thumbnails=dict(zip(part.keys, part.thumbnails, strict=False)))
+                      thumbnails={key: one for key, one in zip(part.keys, part.thumbnails, strict=True) if one is not None})

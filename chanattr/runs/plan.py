@@ -192,7 +192,8 @@ def search_shard(ready: Ready, task: Task) -> Iterator[Searched]:
 def _answer(ready: Ready, task: Task, layer: str, whole: Stem, stem: Stem, index: Tensor, **of: Any) -> ImageAttribution:
     """The record of some rows of a shard side by side."""
     fill = ready.fill(layer, whole.activation)
-    return answer(ready.question(layer, fill), ready.tails[layer], stem, fill=fill.of(index), keep_energy=bool(task.shard.thumbnails), **of)
+    kept = any(thumbnail is not None for thumbnail in task.shard.thumbnails)
+    return answer(ready.question(layer, fill), ready.tails[layer], stem, fill=fill.of(index), keep_energy=kept, **of)
 
 
 def search_rows(search: Callable[..., ImageAttribution | SpatialAttribution], task: Task, stem: Stem,

@@ -15,6 +15,8 @@ from torch import Tensor
 from chanattr.errors import InputError
 from chanattr.store import Run
 
+LABELS = np.iinfo(np.int32)  # as a run file holds them
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
@@ -25,14 +27,14 @@ class Shard:
         labels: i8 [B]; -1 unknown.
         keys: one an image.
         sha256: of the files' bytes, or of the tensors where there is no file, u1 [B, 32].
-        thumbnails: u1 [y, x, rgb] each, of the first images; fewer than images where the loader gives no more.
+        thumbnails: u1 [y, x, rgb] each, one an image; None where the loader gives none of it.
     """
 
     images: Tensor
     labels: np.ndarray
     keys: tuple[str, ...]
     sha256: np.ndarray
-    thumbnails: tuple[np.ndarray, ...]
+    thumbnails: tuple[np.ndarray | None, ...]
 
     def rows(self, index: Sequence[int]) -> Shard:
         """Some rows of the shard; itself where they are all."""
@@ -40,7 +42,7 @@ class Shard:
         if rows == list(range(len(self.keys))):
             return self
         return Shard(images=self.images[rows], labels=self.labels[rows], keys=tuple(self.keys[i] for i in rows),
-                     sha256=self.sha256[rows], thumbnails=tuple(self.thumbnails[i] for i in rows if i < len(self.thumbnails)))
+                     sha256=self.sha256[rows], thumbnails=tuple(self.thumbnails[i] for i in rows))
 
 
 def pinned(shard: Shard) -> Shard:
@@ -56,8 +58,7 @@ def shards(loader: Iterable[Any], size: int) -> Iterator[Shard]:
     """
     waiting: list[Shard] = []
     seen: set[str] = set()
-    for batch in loader:
-        part = as_shard(batch)
+    for part in parts(loader):
         for key in part.keys:
             if key in seen:
                 raise InputError(f"the loader gave key {key!r} twice; expected every image to have its own; rename one of them")
@@ -69,6 +70,15 @@ def shards(loader: Iterable[Any], size: int) -> Iterator[Shard]:
             waiting = [whole.rows(range(size, len(whole.keys)))] if len(whole.keys) > size else []
     if waiting:
         yield join(waiting)
+
+
+def parts(loader: Iterable[Any]) -> Iterator[Shard]:
+    """The batches of a loader that hold images: the last one of some loaders is empty.
+
+    Raises:
+        InputError: as `as_shard`.
+    """
+    yield from (part for part in map(as_shard, loader) if part.keys)
 
 
 def pictures_of(run: Run, loader: Iterable[Any], keys: Collection[str],
@@ -139,35 +149,79 @@ def as_shard(batch: Any) -> Shard:
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"the loader gave images of type {kind}; expected a floating tensor as the model takes it; "
                          "convert them (torch.from_numpy, .float()) and normalise them")
-    labels = np.full(len(images), -1) if given is None else np.asarray(given)
+    if not images.ndim:
+        raise InputError("the loader gave one number in the place of images; expected a tensor [B, ...], an image a row; stack the images")
+    labels, names = _labels(given, len(images)), _keys(keys)
+    if len(labels) != len(images) or len(names) != len(images):
+        raise InputError(f"the loader gave {len(images)} images, {len(labels)} labels and {len(names)} keys in a batch; expected one each")
+    sha256 = np.asarray(batch[3] if len(batch) > 3 else [_digest(image) for image in images], np.uint8)
+    if names and sha256.shape != (len(names), 32):
+        raise InputError(f"the loader gave digests of shape {list(sha256.shape)}; expected {[len(names), 32]}: the 32 bytes of a sha256 an "
+                         "image, zeros where unknown; leave them out, and they are made from the images")
+    return Shard(images=images, labels=labels, keys=names, sha256=sha256.reshape(-1, 32),
+                 thumbnails=_thumbnails(batch[4] if len(batch) > 4 else (), len(images)))
+
+
+def _labels(given: Any, count: int) -> np.ndarray:
+    """The labels of a batch, i8 [B].
+
+    Raises:
+        InputError: they are no whole numbers that a run file can hold, or no row of them.
+    """
+    labels = np.full(count, -1) if given is None else np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
+    if labels.ndim == 1 and not labels.size:
+        return np.zeros(0, np.int64)
     if labels.dtype.kind not in "iu":
         raise InputError(f"the loader gave labels {given!r}; expected whole numbers, -1 where unknown, or None; give numbers")
-    labels = labels.astype(np.int64)
-    if len(labels) != len(images) or len(keys) != len(images):
-        raise InputError(f"the loader gave {len(images)} images, {len(labels)} labels and {len(keys)} keys in one batch; expected one each")
-    sha256 = batch[3] if len(batch) > 3 else np.stack([_digest(image) for image in images])
-    return Shard(images=images, labels=labels, keys=tuple(str(key) for key in keys), sha256=np.asarray(sha256),
-                 thumbnails=tuple(batch[4]) if len(batch) > 4 else ())
+    if labels.ndim != 1:
+        raise InputError(f"the loader gave labels of shape {list(labels.shape)}; expected a row of them, one an image; reshape them to [B]")
+    if labels.min() < LABELS.min or labels.max() > LABELS.max:
+        raise InputError(f"the loader gave labels from {labels.min()} to {labels.max()}; expected class numbers of at most {LABELS.max}, "
+                         "which is what a run file holds, or -1 for none; number the classes from 0")
+    return labels.astype(np.int64)
 
 
-def join(parts: Sequence[Shard]) -> Shard:
+def _keys(given: Any) -> tuple[str, ...]:
+    """The keys of a batch as texts; of numbers in tensors the numbers.
+
+    Raises:
+        InputError: one text, or nothing that has several.
+    """
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable) or (isinstance(given, Tensor) and not given.ndim):
+        raise InputError(f"the loader gave keys {given!r}; expected several, one an image; put them in a list")
+    return tuple(str(key.tolist() if isinstance(key, (Tensor, np.ndarray)) else key) for key in given)
+
+
+def _thumbnails(given: Sequence[np.ndarray | None], count: int) -> tuple[np.ndarray | None, ...]:
+    """One an image, from those of the first images of a batch.
+
+    Raises:
+        InputError: more than images.
+    """
+    if len(given) > count:
+        raise InputError(f"the loader gave {len(given)} thumbnails of {count} images in one batch; expected one each at most, those of the "
+                         "first images; give None for an image without one")
+    return (*given, *[None] * (count - len(given)))
+
+
+def join(several: Sequence[Shard]) -> Shard:
     """Shards one after another.
 
     Raises:
         InputError: their images differ in size.
     """
-    if len(parts) == 1:
-        return parts[0]
-    shapes = {tuple(part.images.shape[1:]): part.keys[0] for part in parts if part.keys}
+    if len(several) == 1:
+        return several[0]
+    shapes = {tuple(part.images.shape[1:]): part.keys[0] for part in several}
     if len(shapes) > 1:
         told = ", ".join(f"{list(shape)} ({key!r})" for shape, key in list(shapes.items())[:3])
         raise InputError(f"the loader gave images of different sizes, {told}; expected one size, for they are searched side by side; let "
                          "the preprocessing crop them to one")
-    return Shard(images=torch.cat([p.images for p in parts]), labels=np.concatenate([p.labels for p in parts]),
-                 keys=tuple(k for p in parts for k in p.keys), sha256=np.concatenate([p.sha256 for p in parts]),
-                 thumbnails=tuple(t for p in parts for t in p.thumbnails))
+    return Shard(images=torch.cat([p.images for p in several]), labels=np.concatenate([p.labels for p in several]),
+                 keys=tuple(k for p in several for k in p.keys), sha256=np.concatenate([p.sha256 for p in several]),
+                 thumbnails=tuple(t for p in several for t in p.thumbnails))
 
 
 def _digest(image: Tensor) -> np.ndarray:
-    data = image.detach().cpu().contiguous().numpy().tobytes()
+    data = image.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()  # numpy has no bfloat16
     return np.frombuffer(hashlib.sha256(data).digest(), np.uint8)

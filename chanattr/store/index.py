@@ -22,6 +22,8 @@ from chanattr.store.picture_rows import Shelf, add_pictures
 from chanattr.store.source import Items, Piece, Source, block_rows, check_columns, picture_at, read_array, read_places, read_rows
 
 Name = tuple[str, str]  # layer, label
+# Objects of a run file at most: outside its questions, and of each beside its columns (group and layer, scales and markers, energies).
+COMMON_OBJECTS, GROUP_OBJECTS = 32, 16
 
 
 @dataclass(eq=False)
@@ -154,6 +156,17 @@ def check_bytes(key: str, stored: bytes, given: bytes) -> None:
     if UNKNOWN_SHA256 not in (stored, given) and stored != given:
         raise StoreError(f"image {key!r} is in the file with other bytes (sha256 {stored.hex()[:12]}, now {given.hex()[:12]}); expected "
                          "the same picture under the same key; rename the new one, or write to another file")
+
+
+def check_label(key: str, stored: int, given: int) -> None:
+    """Refuses another label for a known one: answers for classes are over the images of a label, and would be stale for good.
+
+    Raises:
+        StoreError: both labels are known and differ.
+    """
+    if min(stored, given) >= 0 and stored != given:
+        raise StoreError(f"image {key!r} is in the file with the label {stored}, now {given}; expected the same one, for the answers for "
+                         "classes hang on it; give the label that it had, or -1 for none, or write to another file")
 
 
 def add(index: Index, source: Source, *, sealed: bool = True) -> None:
@@ -310,6 +323,21 @@ def check_same(stored: Head, given: Head) -> None:
     for name, mine, theirs in different:
         raise StoreError(f"layer {stored.layer!r} has answers under the label {stored.label!r} with {name} {_short(mine)}; these have "
                          f"{_short(theirs)}; expected one question a label; write these under another one: label=...")
+
+
+def check_room(index: Index, head: Head) -> None:
+    """Refuses a new question where the run file would hold more objects than one may: it could be written, and never merged nor read.
+
+    Raises:
+        StoreError: so.
+    """
+    held = [answers.head for kind in index.answers.values() for answers in kind.values()]
+    if (head.kind, head.layer, head.label) in {(one.kind, one.layer, one.label) for one in held}:
+        return
+    objects = COMMON_OBJECTS + sum(len(one.columns) + GROUP_OBJECTS for one in (*held, head)) + GROUP_OBJECTS * len(index.pictures)
+    if objects > check.MAX_OBJECTS:
+        raise StoreError(f"layer {head.layer!r} under the label {head.label!r} is one question too many: the file has {len(held)} already, "
+                         f"and with it more than {check.MAX_OBJECTS} datasets; expected fewer a file; write it to another file")
 
 
 def _short(value: Any) -> str:

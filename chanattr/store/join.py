@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from chanattr.errors import StoreError
 from chanattr.records import SpatialAttribution
 from chanattr.store.digest import MEASURED
-from chanattr.store.index import Answers, Index
+from chanattr.store.index import Answers, Index, check_label, check_room
 from chanattr.store.layout import ASKED, ENERGY, FOLDERS, asked_of
 from chanattr.store.picture_rows import read_stored
 from chanattr.store.run import Run, open_run
@@ -24,13 +25,13 @@ PICTURES = 64  # a part
 def join_runs(paths: Sequence[Path], output: Path) -> dict[str, Any]:
     """Writes what several runs hold into one, new or gone on with; gives its summary.
 
-    An image that several have counts once, with the answers of the first; classes are those of the last that has them. What is there
-    already is passed over, so that a call that was stopped may be repeated.
+    An image that several have counts once, with the answers and the thumbnail of the first that has some; classes are those of the last
+    that has them. What is there already is passed over, so that a call that was stopped may be repeated.
 
     Raises:
-        StoreError: no runs, the output among them, other settings or questions, or other bytes under the same key.
+        StoreError: no runs, the output among them, other settings or questions, or other bytes or labels under the same key.
     """
-    if not paths or output.resolve() in {path.resolve() for path in paths}:
+    if not paths or os.path.realpath(output) in map(os.path.realpath, paths):
         raise StoreError(f"{len(paths)} runs into {output}; expected one run or more, and a file that is none of them; name another output")
     with open_run(output, "a") as target:
         for path in paths:
@@ -77,15 +78,19 @@ def _copy_images(index: Index, target: Run) -> None:
     """The image table, as far as the target has not all of it."""
     table = target.images()
     known = dict(zip(table.keys, zip(map(bytes, table.sha256), table.label.tolist(), strict=True), strict=True))
-    new = [key for row, key in enumerate(index.keys) if known.get(key) != (index.sha256[row], index.label[row])]
+    for key, label in zip(index.keys, index.label, strict=True):
+        check_label(key, known.get(key, (b"", -1))[1], label)
+    pictured = index.thumbnails.keys() - target.index_for_copies.thumbnails.keys()
+    new = [key for row, key in enumerate(index.keys) if key in pictured or known.get(key) != (index.sha256[row], index.label[row])]
     for start in range(0, len(new), BLOCK):
         keys = new[start:start + BLOCK]
-        thumbnails = {key: index.thumbnail(key) for key in keys if key in index.thumbnails}
+        thumbnails = {key: index.thumbnail(key) for key in keys if key in pictured}
         target.write_stored(images=image_rows(index, {}, keys, thumbnails))
 
 
 def _copy_answers(index: Index, answers: Answers, target: Run) -> None:
     head = answers.head
+    check_room(target.index_for_copies, head)
     rows = answers.rows()
     if head.rows == "image":
         done = target.finished(head.layer, head.label, spatial=head.kind is SpatialAttribution)

@@ -98,7 +98,15 @@ TABLE: dict[str, tuple[Row, str]] = {
         "no run at .*r.h5.*; expected a file that 'chanattr attribute' wrote"),
     "show what is no run file": (lambda s, t: call("show", _text(t / "r.h5")), "r.h5.*expected"),
     "report over the run file": (lambda s, t: call("report", t / "r.h5", "-o", t / "r.h5"), "would overwrite the run file"),
+    "report by a link that leads round": (lambda s, t: call("report", t / "r.h5", "-o", _round(t / "r.html")), "no run at .*r.h5"),
+    "merge by a link that leads round": (lambda s, t: call("merge", t / "r.h5", "-o", _round(t / "all.h5")), "all.h5 is a link that leads"),
 }
+
+
+def _round(path: Path) -> Path:
+    path.symlink_to(path.name)
+    return path
+
 
 
 def _text(path: Path) -> Path:

@@ -175,6 +175,29 @@ def test_a_call_is_named_or_refused() -> None:
     assert not torch.equal(outputs[0][0], outputs[1][0])
 
 
+@pytest.mark.parametrize(("layer", "message"), [
+    ("act@3", r"'act' fires 2 time\(s\) in a forward pass, but call 3 was asked"),
+    ("aux", "'aux' never fires in a forward pass"),
+    ("aux:input", "'aux:input' never fires in a forward pass"),
+])
+def test_a_call_that_never_comes_is_refused(layer: str, message: str) -> None:
+    """The pass would run unmasked, and nothing would be captured."""
+    model = seeded(Twice)
+    model.aux = nn.Linear(5, 5)
+    before = state(model)
+    for context in (ca.inject(model, layer, [0] * 5), ca.capture(model, [layer])):
+        with pytest.raises(ca.LayerError, match=message), context:
+            model(images())
+    assert same(before, state(model))
+
+
+def test_one_name_in_the_place_of_several_is_refused() -> None:
+    """Its letters would be taken for names."""
+    with pytest.raises(ca.InputError, match=r"layers='act'; expected a list .*; put a single name in a list"), \
+            ca.capture(seeded(Twice), "act"):
+        pass
+
+
 def test_a_mask_of_another_size_is_refused() -> None:
     model = seeded(Plain)
     with pytest.raises(ca.InputError, match=r"mask for layer 'mix' has shape \(5,\); expected \[6\] or \[3, 6\]"), \

@@ -374,6 +374,9 @@ def test_refusals(run_file: Path, tmp_path: Path) -> None:
     with open_run(run_file) as run:
         with pytest.raises(StoreError, match="would overwrite the run file"):
             report(run, run_file)
+        for own in (".lock", ".merging", ".parts/000001.h5"):
+            with pytest.raises(StoreError, match=r"would overwrite the run file .* or its lock or parts"):
+                report(run, f"{run_file}{own}")
         with pytest.raises(StoreError, match="cannot be written"):
             report(run, tmp_path / "no" / "page.html")
         with pytest.raises(StoreError, match="cannot be written"):

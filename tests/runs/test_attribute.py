@@ -97,6 +97,30 @@ def test_another_question_goes_beside_it_under_its_own_label(tmp_path: Path) -> 
         assert run.per_image("mix").settings.reward == "logit"
 
 
+def test_batches_of_other_kinds_of_numbers_and_none_at_all(tmp_path: Path) -> None:
+    """bfloat16 has no numpy; the last batch of some loaders is empty; keys may be numbers in a tensor."""
+    few = images(2).bfloat16()
+    loader = [(few, torch.tensor([0, 1]), torch.tensor([7, 8])), (few[:0], [], [])]
+    run_all(tmp_path / "run.h5", loader, model=seeded(Plain).bfloat16(), layers=["mix"], classes=False, fill="mean")
+    run_all(tmp_path / "run.h5", [loader[1], *loader], model=seeded(Plain).bfloat16(), layers=["mix"], classes=False, fill="mean")
+    with ca.open_run(tmp_path / "run.h5") as run:
+        assert run.keys == ("7", "8")
+        assert run.finished("mix") == {"7", "8"}
+
+
+def test_thumbnails_stay_with_their_images_whatever_the_batches(tmp_path: Path) -> None:
+    """Those of the first of each batch, or of none, None in the places between."""
+    pictures = [np.full((4, 4, 3), row, "u1") for row in range(4)]
+    about = [(images(4)[[row, row + 1]], None, [f"k{row}", f"k{row + 1}"], np.zeros((2, 32), "u1")) for row in (0, 2)]
+    for name, given in {"first": ([pictures[0]], [pictures[2]]), "last": ([None, pictures[1]], [])}.items():
+        run_all(tmp_path / name, [(*batch, thumbnails) for batch, thumbnails in zip(about, given, strict=True)], layers=["mix"])
+    found = {}
+    for name in ("first", "last"):
+        with ca.open_run(tmp_path / name) as run:
+            found[name] = {key: int(run.thumbnail(key)[0, 0, 0]) for key in run.keys if key in run.index_for_copies.thumbnails}
+    assert found == {"first": {"k0": 0, "k2": 2}, "last": {"k1": 1}}
+
+
 @pytest.mark.parametrize(("targets", "expected"), [("label", LABELS), (2, [2] * COUNT)])
 def test_targets_by_label_or_one_for_all(tmp_path: Path, targets: str | int, expected: list[int]) -> None:
     run_all(tmp_path / "run.h5", layers=["mix"], targets=targets, classes=False)

@@ -6,11 +6,13 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import chanattr as ca
+from chanattr.runs.checks import check_words
 from tests.models import Plain, images, seeded
 from tests.runs.loaders import COUNT, Again, Loader, content, run_all
 
@@ -155,10 +157,28 @@ def test_a_wrong_option_is_refused_before_any_work_and_leaves_no_file(tmp_path: 
     assert not (tmp_path / "run.h5.parts").exists()
 
 
+@pytest.mark.parametrize(("names", "message"), [
+    ([None, "dog"], r"class_names\[0\]=None; expected a text .*; write it as text, '' where it is unknown"),
+    (range(2), r"class_names\[0\]=0; expected a text"),
+    (["a", "b\0"], r"class_names\[1\]='b\\x00'; expected a text without NUL"),
+    ({0: "a"}, r"class_names=\{0: 'a'\}; expected a list of texts, one a class by its number"),
+])
+def test_names_of_classes_that_no_file_holds_are_refused(names: Any, message: str) -> None:
+    """They were found out by the class pass, after all images, and each time that the run was resumed."""
+    with pytest.raises(ca.InputError, match=message):
+        check_words("exact", None, names)
+
+
 @pytest.mark.parametrize(("batch", "message"), [
     ((images(2).numpy(), None, ["a", "b"]), "gave images of type ndarray; expected a floating tensor"),
     (((images(2) * 255).byte(), None, ["a", "b"]), "gave images of type torch.uint8; expected a floating tensor"),
     ((images(2), [0.5, 1], ["a", "b"]), "gave labels .* expected whole numbers"),
+    ((images(1), torch.tensor(1), ["a"]), r"gave labels of shape \[\]; expected a row of them"),
+    ((images(2), [[0], [1]], ["a", "b"]), r"gave labels of shape \[2, 1\]; expected a row of them"),
+    ((images(2), [0, 2**31], ["a", "b"]), "gave labels from 0 to 2147483648; expected class numbers of at most 2147483647"),
+    ((images(2), None, "ab"), "gave keys 'ab'; expected several"),
+    ((images(2), None, ["a", "b"], np.zeros((2, 16), "u1")), r"gave digests of shape \[2, 16\]; expected \[2, 32\]"),
+    ((images(1), None, ["a"], np.zeros((1, 32), "u1"), [np.zeros((2, 2, 3), "u1")] * 2), "gave 2 thumbnails of 1 images in one batch"),
 ])
 def test_batches_that_are_no_images_and_classes_are_refused(tmp_path: Path, batch: Any, message: str) -> None:
     with pytest.raises(ca.InputError, match=message):

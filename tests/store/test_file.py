@@ -15,8 +15,10 @@ from chanattr.axes import array_axes, equal
 from chanattr.errors import StoreError
 from chanattr.records import ImageAttribution
 from chanattr.settings import Settings
-from chanattr.store import open_run
+from chanattr.store import check, open_run
+from chanattr.store.join import join_runs
 from chanattr.store.layout import ENERGY, columns, encode, escape, head_of
+from chanattr.store.netcdf import hdf5
 from chanattr.store.source import block_rows
 from tests.store.make import AREAS, CHANNELS, GRID, classes, images, settings, table, write_all
 
@@ -151,6 +153,30 @@ def test_files_without_certificates_are_what_they_were(tmp_path: Path) -> None:
         run.write(images())
         run.write(classes())
         assert run.content_sha256() == BEFORE
+
+
+def test_the_list_of_what_has_images_may_exceed_64_kib(tmp_path: Path) -> None:
+    """`/image` lists every column of every group in one attribute, which 270 groups fill."""
+    with hdf5(tmp_path / "new.h5", "w") as (root, _):
+        root.create_dataset("image", (1,), "u1").attrs["LISTED"] = np.zeros(2**17, "u1")
+    with h5py.File(tmp_path / "new.h5") as root:
+        assert root["image"].attrs["LISTED"].nbytes == 2**17
+
+
+def test_a_question_too_many_is_refused_before_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of more objects than a reader takes could never be merged."""
+    monkeypatch.setattr(check, "MAX_OBJECTS", 90)
+    with open_run(tmp_path / "run.h5", "a") as run:
+        run.write(images())
+        run.write(images(3, 8))
+        with pytest.raises(StoreError, match=r"one question too many: the file has 1 already.*; write it to another file"):
+            run.write(images(), label="second")
+    with open_run(tmp_path / "run.h5") as run:
+        assert len(run.keys) == 8
+    with open_run(tmp_path / "second.h5", "a") as second:
+        second.write(images(), label="second")
+    with pytest.raises(StoreError, match=r"one question too many"):
+        join_runs([tmp_path / "run.h5", tmp_path / "second.h5"], tmp_path / "joined.h5")
 
 
 def test_columns_are_encoded_to_their_dtype() -> None:

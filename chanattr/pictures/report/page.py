@@ -68,9 +68,11 @@ def report(run: Run, path: str | os.PathLike[str], *, images: int = 200, classes
 
 def _check_place(target: Path, run_file: Path) -> None:
     """Refuses what cannot be the page before the work is done."""
-    if target.resolve() == run_file.resolve() or (target.exists() and run_file.exists() and target.samefile(run_file)):
-        raise StoreError(f"the page would overwrite the run file {run_file}; expected another name; choose one such as "
-                         f"{run_file.with_suffix('.html').name}")
+    from chanattr.store import is_of_run
+
+    if is_of_run(target, run_file):
+        raise StoreError(f"the page {target} would overwrite the run file {run_file}, or its lock or parts; expected another name; choose "
+                         f"one such as {run_file.with_suffix('.html').name}")
     if target.is_dir() or not target.parent.is_dir():
         what = "is a folder" if target.is_dir() else "lies in a folder that does not exist"
         raise StoreError(f"the page {target} cannot be written: it {what}; expected a file name in a folder that exists; "
