@@ -65,7 +65,8 @@ def perturbation_of(asked: str | Tensor | np.ndarray, *, levels: int = LEVELS, b
         if asked not in PERTURBATIONS:
             raise InputError(f"perturbation={asked!r}; expected one of {', '.join(PERTURBATIONS)}, a colour [C], or images [N, C, H, W] to "
                              "fade to; leave it out for 'blur'")
-        return Perturbation(name=asked, given=torch.zeros(0), levels=levels if asked == "blur" else 2, blur=blur, seed=seed)
+        nothing = torch.zeros(0, dtype=torch.float32)
+        return Perturbation(name=asked, given=nothing, levels=levels if asked == "blur" else 2, blur=blur, seed=seed)
     given = torch.as_tensor(np.asarray(asked) if not isinstance(asked, Tensor) else asked).float()
     if given.ndim not in (1, 3, 4) or not given.isfinite().all() or not given.numel():
         raise InputError(f"perturbation has shape {tuple(given.shape)}; expected finite values [C] of a colour, an image [C, H, W], or one "
@@ -102,7 +103,7 @@ def _target(images: Tensor, asked: Perturbation) -> Tensor:
         return images.mean((2, 3), keepdim=True)
     if asked.name == "noise":
         generator = torch.Generator().manual_seed(asked.seed)
-        drawn = torch.randn(images.shape[1:], generator=generator).to(images)  # the same for every image: none depends on what is beside it
+        drawn = torch.randn(images.shape[1:], generator=generator, dtype=torch.float32).to(images)  # the same for every image
         return images.mean((2, 3), keepdim=True) + images.std((2, 3), keepdim=True) * drawn
     given = asked.given.to(images)
     given = given[:, None, None] if given.ndim == 1 else given

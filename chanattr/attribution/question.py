@@ -201,7 +201,7 @@ def resolved_level(level: str | float | None, game: str) -> str | float:
         return LEVELS[game]
     if isinstance(level, bool) or not isinstance(level, (str, Real)):
         raise InputError(f"level={level!r}; expected 'original', 'top1' or a fraction from 0 to 1; leave it out for the game's own")
-    level_of(level, torch.zeros(1), torch.zeros(1))  # refuses what is no level
+    level_of(level, torch.zeros(1, dtype=torch.float32), torch.zeros(1, dtype=torch.float32))  # refuses what is no level
     if level == "original" and game == "delete":
         raise InputError("level='original' in the game 'delete', where dropping nothing reaches it; expected 'top1' (the default there) "
                          "or a fraction of the way from the empty to the original score")

@@ -49,7 +49,7 @@ class Fill(NamedTuple):
     def taken(self, device: torch.device) -> Tensor:
         """The values as a tail takes them: one 0, which is not added, where all are."""
         values = self.values.to(device)
-        return values if values.any() else torch.zeros(())
+        return values if values.any() else torch.zeros((), dtype=torch.float32)
 
     def stored(self) -> Tensor:
         """[K] values as they are stored: NaN where they depend on the image."""
@@ -142,7 +142,7 @@ def channels_last(values: Tensor, layer: Layer) -> Float[Tensor, "N P K"]:
 
 def zeros(layer: Layer) -> Fill:
     """The fill "zero", which needs no activation."""
-    return Fill("zero", "", torch.zeros(layer.channels))
+    return Fill("zero", "", torch.zeros(layer.channels, dtype=torch.float32))
 
 
 @torch.inference_mode(False)

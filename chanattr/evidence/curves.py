@@ -224,7 +224,7 @@ def _fidelity(judge: _Judge, dropped: np.ndarray, worth: np.ndarray | None) -> n
 def _small_sets(channels: int, draws: int, seed: int) -> np.ndarray:
     """Random sets of one size, bool [draws, K]."""
     generator = torch.Generator().manual_seed(seed)
-    order = torch.rand(draws, channels, generator=generator).argsort(1)
+    order = torch.rand(draws, channels, generator=generator, dtype=torch.float32).argsort(1)
     return (order < max(1, channels // SMALL)).numpy()
 
 

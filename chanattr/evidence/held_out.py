@@ -189,14 +189,14 @@ def _search(plan: _Plan, question: Question, tell: Callable[[int], None]) -> _Se
     grid = torch.tensor(question.settings.areas, device=plan.goal.device)
     shape = (len(plan.methods), len(plan.classes), plan.folds, len(grid), question.family.size)
     masks = torch.zeros(shape, dtype=torch.bool, device=grid.device)
-    sets = _Sets(masks, torch.zeros(shape[1:3], dtype=torch.long, device=grid.device), torch.zeros(len(masks)))
+    sets = _Sets(masks, torch.zeros(shape[1:3], dtype=torch.long, device=grid.device), torch.zeros(len(masks), dtype=torch.float32))
     joint = torch.zeros(shape[1:], dtype=torch.bool, device=grid.device)
     for part in _parts(plan):
         _search_part(plan, question, part, grid, sets, joint)
         tell(len(part.rows))
     if "random" in plan.methods:
         generator = torch.Generator().manual_seed(plan.seed)
-        drawn = torch.rand(len(plan.classes) * plan.folds, shape[-1], generator=generator).to(grid.device)
+        drawn = torch.rand(len(plan.classes) * plan.folds, shape[-1], generator=generator, dtype=torch.float32).to(grid.device)
         masks[plan.methods.index("random")] = nested_masks(drawn, grid).view(shape[1:]) & _folded(plan)[:, None, None, None]
     if "other_class" in plan.methods:
         _others(plan, joint, masks[plan.methods.index("other_class")])
@@ -306,7 +306,7 @@ def _figures(asking: Asking, masks: Bool[Tensor, "S A K"]) -> Float[np.ndarray, 
     """Score, top-1, log-probability and logit of each image under its masks; NaN where a mask is none."""
     there = masks.any(-1)
     rows = torch.nonzero(there)[:, 0]
-    figures = torch.full((4, *there.shape), torch.nan, device=masks.device)
+    figures = torch.full((4, *there.shape), torch.nan, device=masks.device, dtype=torch.float32)
     if len(rows):
         final = judge(asking, masks[there], rows)
         game = asking.question.settings.game

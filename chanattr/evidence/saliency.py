@@ -139,7 +139,7 @@ def saliency(model: nn.Module, images: Tensor, method: str, *, targets: Sequence
 def centre(subject: PictureSubject) -> Heat:
     """A Gaussian at the middle, which knows nothing of the image: photographers' habit, and the floor of the pointing game."""
     count, _, height, width = subject.images.shape
-    down, right = ((torch.arange(side, device=subject.images.device) + 0.5) / side - 0.5 for side in (height, width))
+    down, right = ((torch.arange(side, device=subject.images.device).float() + 0.5) / side - 0.5 for side in (height, width))
     one = torch.exp(-(down[:, None] ** 2 + right[None] ** 2) / (2 * CENTRE**2))
     return Heat(one.expand(count, -1, -1), 0.0)
 
@@ -254,7 +254,7 @@ def rise_masks(count: int, size: tuple[int, int], *, cells: int = RISE_CELLS, sh
     """
     check_number(f"share={share!r}", share, RATE)
     generator = torch.Generator().manual_seed(seed)
-    grids = (torch.rand(count, cells, cells, generator=generator) < share).float()
+    grids = (torch.rand(count, cells, cells, generator=generator, dtype=torch.float32) < share).float()
     cell = [math.ceil(side / cells) for side in size]
     shifts = torch.stack([torch.randint(one, (count,), generator=generator) for one in cell], 1)
     for grid, shift in zip(grids.split(at_once), shifts.split(at_once), strict=True):

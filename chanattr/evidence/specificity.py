@@ -121,7 +121,7 @@ def _masks(sets: ChannelSets, groups: np.ndarray, seed: int | None, game: str) -
     """What is kept of the layer's channels, a mask a class; where asked, then as many of random sets of the same sizes."""
     chosen = torch.from_numpy(sets.masks)
     if seed is not None:
-        drawn = torch.rand(chosen.shape, generator=torch.Generator().manual_seed(seed))
+        drawn = torch.rand(chosen.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
         chosen = torch.cat([chosen, largest(drawn, chosen.sum(1))])
     spread = chosen[:, torch.from_numpy(groups).long()]
     return (spread if game == "preserve" else ~spread).float()

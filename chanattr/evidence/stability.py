@@ -49,7 +49,7 @@ def crop(images: Float[Tensor, "N C H W"], share: float = 0.9) -> Float[Tensor, 
 
 def noise(images: Float[Tensor, "N C H W"], share: float = 0.05, seed: int = 0) -> Float[Tensor, "N C H W"]:
     """Normal noise of `share` of each image's own standard deviation; the same for every image, so that it hangs on no neighbour."""
-    drawn = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed)).to(images)
+    drawn = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed), dtype=torch.float32).to(images)
     return images + share * images.flatten(1).std(1).view(-1, 1, 1, 1) * drawn
 
 

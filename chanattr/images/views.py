@@ -37,7 +37,7 @@ def jpeg_view(quality: int, mean: Sequence[float], std: Sequence[float]) -> Call
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise InputError(f"mean={mean!r} and std={std!r}; expected three numbers each, std above 0; take those of the model's "
                          "preprocessing")
-    middle, scale = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+    middle, scale = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), torch.tensor(std, dtype=torch.float32).view(3, 1, 1)
 
     def view(images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3:

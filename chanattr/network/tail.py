@@ -339,8 +339,8 @@ def _disagreement(tail: Tail, plain: InjectedTail, example: Inputs, theirs: Stem
     generator = torch.Generator().manual_seed(0)
     images, device = batch_size_of(example), tensors_of(example)[0].device
     count = 3 * images
-    density = torch.rand(count, 1, generator=generator)
-    masks = (torch.rand(count, tail.layer.channels, generator=generator) < density).float().to(device)
+    density = torch.rand(count, 1, generator=generator, dtype=torch.float32)
+    masks = (torch.rand(count, tail.layer.channels, generator=generator, dtype=torch.float32) < density).float().to(device)
     rows = torch.arange(count, device=device) % images
     stem = tail.stem(example)
     _slope(tail, stem, masks[:1], rows[:1])  # operators without a backward pass fail here, not in the search
@@ -365,6 +365,6 @@ def _reaching(tail: InjectedTail, example: Inputs) -> InjectedTail:
     """
     stem = tail.stem(example)
     rows = torch.arange(len(stem.logits), device=stem.logits.device)
-    if _slope(tail, stem, torch.ones(len(rows), tail.layer.channels, device=rows.device), rows) is None:
+    if _slope(tail, stem, torch.ones(len(rows), tail.layer.channels, device=rows.device, dtype=torch.float32), rows) is None:
         raise no_path(tail.layer.name)
     return tail

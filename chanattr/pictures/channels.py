@@ -77,7 +77,7 @@ def visualise(model: nn.Module, layer: str, wanted: Sequence[int] | np.ndarray, 
     settings = resolved(settings, CHANNEL, (CHANNELS,))
     check_pixels(pixels)
     check_number(f"count={count!r}", count, STEPS)
-    example = px.normalised(torch.full((2, len(pixels.mean), *pixels.size), 0.5, device=device_of(model)), pixels)
+    example = px.normalised(torch.full((2, len(pixels.mean), *pixels.size), 0.5, device=device_of(model), dtype=torch.float32), pixels)
     check_model(model, example[:1], score)
     place = describe(model, example, layer, channel_axis=channel_axis)
     weights, labels = check_wanted(wanted, place, names)
@@ -137,7 +137,7 @@ def check_wanted(wanted: Sequence[int] | np.ndarray, place: Layer,
     if values.ndim == 2 and values.shape[1] == place.channels and len(values) and np.isfinite(values).all() and values.any(1).all():
         weights, usual = torch.from_numpy(values.astype(np.float32)), [f"set {row}" for row in range(len(values))]
     elif values.ndim == 1 and len(values) and values.dtype.kind in "iu" and 0 <= values.min() <= values.max() < place.channels:
-        weights = torch.eye(place.channels)[torch.from_numpy(values.astype(np.int64))]
+        weights = torch.eye(place.channels, dtype=torch.float32)[torch.from_numpy(values.astype(np.int64))]
         usual = [f"channel {channel}" for channel in values.tolist()]
     else:
         what = f"wanted={str(wanted)[:80]}" if values.ndim < 2 else f"wanted of shape {values.shape}"
@@ -187,13 +187,13 @@ class _Work(NamedTuple):
 
         And how bold each is.
         """
-        chosen = torch.zeros(len(each), len(self.pixels.mean), *self.pixels.size, device=each.device)
-        boldness = torch.ones(len(each), device=each.device)
+        chosen = torch.zeros(len(each), len(self.pixels.mean), *self.pixels.size, device=each.device, dtype=torch.float32)
+        boldness = torch.ones(len(each), device=each.device, dtype=torch.float32)
         silent = torch.ones(len(each), dtype=torch.bool, device=each.device)
         turn = torch.arange(len(each), device=each.device) % self.copies
         for starts, bold in self.levels():
-            best = torch.full((len(each),), -torch.inf, device=each.device)
-            least = torch.full((len(each),), torch.inf, device=each.device)
+            best = torch.full((len(each),), -torch.inf, device=each.device, dtype=torch.float32)
+            least = torch.full((len(each),), torch.inf, device=each.device, dtype=torch.float32)
             for number, start in enumerate(starts.to(each)):
                 shown = px.normalised(parametrise(start[None], self.settings).draw(), self.pixels)
                 value = (self.positions(shown).mean(1) * each).sum(1)

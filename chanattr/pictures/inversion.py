@@ -117,7 +117,7 @@ def _made(read: Read, place: Layer, settings: PictureSettings, pixels: Pixels, t
           names: Sequence[str]) -> tuple[np.ndarray, ...]:
     """Pictures of some images, their value, their cosine, and that within the channels kept."""
     def kept(activation: Tensor) -> Tensor:
-        return apply_mask(activation, masks, torch.zeros(()), place.channel_axis, place.name)
+        return apply_mask(activation, masks, torch.zeros((), dtype=torch.float32), place.channel_axis, place.name)
 
     with torch.no_grad():
         wanted = kept(read(images)).flatten(1).float()
@@ -146,7 +146,7 @@ def check_mask(mask: Masks | None, count: int, place: Layer) -> Float[Tensor, "N
         InputError: not [K] or [N, K] in [0, 1].
     """
     if mask is None:
-        return torch.ones(count, place.channels)
+        return torch.ones(count, place.channels, dtype=torch.float32)
     values = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask).float().cpu()
     fits = values.shape in ((place.channels,), (count, place.channels))
     if not fits or not bool(((values >= 0) & (values <= 1)).all()):

@@ -35,7 +35,8 @@ def at_once(batch_size: int | None, device: torch.device) -> int:
 
 def noise(count: int, shape: tuple[int, int, int], seed: int) -> Float[Tensor, "N C H W"]:
     """Standard normal starts; the n-th is the same whatever `count`."""
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(1000 * seed + n)) for n in range(count)])
+    generators = [torch.Generator().manual_seed(1000 * seed + n) for n in range(count)]
+    return torch.stack([torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators])
 
 
 def smoothed(start: Float[Tensor, "N C H W"], contrast: float, slope: float) -> Float[Tensor, "N C H W"]:
@@ -130,7 +131,7 @@ def make(start: Float[Tensor, "N C H W"], objective: Objective, settings: Pictur
     picture = parametrise(start, settings)
     optimiser = torch.optim.Adam(picture.free, lr=settings.rate, eps=FAINT)
     generator = torch.Generator().manual_seed(settings.seed)
-    left = torch.ones(len(start), device=start.device) if bold is None else bold
+    left = torch.ones(len(start), device=start.device, dtype=torch.float32) if bold is None else bold
     with torch.no_grad():
         first = objective(normalised(picture.draw(), pixels))
     for step in range(settings.steps):

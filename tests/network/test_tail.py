@@ -200,6 +200,31 @@ def test_ambient_modes_change_nothing(ambient: str, engine: str, fill: Any) -> N
         assert (found.engine, found.scores.dtype) == (expected.engine, np.float32)
 
 
+PIXELS, STEPS = ca.Pixels((0.5,) * 3, (0.5,) * 3, (8, 8)), 2
+FEW = ca.ExactSearch(relaxed_steps=2, binary_steps=8)  # an area in the middle of 16 channels is not counted out, but exchanged
+MADE = ca.PictureSettings(steps=STEPS, parametrisation="magnitude")
+PUBLIC: dict[str, Callable[[nn.Module, Tensor], Any]] = {
+    "per_image": lambda model, x: ca.per_image(model, x, "mix", areas=(5,), search=FEW, engine="injection"),
+    "per_class": lambda model, x: ca.per_class(model, x, "mix", areas=(5,), search=FEW, engine="injection", targets=[0, 0, 1, 1]),
+    "penalty": lambda model, x: ca.per_image(model, x, "mix", areas=(5,), search=ca.PenaltySearch(steps=STEPS), engine="injection"),
+    "held_out": lambda model, x: ca.held_out(model, x, "mix", counts=(5,), search=FEW, engine="injection", targets=[0, 0, 1, 1],
+                                             methods=("joint", "random")),
+    "invert": lambda model, x: ca.invert(model, x[:1], "mix", pixels=PIXELS, settings=MADE),
+    "visualise": lambda model, _x: ca.visualise(model, "mix", [3], pixels=PIXELS, settings=MADE)}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_default_of_float64_changes_no_answer(name: str) -> None:
+    model, x = seeded(lambda: Plain(16)), images(4)
+    expected = PUBLIC[name](model, x)
+    with float64():
+        found = PUBLIC[name](model, x)
+    for field, values in vars(expected).items():
+        if isinstance(values, np.ndarray):
+            np.testing.assert_array_equal(getattr(found, field), values)
+            assert getattr(found, field).dtype == values.dtype
+
+
 @pytest.mark.parametrize("engine", ["auto", "injection"])
 def test_a_model_built_in_inference_mode_is_refused_and_left_as_found(engine: str) -> None:
     with torch.inference_mode():
