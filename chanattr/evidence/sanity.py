@@ -160,6 +160,7 @@ def cascade_order(model: nn.Module, example: Inputs) -> tuple[str, ...]:
     return tuple(sorted(holding, key=place, reverse=True))
 
 
+@torch.inference_mode(False)
 def reinitialise(module: nn.Module, seed: int) -> None:
     """New random weights for what a module itself holds: by its ``reset_parameters``, else (or where that changes nothing) permuted."""
     own = [*module.parameters(recurse=False)]
@@ -179,7 +180,8 @@ def reinitialise(module: nn.Module, seed: int) -> None:
 def _cascade(model: nn.Module, names: Sequence[str], seed: int) -> Iterator[nn.Module]:
     """One copy of the model, with one module more made random at each step."""
     try:
-        network = copy.deepcopy(unwrapped(model)).eval()
+        with torch.inference_mode(False):  # in that mode a copy has weights through which no gradient flows
+            network = copy.deepcopy(unwrapped(model)).eval()
     except Exception as error:  # whatever a module's own parts raise
         raise ModelError(f"{kind(model)} cannot be copied ({type(error).__name__}: {error}); expected a model that copy.deepcopy takes, "
                          "for the one given is left as it is; take away what hangs on it (open files, tensors with a history)") from error

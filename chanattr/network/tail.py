@@ -24,6 +24,7 @@ from chanattr.network.outputs import Inputs, batch_size_of, call, logits_of
 from chanattr.network.replay import Diverged, Plan, answering, keeping, make_plan
 from chanattr.network.rows import check_alone, check_rows, difference
 from chanattr.network.stem import Stem, halving
+from chanattr.network.weights import check_weights
 from chanattr.settings import check_name
 
 LOG = logging.getLogger(__name__)
@@ -208,9 +209,7 @@ def bind(model: nn.Module, example: Inputs, names: Sequence[str], *, engine: str
         ModelError: the model gives no logits or not one row an image, or was built in inference mode; the engine asked for cannot be had.
     """
     check_name("engine", engine, ENGINES)
-    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
-        raise ModelError(f"{kind(model)} has weights made in inference mode, through which no gradient flows to the mask; expected weights "
-                         "made outside torch.inference_mode; build or load the model outside it")
+    check_weights(model)
     layers = describe_all(model, example, names, channel_axis=channel_axis)
     check_alone(model, example, score)
     plain = {name: InjectedTail(layer=layer, model=model, score=score, reason="asked for")

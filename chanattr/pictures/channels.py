@@ -17,6 +17,7 @@ from chanattr.errors import InputError
 from chanattr.network.batches import in_batches
 from chanattr.network.layers import Layer, describe
 from chanattr.network.outputs import device_of
+from chanattr.network.weights import check_weights
 from chanattr.picture_records import ChannelImages
 from chanattr.picture_settings import CHANNEL, CHANNELS, PictureSettings, resolved
 from chanattr.pictures import pixels as px
@@ -36,6 +37,7 @@ STARTS = ((4, 1.0, 0.0), (4, 10.0, 0.5), (8, 20.0, 0.5), (8, 40.0, 1.0), (8, 80.
 NATURAL, NATURAL_BOLD = 4, 16.0  # pictures of each class; by how much they are bolder, about
 
 
+@torch.inference_mode(False)
 def visualise(model: nn.Module, layer: str, wanted: Sequence[int] | np.ndarray, *, pixels: Pixels, count: int = 1,
               names: Sequence[str] | None = None, settings: PictureSettings | None = None, score: Callable[..., Tensor] | None = None,
               channel_axis: int | None = None, batch_size: int | None = None, progress: Progress = False) -> ChannelImages:
@@ -78,6 +80,7 @@ def visualise(model: nn.Module, layer: str, wanted: Sequence[int] | np.ndarray, 
     check_pixels(pixels)
     check_number(f"count={count!r}", count, STEPS)
     example = px.normalised(torch.full((2, len(pixels.mean), *pixels.size), 0.5, device=device_of(model), dtype=torch.float32), pixels)
+    check_weights(model)
     check_model(model, example[:1], score)
     place = describe(model, example, layer, channel_axis=channel_axis)
     weights, labels = check_wanted(wanted, place, names)

@@ -18,6 +18,7 @@ from chanattr.errors import InputError
 from chanattr.evidence.again import fill_again, question_again
 from chanattr.network.layers import Layer, describe
 from chanattr.network.tail import Tail, bind
+from chanattr.network.weights import check_weights
 from chanattr.picture_records import NONE, Examples
 from chanattr.pictures import pixels as px
 from chanattr.pictures.channels import check_wanted
@@ -136,6 +137,7 @@ def find_examples(model: nn.Module, parts: Iterable[Part], layer: str, asked: Se
     coming = iter(parts)
     first = next(coming)
     check_pixels(pixels, first.images.shape[1])
+    check_weights(model)
     check_model(model, first.images[:1], score)
     place = describe(model, first.images[:2], layer, channel_axis=channel_axis)
     standings = [_standing(one, place, len(keys)) for one in asked]
@@ -224,6 +226,7 @@ def box_of(slope: Float[Tensor, "C H W"]) -> tuple[int, int, int, int]:
     return int(down[0]), int(across[0]), int(down[-1]) + 1, int(across[-1]) + 1
 
 
+@torch.inference_mode(False)
 def seen_by(read: Read, images: Float[Tensor, "E C H W"], place: Layer, channel: int,
             where: Int[np.ndarray, " E"]) -> Int[np.ndarray, "E 4"]:
     """What a position of each image sees for a channel: the box of the gradient of its activation, else of all channels there, i4."""

@@ -17,6 +17,7 @@ from chanattr.evidence.whole import exact_logits
 from chanattr.network.batches import in_batches
 from chanattr.network.hooks import apply_mask
 from chanattr.network.layers import Layer, describe
+from chanattr.network.weights import check_weights
 from chanattr.picture_records import Inversion
 from chanattr.picture_settings import INVERSION, INVERSIONS, PictureSettings, resolved
 from chanattr.pictures import pixels as px
@@ -54,6 +55,7 @@ def match(made: Float[Tensor, "N F"], wanted: Float[Tensor, "N F"], _power: floa
 OBJECTIVES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = dict(zip(INVERSIONS, (dot, cosine, match), strict=True))
 
 
+@torch.inference_mode(False)
 def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pixels: Pixels, mask: Masks | None = None,
            targets: Sequence[int] | Tensor | None = None, settings: PictureSettings | None = None, keys: Sequence[str] | None = None,
            score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, batch_size: int | None = None,
@@ -98,6 +100,7 @@ def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pi
     count = check_images(images)
     names, goal = check_keys(keys, count), None if targets is None else check_targets(targets, count)
     originals = px.shown(images, check_pixels(pixels, images.shape[1]))
+    check_weights(model)
     check_model(model, images[:1], score)
     place = describe(model, images[:2], layer, channel_axis=channel_axis)
     masks = check_mask(mask, count, place)

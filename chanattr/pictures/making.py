@@ -115,6 +115,8 @@ def moved(shown: Float[Tensor, "N C H W"], move: Move) -> Float[Tensor, "N C H W
     return torch.nn.functional.grid_sample(shown, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def make(start: Float[Tensor, "N C H W"], objective: Objective, settings: PictureSettings, pixels: Pixels,
          tell: Callable[[int], None], bold: Float[Tensor, " N"] | None = None) -> UInt8[np.ndarray, "N H W C"]:
     """Pictures that maximise an objective, all moved alike at every step.

@@ -50,6 +50,7 @@ def spectrum_scale(height: int, width: int, decay: float) -> Float[Tensor, "H F"
 
 
 @lru_cache(maxsize=1)
+@torch.inference_mode(False)  # kept for later calls, which may need its slopes
 def colour_basis() -> Float[Tensor, "3 3"]:
     """From uncorrelated components to RGB: directions times deviations of ImageNet's colours, the largest of length 1."""
     basis = torch.tensor(DIRECTIONS, dtype=torch.float32) * torch.tensor(VARIANCES, dtype=torch.float32).sqrt()
@@ -141,6 +142,7 @@ def magnitude_of(shown: Float[Tensor, "N C H W"]) -> Float[Tensor, "C H F"]:
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # kept for later calls, which may need its slopes
 def natural_magnitude(colours: int, height: int, width: int) -> Float[Tensor, "C H F"]:
     """`magnitude_of` the shipped pictures, cropped to a size; in grey where there is one colour."""
     return magnitude_of(natural_pictures(colours, height, width))
