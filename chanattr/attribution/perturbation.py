@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from chanattr.attribution.inputs import array_of
 from chanattr.errors import InputError
 from chanattr.settings import PERTURBATIONS, SEED, Range, check_number
 
@@ -67,7 +68,11 @@ def perturbation_of(asked: str | Tensor | np.ndarray, *, levels: int = LEVELS, b
                              "fade to; leave it out for 'blur'")
         nothing = torch.zeros(0, dtype=torch.float32)
         return Perturbation(name=asked, given=nothing, levels=levels if asked == "blur" else 2, blur=blur, seed=seed)
-    given = torch.as_tensor(np.asarray(asked) if not isinstance(asked, Tensor) else asked).float()
+    values = array_of(asked)
+    if values is None:
+        raise InputError(f"perturbation={str(asked)[:80]}; expected one of {', '.join(PERTURBATIONS)}, a colour [C], or images "
+                         "[N, C, H, W] to fade to; leave it out for 'blur'")
+    given = torch.from_numpy(values.astype(np.float32))
     if given.ndim not in (1, 3, 4) or not given.isfinite().all() or not given.numel():
         raise InputError(f"perturbation has shape {tuple(given.shape)}; expected finite values [C] of a colour, an image [C, H, W], or one "
                          "each [N, C, H, W], normalised as the model takes them")

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chanattr.attribution.inputs import check_model
+from chanattr.attribution.inputs import array_of, check_model
 from chanattr.attribution.score import channels_last
 from chanattr.axes import class_row
 from chanattr.errors import InputError
@@ -136,7 +136,8 @@ def check_wanted(wanted: Sequence[int] | np.ndarray, place: Layer,
     Raises:
         InputError: no channel numbers of this layer and no weights, or another number of names.
     """
-    values = np.asarray(wanted)
+    given = array_of(wanted)
+    values = np.empty(0) if given is None else given
     if values.ndim == 2 and values.shape[1] == place.channels and len(values) and np.isfinite(values).all() and values.any(1).all():
         weights, usual = torch.from_numpy(values.astype(np.float32)), [f"set {row}" for row in range(len(values))]
     elif values.ndim == 1 and len(values) and values.dtype.kind in "iu" and 0 <= values.min() <= values.max() < place.channels:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chanattr.attribution.inputs import check_images, check_keys, check_model, check_range, check_targets
+from chanattr.attribution.inputs import array_of, check_images, check_keys, check_model, check_range, check_targets
 from chanattr.errors import InputError
 from chanattr.evidence.whole import exact_logits
 from chanattr.network.batches import in_batches
@@ -150,10 +150,12 @@ def check_mask(mask: Masks | None, count: int, place: Layer) -> Float[Tensor, "N
     """
     if mask is None:
         return torch.ones(count, place.channels, dtype=torch.float32)
-    values = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask).float().cpu()
+    given = array_of(mask)
+    values = torch.from_numpy(np.empty(0, np.float32) if given is None else given.astype(np.float32))
     fits = values.shape in ((place.channels,), (count, place.channels))
     if not fits or not bool(((values >= 0) & (values <= 1)).all()):
-        raise InputError(f"mask of shape {tuple(values.shape)}{'' if not fits else ' with values outside 0 to 1'} for {count} images at "
+        what = f"mask={str(mask)[:80]}" if given is None else f"mask of shape {tuple(values.shape)}"
+        raise InputError(f"{what}{'' if not fits else ' with values outside 0 to 1'} for {count} images at "
                          f"{place.name!r}; expected [{place.channels}] or [{count}, {place.channels}] in [0, 1]; found.channel_mask(row) "
                          "gives one")
     return values.expand(count, place.channels).clone()

@@ -12,10 +12,17 @@ import torch
 from torch import Tensor, nn
 
 import chanattr as ca
+from chanattr.attribution.perturbation import perturbation_of
 from chanattr.images.loader import Batch
+from chanattr.network.layers import Layer
+from chanattr.pictures.channels import check_wanted
+from chanattr.pictures.inversion import check_mask
 from tests.models import Plain, images, seeded
 
 QUICK = ca.ExactSearch(relaxed_steps=2, binary_steps=2)
+TWO = Layer(name="two", type="Conv2d", calls=1, shape=(1, 2, 4, 4), channel_axis=1, channels=2, grid=(4, 4))
+NOBODY: Any = None
+RAGGED: Any = [[1], [1, 2]]
 
 
 class Wrong(NamedTuple):
@@ -85,6 +92,14 @@ LEVEL = r"level={}; expected 'original', 'top1' or a fraction from 0 to 1"
 
 CASES = {
     "areas a number": Wrong(lambda: ask(areas=5), "InputError", AREAS),
+    "fill of texts": Wrong(lambda: ask(fill=["a"] * 6), "InputError", r"fill=\['a', .*; expected one of zero, mean, .* or 6 values"),
+    "fill of ragged lists": Wrong(lambda: ask(fill=RAGGED), "InputError", r"fill=\[\[1\], \[1, 2\]\]; expected"),
+    "fill a complex number": Wrong(lambda: ask(fill=1j), "InputError", r"fill=1j; expected"),
+    "perturbation None": Wrong(lambda: perturbation_of(NOBODY), "InputError", r"perturbation=None; expected one of blur, .*\[N, C, H, W\]"),
+    "inversion under texts": Wrong(lambda: check_mask(["a"] * 2, 1, TWO), "InputError",
+                                   r"mask=\['a', 'a'\] for 1 images at 'two'; expected"),
+    "channels of ragged lists": Wrong(lambda: check_wanted(RAGGED, TWO, None), "InputError",
+                                      r"wanted=\[\[1\].* at 'two'; expected"),
     "areas none at all": Wrong(lambda: ask(areas=()), "InputError", AREAS),
     "areas in a word": Wrong(lambda: ask(areas="all"), "InputError", AREAS),
     "areas a single array": Wrong(lambda: ask(areas=np.array(5)), "InputError", AREAS),
