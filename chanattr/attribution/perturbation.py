@@ -43,9 +43,16 @@ class Perturbation:
         return hashlib.sha256(self.given.cpu().numpy().tobytes()).hexdigest() if self.given.numel() else ""
 
     def of(self, images: slice, count: int) -> Perturbation:
-        """The same for some of `count` images."""
-        if self.given.ndim != 4 or len(self.given) != count:
+        """The same for some of `count` images.
+
+        Raises:
+            InputError: a picture for each of another number of images.
+        """
+        if self.given.ndim != 4:
             return self
+        if len(self.given) != count:
+            raise InputError(f"perturbation has shape {tuple(self.given.shape)} for {count} images; expected one picture [C, H, W] for all "
+                             f"of them, or one each [{count}, C, H, W]; give perturbation[0] to have its first under every mask")
         return replace(self, given=self.given[images])
 
 
