@@ -276,7 +276,7 @@ class ClassAttribution:
         if not self.images[row]:
             raise InputError(f"source='mean' for class {self.targets[row]}, of which no image reaches the level; expected one or more, for "
                              "the mean is over them; use source='joint', or ask again with a lower level")
-        check_number(f"count={count!r}", count, Range(1, channels, whole=True), "ask for so many")
+        count = int(check_number(f"count={count!r}", count, Range(1, channels, whole=True), "ask for so many"))
         return np.argsort(-self.mean_mask[row], kind="stable")[:count]
 
     def to_xarray(self) -> xarray.Dataset:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from chanattr.attribution.inputs import array_of
 from chanattr.errors import InputError
-from chanattr.settings import PERTURBATIONS, SEED, Range, check_number
+from chanattr.settings import PERTURBATIONS, SEED, SEEDS, Range, check_number
 
 BLUR, LEVELS = 20 / 224, 8  # TorchRay's: 20 pixels of 224, in 8 levels
 
@@ -69,6 +69,7 @@ def perturbation_of(asked: str | Tensor | np.ndarray, *, levels: int = LEVELS, b
     """
     levels = int(check_number(f"levels={levels!r}", levels, Range(2, whole=True)))
     blur = check_number(f"blur={blur!r}", blur, Range(0, 1, without="low"))
+    seed = int(check_number(f"seed={seed!r}", seed, SEEDS))
     if isinstance(asked, str):
         if asked not in PERTURBATIONS:
             raise InputError(f"perturbation={asked!r}; expected one of {', '.join(PERTURBATIONS)}, a colour [C], or images [N, C, H, W] to "

@@ -30,6 +30,7 @@ from chanattr.settings import (
     PRECISIONS,
     REWARDS,
     SEED,
+    SEEDS,
     ExactSearch,
     Range,
     Search,
@@ -107,8 +108,8 @@ class Asked:
             raise InputError(f"refine={self.refine!r}; expected True, False or None; leave it out for the search's own")
         if not isinstance(self.certify, bool):
             raise InputError(f"certify={self.certify!r}; expected True or False; leave it out for answers without certificates")
-        check_number(f"folds={self.folds!r}", self.folds, COUNT)
-        check_number(f"seed={self.seed!r}", self.seed, COUNT)
+        for name, allowed in (("folds", COUNT), ("seed", SEEDS)):  # as Python's own numbers: generators take no others
+            object.__setattr__(self, name, int(check_number(f"{name}={getattr(self, name)!r}", getattr(self, name), allowed)))
         check_batch_size(self.batch_size, 1)
         check_name("precision", self.precision, PRECISIONS)
         bytes_of(self.memory_budget)  # refuses what is none

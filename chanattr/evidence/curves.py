@@ -129,7 +129,7 @@ def curves(model: nn.Module, images: Inputs, layer: str, *,
     orders = _check_rankings(_rankings_of(found, tail.layer.name) if found is not None else rankings, count, family.size)
     steps = _check_counts(counts, family.size)
     values = None if worth is None else _check_worth(worth, count, family.size)
-    dropped = _small_sets(family.size, int(check_number(f"draws={draws!r}", draws, STEPS)), seed)
+    dropped = _small_sets(family.size, int(check_number(f"draws={draws!r}", draws, STEPS)), asked.seed)
     shards = shards_of(count, shard_size_of(model))
     means = mean_where_asked(fill, tail, images, shards)
     parts = []

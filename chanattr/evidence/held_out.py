@@ -123,7 +123,8 @@ def held_out(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[
     if isinstance(methods, str) or not len(methods) or any(name not in METHODS for name in methods):
         raise InputError(f"methods={methods!r}; expected a list of {', '.join(METHODS)}; leave it out for all of them")
     chosen = tuple(dict.fromkeys(methods))
-    check_number(f"folds={folds!r}", folds, Range(2, whole=True), "ask for 2, so that each half is scored with the other's sets")
+    remedy = "ask for 2, so that each half is scored with the other's sets"
+    folds = int(check_number(f"folds={folds!r}", folds, Range(2, whole=True), remedy))
     if isinstance(rewards, str) or callable(rewards) or not len(rewards):
         raise InputError(f"rewards={rewards!r}; expected a list of one or more; for one reward give a list of one")
     asked = [Asked(areas=counts, search=search, reward=reward, game=game, level=level, score=score, seed=seed, folds=folds,
@@ -133,7 +134,8 @@ def held_out(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     stem = tail.stem(take_rows(images, slice(0, 2)))
     check_range(goal, stem.logits.shape[1], "check that the labels are numbered as the model's classes")
-    plan = _plan(model, tail, images, goal.to(stem.logits.device), folds, names, chosen, _fill(fill, model, tail, images, stem), seed)
+    plan = _plan(model, tail, images, goal.to(stem.logits.device), folds, names, chosen, _fill(fill, model, tail, images, stem),
+                 asked[0].seed)
     first = plan.fill or fill_of("spatial_mean", stem.activation, tail.layer)
     questions = [make_question(one, model, tail.layer, first, images=len(goal)) for one in asked]
     if not questions[0].settings.areas:

@@ -78,7 +78,7 @@ def visualise(model: nn.Module, layer: str, wanted: Sequence[int] | np.ndarray, 
     """
     settings = resolved(settings, CHANNEL, (CHANNELS,))
     check_pixels(pixels)
-    check_number(f"count={count!r}", count, STEPS)
+    count = int(check_number(f"count={count!r}", count, STEPS))
     example = px.normalised(torch.full((2, len(pixels.mean), *pixels.size), 0.5, device=device_of(model), dtype=torch.float32), pixels)
     check_weights(model)
     check_model(model, example[:1], score)

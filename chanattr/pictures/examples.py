@@ -105,8 +105,7 @@ def examples(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, 
         ((1, 2), (1, 2, 96, 96, 3))
     """
     total = check_images(images)
-    for name, number in {"count": count, "side": side}.items():
-        check_number(f"{name}={number!r}", number, STEPS)
+    count, side = (int(check_number(f"{name}={number!r}", number, STEPS)) for name, number in {"count": count, "side": side}.items())
     if kind not in KINDS or (kind == "needed") != (found is not None):
         given = "none" if found is None else "given"
         raise InputError(f"kind={kind!r} with found {given}; expected 'driven' without, or 'needed' with what per_image gave for these "

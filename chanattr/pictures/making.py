@@ -35,7 +35,7 @@ def at_once(batch_size: int | None, device: torch.device) -> int:
 
 def noise(count: int, shape: tuple[int, int, int], seed: int) -> Float[Tensor, "N C H W"]:
     """Standard normal starts; the n-th is the same whatever `count`."""
-    generators = [torch.Generator().manual_seed(1000 * seed + n) for n in range(count)]
+    generators = [torch.Generator().manual_seed((1000 * seed + n) % 2**63) for n in range(count)]
     return torch.stack([torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators])
 
 

@@ -16,7 +16,7 @@ import chanattr as ca
 from chanattr.attribution.inputs import array_of, check_targets
 from chanattr.attribution.perturbation import perturbation_of
 from chanattr.attribution.question import Asked
-from tests.attribution.wrong import CASES
+from tests.attribution.wrong import CASES, TAKEN
 from tests.models import Plain, images, seeded
 
 ROOT = Path(__file__).parent.parent.parent
@@ -37,6 +37,11 @@ def test_what_is_wrong_is_said(told: dict[str, tuple[str, str]], name: str) -> N
     assert re.search(CASES[name].message, message), message
     assert "; expected" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_whole_numbers_of_any_type_are_taken(told: dict[str, tuple[str, str]], name: str) -> None:
+    assert told[name] == ["", "no error"]
 
 
 def test_what_needs_no_layer_is_refused_before_the_model_runs() -> None:
