@@ -16,7 +16,7 @@ from chanattr.axes import class_row
 from chanattr.errors import InputError
 from chanattr.network.batches import in_batches
 from chanattr.network.layers import Layer, describe
-from chanattr.network.outputs import device_of
+from chanattr.network.outputs import device_of, dtype_of
 from chanattr.network.weights import check_weights
 from chanattr.picture_records import ChannelImages
 from chanattr.picture_settings import CHANNEL, CHANNELS, PictureSettings, resolved
@@ -81,16 +81,17 @@ def visualise(model: nn.Module, layer: str, wanted: Sequence[int] | np.ndarray, 
     count = int(check_number(f"count={count!r}", count, STEPS))
     example = px.normalised(torch.full((2, len(pixels.mean), *pixels.size), 0.5, device=device_of(model), dtype=torch.float32), pixels)
     check_weights(model)
-    check_model(model, example[:1], score)
-    place = describe(model, example, layer, channel_axis=channel_axis)
+    takes = dtype_of(model)
+    check_model(model, example[:1].to(takes), score)
+    place = describe(model, example.to(takes), layer, channel_axis=channel_axis)
     weights, labels = check_wanted(wanted, place, names)
     size = at_once(batch_size, example.device)
     with advance(progress, len(weights) * count * settings.steps, f"pictures at {place.name}") as tell, reaching(model, place.name) as read:
-        work = _Work(read, place, settings, pixels, count, tell)
+        work = _Work(lambda shown: read(shown.to(takes)), place, settings, pixels, count, tell)
         parts = [made for _, made in in_batches(model, len(weights), max(1, size // count), True,
                                                 lambda s: work.part(weights[s].to(example)))]
     pictures, value = (np.concatenate(whole) for whole in zip(*parts, strict=True))
-    flat = px.from_bytes(pictures.reshape(-1, *pictures.shape[2:]), pixels).to(example)
+    flat = px.from_bytes(pictures.reshape(-1, *pictures.shape[2:]), pixels).to(example.device, takes)
     probability, predictions = predict(model, flat, score, size).softmax(1).max(1)
     return ChannelImages(layer=place.name, settings=settings, names=labels, weights=weights.numpy(), pictures=pictures, value=value,
                          predictions=predictions.numpy().astype(np.int32).reshape(value.shape),

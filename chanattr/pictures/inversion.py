@@ -99,7 +99,7 @@ def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pi
     settings = resolved(settings, INVERSION, INVERSIONS)
     count = check_images(images)
     names, goal = check_keys(keys, count), None if targets is None else check_targets(targets, count)
-    originals = px.shown(images, check_pixels(pixels, images.shape[1]))
+    originals = px.shown(images.float(), check_pixels(pixels, images.shape[1]))
     check_weights(model)
     check_model(model, images[:1], score)
     place = describe(model, images[:2], layer, channel_axis=channel_axis)
@@ -134,8 +134,8 @@ def _made(read: Read, place: Layer, settings: PictureSettings, pixels: Pixels, t
         compared = kept(activation) if settings.objective == "match" else activation  # which leaves the other channels free
         return objective(compared.flatten(1).float(), wanted, settings.cosine_power)
 
-    start = noise(1, (images.shape[1], images.shape[2], images.shape[3]), settings.seed).to(images).expand(images.shape)
-    pictures = make(start, lambda shown: judged(read(shown)), settings, pixels, tell)
+    start = noise(1, (images.shape[1], images.shape[2], images.shape[3]), settings.seed).to(images.device).expand(images.shape)
+    pictures = make(start, lambda shown: judged(read(shown.to(images.dtype))), settings, pixels, tell)  # made in float32
     with torch.no_grad():
         made = read(px.from_bytes(pictures, pixels).to(images))
         told = judged(made), cosine(made.flatten(1).float(), wanted), cosine(kept(made).flatten(1).float(), wanted)
