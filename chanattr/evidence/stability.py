@@ -238,6 +238,8 @@ def robust(model: nn.Module, images: Inputs, layer: str, *, views: Views = ("fli
     """
     asked = Asked(areas=areas, search=search, reward=reward, score=score, seed=seed, batch_size=batch_size, precision=precision,
                   memory_budget=memory_budget, group=group)
+    if isinstance(areas, str):
+        raise InputError(f"areas={areas!r}; expected counts of channels, for sets of one size are compared; leave them out for a grid")
     seen, held = check_views(views), check_views(unseen)
     if not seen or not held or set(seen) & set(held):
         raise InputError(f"views {sorted(seen)} and unseen {sorted(held)}; expected one or more each, and none in both; leave them out for "
