@@ -24,7 +24,7 @@ from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs, batch_size_of
 from chanattr.network.tail import bind
 from chanattr.search.objective import Scored
-from chanattr.settings import COUNT, Search, area_grid, check_number
+from chanattr.settings import STEPS, Search, area_grid, check_number
 
 MASKS = 8  # that the cost of an evaluation is measured on; fewer rounds than a search, so the estimate is one
 FAR = 1e9  # below every level
@@ -140,7 +140,7 @@ def explain(model: nn.Module, example: Inputs, layer: str, *, images: int = 1000
         ('NCHW', 'tail (export)', (3, 3))
     """
     asked = Asked(areas=areas, search=search, refine=refine, score=score, batch_size=batch_size, precision=precision)
-    images = int(check_number(f"images={images!r}", images, COUNT))
+    images = int(check_number(f"images={images!r}", images, STEPS))
     count = check_images(example)
     check_model(model, example, score)
     device = tensors_of(example)[0].device
