@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chanattr.errors import InputError
-from chanattr.settings import COUNT, RATE, STEPS, Range, Unset, check_ranges, digest, within
+from chanattr.settings import COUNT, RATE, SEEDS, STEPS, Range, Unset, check_ranges, digest, within
 
 PARAMETRISATIONS = ("fourier", "pixel", "magnitude")
 INVERSIONS = ("dot", "cosine", "match")
@@ -56,7 +56,7 @@ class PictureSettings:
     crop: float | Unset = within(Range(0, 1, without="low"))
     variation: float | Unset = within(Range(0))
     diversity: float | Unset = within(Range(0))
-    seed: int = dataclasses.field(default=0, metadata={"range": COUNT})
+    seed: int = dataclasses.field(default=0, metadata={"range": SEEDS})
 
     def to_json(self) -> str:
         """Sorted, compact JSON: equal settings give equal text."""

@@ -246,7 +246,7 @@ class ClassAttribution:
             source: "joint" (sorted by number: a set has no order) or "mean" (highest inclusion rate first, ties by number).
 
         Raises:
-            InputError: no such class, count or source; or "mean" for a class of which no image reaches the level.
+            InputError: no such class, count or source; the class has no a*; or "mean" for one of which no image reaches the level.
         """
         row = class_row(self, target)
         if source == "mean":
@@ -255,6 +255,9 @@ class ClassAttribution:
             raise InputError(f"source={source!r}; expected 'joint' or 'mean'")
         if count in self.areas:
             return np.flatnonzero(self.joint_masks[row, list(self.areas).index(count)])
+        if count == self.smallest_area[row] and count < 0:
+            raise InputError(f"class {target} has no a* ({count}: {NOT_REACHED} not reached, {NOT_RUN} not run); expected one that reaches "
+                             "its level; name an area of `areas`, or choose another class")
         if count == self.smallest_area[row]:
             return np.flatnonzero(self.smallest_mask[row])
         raise InputError(f"no joint set of {count} channels for class {target}; searched were {self.areas.tolist()} and its a* "
@@ -276,7 +279,7 @@ class ClassAttribution:
         if not self.images[row]:
             raise InputError(f"source='mean' for class {self.targets[row]}, of which no image reaches the level; expected one or more, for "
                              "the mean is over them; use source='joint', or ask again with a lower level")
-        check_number(f"count={count!r}", count, Range(1, channels, whole=True), "ask for so many")
+        count = int(check_number(f"count={count!r}", count, Range(1, channels, whole=True), "ask for so many"))
         return np.argsort(-self.mean_mask[row], kind="stable")[:count]
 
     def to_xarray(self) -> xarray.Dataset:

@@ -50,6 +50,7 @@ class Range(NamedTuple):
 
 
 COUNT, STEPS, RATE, SHARE = Range(0, whole=True), Range(1, whole=True), Range(0, without="low"), Range(0, 1)
+SEEDS = Range(0, 2**63 - 1, whole=True)  # what generators of random numbers take
 
 
 def within(allowed: Range) -> Any:
@@ -320,7 +321,10 @@ def check_number(shown: str, value: Any, allowed: Range, remedy: str = "leave it
     Raises:
         InputError: something else; the message begins with `shown`.
     """
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # a whole number beyond all floats
+        number = math.inf
     inside = allowed.low <= number <= allowed.high and math.isfinite(number) and not (allowed.whole and number != int(number))
     if not inside or number == {"low": allowed.low, "high": allowed.high}.get(allowed.without):
         raise InputError(f"{shown}; expected {allowed}; {remedy}")

@@ -28,6 +28,14 @@ def test_every_array_says_its_axes(record: Record) -> None:
     assert arrays == set(array_axes(type(record)))
 
 
+def test_a_class_without_a_smallest_set_has_no_mask_of_it() -> None:
+    record = classes()
+    lost = dataclasses.replace(record, smallest_area=np.full_like(record.smallest_area, -1), smallest_mask=record.smallest_mask & False)
+    for ask in (lost.channels, lost.channel_mask):
+        with pytest.raises(ca.InputError, match=r"has no a\* \(-1: -1 not reached, .*; expected one that reaches its level"):
+            ask(int(lost.targets[0]), -1)
+
+
 def test_rows_run_along_images_or_classes() -> None:
     assert [row_axis(type(record)) for record in RECORDS.values()] == ["N", "C"]
     assert [len(record) for record in RECORDS.values()] == [6, 3]

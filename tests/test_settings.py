@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 import chanattr as ca
-from chanattr.attribution.question import check_areas
+from chanattr.attribution.perturbation import perturbation_of
+from chanattr.attribution.question import Asked, check_areas
+from chanattr.picture_settings import CHANNEL, CHANNELS, resolved
+from chanattr.pictures.making import noise
 from chanattr.settings import (
     LATER_SEARCH,
     PAPER_AREAS,
@@ -244,6 +247,15 @@ def test_numpys_numbers_become_plain_ones() -> None:
     found = check_search(ca.ExactSearch(momentum=np.float32(0.5), binary_steps=np.int64(3)))
     assert (type(found.momentum), type(found.binary_steps)) == (float, int)
     assert dataclasses.replace(PLAIN, search=found).to_json()
+
+
+@pytest.mark.parametrize("seed", [2**63, 10**400, -1])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
+    for ask in (lambda: Asked(seed=seed), lambda: perturbation_of("noise", seed=seed),
+                lambda: resolved(ca.PictureSettings(seed=seed), CHANNEL, (CHANNELS,))):
+        with pytest.raises(ca.InputError, match=r"seed=.*; expected a whole number from 0 to 9.22337e\+18"):
+            ask()
+    assert noise(1, (1, 2, 2), 2**62).shape == (1, 1, 2, 2)
 
 
 def test_what_is_not_given_stays_so() -> None:

@@ -60,7 +60,7 @@ def ask(question: Question, tail: Tail, stem: Stem, targets: Int[Tensor, "N"], m
                          reward=question.reward, members=members,
                          batch_size=masks_at_once(quick, quick_stem, question.batch_size, question.memory_budget))
     rows = torch.arange(len(members), device=targets.device)
-    every = torch.ones(len(members), entries, device=targets.device)
+    every = torch.ones(len(members), entries, device=targets.device, dtype=torch.float32)
     whole = score.judge(every, rows)
     full, none = whole.score, score.judge(0 * every, rows).score
     if question.settings.game == "dual":
@@ -96,7 +96,7 @@ def mask_bytes(tail: Tail | FastTail, stem: Stem) -> int:
     """Bytes that a masked image needs on its way through a tail, forward and backward."""
 
     def run(count: int) -> Tensor:
-        masks = torch.ones(count, tail.layer.channels, device=stem.logits.device, requires_grad=True)
+        masks = torch.ones(count, tail.layer.channels, device=stem.logits.device, requires_grad=True, dtype=torch.float32)
         return tail.logits(stem, masks, torch.zeros(count, dtype=torch.long, device=masks.device))
 
     with torch.inference_mode(False):
@@ -120,7 +120,7 @@ def search_grid(asking: Asking, grid: Int[Tensor, "A"]) -> tuple[Bool[Tensor, "R
     rows, areas = len(asking.original), grid.repeat(len(asking.original))
     row = torch.arange(rows, device=grid.device).repeat_interleave(len(grid))
     masks = torch.ones(len(areas), family.size, dtype=torch.bool, device=grid.device)
-    spent = torch.zeros(len(areas), device=grid.device)
+    spent = torch.zeros(len(areas), device=grid.device, dtype=torch.float32)
     open_ = torch.nonzero(areas < family.size)[:, 0]
     if len(open_):
         found = search_pairs(asking, areas[open_], row[open_])

@@ -193,7 +193,7 @@ def fold_members(count: int, folds: int, device: torch.device) -> tuple[tuple[In
 def _held_out(asking: Asking, masks: Bool[Tensor, "F A K"], held_out: tuple[Tensor, ...]) -> Float[Tensor, "3 A"]:
     """Mean score, top-1 and log-probability of each fold's sets over the images that they were not searched on."""
     if not len(masks):
-        return torch.full((3, len(asking.question.settings.areas)), torch.nan)
+        return torch.full((3, len(asking.question.settings.areas)), torch.nan, dtype=torch.float32)
     outside = asking._replace(score=dataclasses.replace(asking.score, members=held_out))
     sizes = torch.tensor([len(m) for m in held_out], device=masks.device, dtype=torch.float32)
     return (torch.stack(judge_sets(outside, masks)) * sizes[None, :, None]).sum(1) / sizes.sum()

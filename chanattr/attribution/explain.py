@@ -24,7 +24,7 @@ from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs, batch_size_of
 from chanattr.network.tail import bind
 from chanattr.search.objective import Scored
-from chanattr.settings import COUNT, Search, area_grid, check_number
+from chanattr.settings import STEPS, Search, area_grid, check_number
 
 MASKS = 8  # that the cost of an evaluation is measured on; fewer rounds than a search, so the estimate is one
 FAR = 1e9  # below every level
@@ -140,7 +140,7 @@ def explain(model: nn.Module, example: Inputs, layer: str, *, images: int = 1000
         ('NCHW', 'tail (export)', (3, 3))
     """
     asked = Asked(areas=areas, search=search, refine=refine, score=score, batch_size=batch_size, precision=precision)
-    images = int(check_number(f"images={images!r}", images, COUNT))
+    images = int(check_number(f"images={images!r}", images, STEPS))
     count = check_images(example)
     check_model(model, example, score)
     device = tensors_of(example)[0].device
@@ -169,7 +169,7 @@ def _evaluation_seconds(asking: Asking, images: int) -> float:
     """Seconds of one masked image among so many, forward and backward, after a first round that is not counted."""
     device, size = asking.original.device, asking.question.family.size
     count = max(1, min(asking.score.batch_size, images, MASKS if device.type == "cpu" else LARGE_SHARD))
-    masks = (torch.rand(count, size, generator=torch.Generator().manual_seed(0)) < 0.5).float().to(device)
+    masks = (torch.rand(count, size, generator=torch.Generator().manual_seed(0), dtype=torch.float32) < 0.5).float().to(device)
     rows = torch.arange(count, device=device) % len(asking.original)
     asking.score(masks, rows, True)
     with measured(device) as meter:
@@ -187,7 +187,7 @@ class _Free:
         self.enough, self.open = enough, open_
 
     def __call__(self, masks: Float[Tensor, "M K"], rows: Int[Tensor, "M"], gradient: bool) -> Scored:
-        rewards = self.judge(masks, rows).score if self.open else torch.full((len(masks),), -FAR)
+        rewards = self.judge(masks, rows).score if self.open else torch.full((len(masks),), -FAR, dtype=torch.float32)
         return Scored(rewards, torch.zeros_like(masks) if gradient else masks.new_empty(0, masks.shape[1]))
 
     def judge(self, masks: Tensor, rows: Int[Tensor, "M"]) -> Judged:
@@ -203,7 +203,7 @@ def _spent(question: Question) -> tuple[float, Between]:
     size, grid = question.family.size, torch.tensor(question.settings.areas, dtype=torch.long)
     ends = torch.tensor(sorted({place for area in (*question.settings.areas, *area_grid(size)) for place in (area, area + 1)
                                 if place <= size}))
-    zeros = torch.zeros(len(ends))
+    zeros = torch.zeros(len(ends), dtype=torch.float32)
     masks = (torch.arange(size) < grid[:, None]).expand(len(ends), -1, -1)
     found = []
     for open_ in (False, True):

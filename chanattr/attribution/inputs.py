@@ -105,14 +105,24 @@ def check_keys(keys: Sequence[str] | None, count: int) -> tuple[str, ...]:
     return tuple(str(key) for key in keys)
 
 
-def check_targets(targets: Sequence[int] | Tensor, count: int) -> Tensor:
+def array_of(given: object) -> np.ndarray | None:
+    """A caller's real numbers as an array of its own, a tensor's without their history; None where they are none."""
+    try:
+        plain = given.detach().cpu() if isinstance(given, Tensor) else given
+        values = np.asarray(plain.float() if isinstance(plain, Tensor) and plain.is_floating_point() else plain)  # numpy has no bfloat16
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return values.copy() if values.dtype.kind in "biuf" else None
+
+
+def check_targets(targets: Sequence[int] | np.ndarray | Tensor, count: int) -> Tensor:
     """Class numbers, one an image, i8 [count].
 
     Raises:
         InputError: not one whole number an image.
     """
     try:
-        values = torch.as_tensor(targets)
+        values = torch.as_tensor(np.ascontiguousarray(targets) if isinstance(targets, np.ndarray) else targets)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"targets={str(targets)[:80]} are no numbers; expected {count} whole numbers, one an image; "
                          "leave targets out for the predicted classes") from error

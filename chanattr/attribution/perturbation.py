@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from chanattr.attribution.inputs import array_of
 from chanattr.errors import InputError
-from chanattr.settings import PERTURBATIONS, SEED, Range, check_number
+from chanattr.settings import PERTURBATIONS, SEED, SEEDS, Range, check_number
 
 BLUR, LEVELS = 20 / 224, 8  # TorchRay's: 20 pixels of 224, in 8 levels
 
@@ -42,9 +43,16 @@ class Perturbation:
         return hashlib.sha256(self.given.cpu().numpy().tobytes()).hexdigest() if self.given.numel() else ""
 
     def of(self, images: slice, count: int) -> Perturbation:
-        """The same for some of `count` images."""
-        if self.given.ndim != 4 or len(self.given) != count:
+        """The same for some of `count` images.
+
+        Raises:
+            InputError: a picture for each of another number of images.
+        """
+        if self.given.ndim != 4:
             return self
+        if len(self.given) != count:
+            raise InputError(f"perturbation has shape {tuple(self.given.shape)} for {count} images; expected one picture [C, H, W] for all "
+                             f"of them, or one each [{count}, C, H, W]; give perturbation[0] to have its first under every mask")
         return replace(self, given=self.given[images])
 
 
@@ -61,12 +69,18 @@ def perturbation_of(asked: str | Tensor | np.ndarray, *, levels: int = LEVELS, b
     """
     levels = int(check_number(f"levels={levels!r}", levels, Range(2, whole=True)))
     blur = check_number(f"blur={blur!r}", blur, Range(0, 1, without="low"))
+    seed = int(check_number(f"seed={seed!r}", seed, SEEDS))
     if isinstance(asked, str):
         if asked not in PERTURBATIONS:
             raise InputError(f"perturbation={asked!r}; expected one of {', '.join(PERTURBATIONS)}, a colour [C], or images [N, C, H, W] to "
                              "fade to; leave it out for 'blur'")
-        return Perturbation(name=asked, given=torch.zeros(0), levels=levels if asked == "blur" else 2, blur=blur, seed=seed)
-    given = torch.as_tensor(np.asarray(asked) if not isinstance(asked, Tensor) else asked).float()
+        nothing = torch.zeros(0, dtype=torch.float32)
+        return Perturbation(name=asked, given=nothing, levels=levels if asked == "blur" else 2, blur=blur, seed=seed)
+    values = array_of(asked)
+    if values is None:
+        raise InputError(f"perturbation={str(asked)[:80]}; expected one of {', '.join(PERTURBATIONS)}, a colour [C], or images "
+                         "[N, C, H, W] to fade to; leave it out for 'blur'")
+    given = torch.from_numpy(values.astype(np.float32))
     if given.ndim not in (1, 3, 4) or not given.isfinite().all() or not given.numel():
         raise InputError(f"perturbation has shape {tuple(given.shape)}; expected finite values [C] of a colour, an image [C, H, W], or one "
                          "each [N, C, H, W], normalised as the model takes them")
@@ -102,7 +116,7 @@ def _target(images: Tensor, asked: Perturbation) -> Tensor:
         return images.mean((2, 3), keepdim=True)
     if asked.name == "noise":
         generator = torch.Generator().manual_seed(asked.seed)
-        drawn = torch.randn(images.shape[1:], generator=generator).to(images)  # the same for every image: none depends on what is beside it
+        drawn = torch.randn(images.shape[1:], generator=generator, dtype=torch.float32).to(images)  # the same for every image
         return images.mean((2, 3), keepdim=True) + images.std((2, 3), keepdim=True) * drawn
     given = asked.given.to(images)
     given = given[:, None, None] if given.ndim == 1 else given

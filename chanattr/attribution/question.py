@@ -30,6 +30,7 @@ from chanattr.settings import (
     PRECISIONS,
     REWARDS,
     SEED,
+    SEEDS,
     ExactSearch,
     Range,
     Search,
@@ -107,8 +108,8 @@ class Asked:
             raise InputError(f"refine={self.refine!r}; expected True, False or None; leave it out for the search's own")
         if not isinstance(self.certify, bool):
             raise InputError(f"certify={self.certify!r}; expected True or False; leave it out for answers without certificates")
-        check_number(f"folds={self.folds!r}", self.folds, COUNT)
-        check_number(f"seed={self.seed!r}", self.seed, COUNT)
+        for name, allowed in (("folds", COUNT), ("seed", SEEDS)):  # as Python's own numbers: generators take no others
+            object.__setattr__(self, name, int(check_number(f"{name}={getattr(self, name)!r}", getattr(self, name), allowed)))
         check_batch_size(self.batch_size, 1)
         check_name("precision", self.precision, PRECISIONS)
         bytes_of(self.memory_budget)  # refuses what is none
@@ -201,7 +202,7 @@ def resolved_level(level: str | float | None, game: str) -> str | float:
         return LEVELS[game]
     if isinstance(level, bool) or not isinstance(level, (str, Real)):
         raise InputError(f"level={level!r}; expected 'original', 'top1' or a fraction from 0 to 1; leave it out for the game's own")
-    level_of(level, torch.zeros(1), torch.zeros(1))  # refuses what is no level
+    level_of(level, torch.zeros(1, dtype=torch.float32), torch.zeros(1, dtype=torch.float32))  # refuses what is no level
     if level == "original" and game == "delete":
         raise InputError("level='original' in the game 'delete', where dropping nothing reaches it; expected 'top1' (the default there) "
                          "or a fraction of the way from the empty to the original score")

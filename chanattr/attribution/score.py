@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from chanattr.attribution.inputs import array_of
 from chanattr.errors import InputError
 from chanattr.network.batches import anchor_of, in_batches
 from chanattr.network.fast import FastTail
@@ -49,7 +50,7 @@ class Fill(NamedTuple):
     def taken(self, device: torch.device) -> Tensor:
         """The values as a tail takes them: one 0, which is not added, where all are."""
         values = self.values.to(device)
-        return values if values.any() else torch.zeros(())
+        return values if values.any() else torch.zeros((), dtype=torch.float32)
 
     def stored(self) -> Tensor:
         """[K] values as they are stored: NaN where they depend on the image."""
@@ -142,7 +143,7 @@ def channels_last(values: Tensor, layer: Layer) -> Float[Tensor, "N P K"]:
 
 def zeros(layer: Layer) -> Fill:
     """The fill "zero", which needs no activation."""
-    return Fill("zero", "", torch.zeros(layer.channels))
+    return Fill("zero", "", torch.zeros(layer.channels, dtype=torch.float32))
 
 
 @torch.inference_mode(False)
@@ -164,7 +165,11 @@ def fill_of(fill: str | float | Sequence[float] | np.ndarray | Tensor, activatio
         flat = channels_last(activation, layer).float()
         values = {"zero": flat.new_zeros(layer.channels), "mean": flat.mean((0, 1)), "spatial_mean": flat.mean(1)}[fill]
         return Fill(fill, "", values)
-    values = torch.as_tensor(np.asarray(fill, dtype=np.float32), device=activation.device)
+    given = array_of(fill)
+    if given is None:
+        raise InputError(f"fill={str(fill)[:80]}; expected one of {', '.join(FILLS[:-1])}, a number, or {layer.channels} values; leave it "
+                         f"out for {FILLS[0]!r}")
+    values = torch.as_tensor(given.astype(np.float32), device=activation.device)
     if values.ndim == 0:
         values = values.expand(layer.channels)
     if values.shape != (layer.channels,) or not values.isfinite().all():

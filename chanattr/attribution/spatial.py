@@ -141,7 +141,7 @@ def _note_areas(areas: Sequence[float], family: Pictures) -> None:
     if small:
         LOG.info("areas %s: less than the disc of one cell (%g of the picture), so that away from its border no mask of them reaches 1 "
                  "(`peak` says what it reaches)", ", ".join(f"{area:g}" for area in small), SINGLE_DISC)
-    most = float(replace(family, samples=1).area(torch.ones(1, family.size)))
+    most = float(replace(family, samples=1).area(torch.ones(1, family.size, dtype=torch.float32)))
     large = [area for area in areas if area > most]
     if large:
         LOG.info("areas %s: more than the largest mask of these, which falls off towards the border: its mean is %.3f (`true_areas` says "
@@ -169,7 +169,7 @@ def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], t
     asking = ask_pictures(question, tail, stem, goal, under)
     check_finite(asking.original, keys, "rewards of the whole picture", remedy="check the reward and the precision of the model")
     check_finite(asking.empty, keys, "scores of the wholly perturbed picture", remedy="choose another perturbation")
-    count, grid = len(goal), torch.tensor(settings.areas, device=goal.device)
+    count, grid = len(goal), torch.tensor(settings.areas, device=goal.device, dtype=torch.float32)
     rows, areas = torch.arange(count, device=goal.device).repeat_interleave(len(grid)), grid.repeat(count)
     codes = search_codes(asking, areas, rows)
     final = Figures(*(values.view(count, len(grid)) for values in figures(asking, codes, rows)))
@@ -187,7 +187,7 @@ def answer(question: Question, tail: Tail, stem: Stem, *, keys: Sequence[str], t
         smallest_area=to_f4(torch.where(smallest.area > 0, last.area, smallest.area)),
         smallest_code=_bytes(smallest.codes).reshape(count, GRID, GRID),
         smallest_score=to_f4(last.score.masked_fill(none, torch.nan)), smallest_top1=to_numpy((last.top1 > 0) & ~none),
-        evaluations=to_f4(torch.full((count,), spent(question, grid))),
+        evaluations=to_f4(torch.full((count,), spent(question, grid), dtype=torch.float32)),
         refine_evaluations=to_f4(smallest.evaluations))
 
 

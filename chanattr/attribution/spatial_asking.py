@@ -189,13 +189,13 @@ def find_smallest(asking: Asking, grid: Float[Tensor, "A"], codes: Float[Tensor,
     count, settings, family = len(codes), asking.question.settings, asking.question.family
     rows = torch.arange(count, device=grid.device)
     reaching = reaches(asking, final.score, final.top1)
-    empty = reaches_level(asking, torch.zeros(count, family.height * family.width, device=grid.device), rows)
+    empty = reaches_level(asking, torch.zeros(count, family.height * family.width, device=grid.device, dtype=torch.float32), rows)
     first = reaching.to(torch.int8).argmax(1)
     some = reaching.any(1) & ~empty
     exact = isinstance(settings.search, ExactSearch)
     held = grid.expand(count, -1) if exact else final.area  # the paper's masks have other areas than asked
     area = torch.where(empty, 0.0, torch.where(some, held[rows, first], float(NOT_REACHED)))
-    found = SmallestMasks(area, codes[rows, first] * some[:, None], torch.zeros(count))
+    found = SmallestMasks(area, codes[rows, first] * some[:, None], torch.zeros(count, dtype=torch.float32))
     return _refined(asking, found, held) if settings.refine else found
 
 

@@ -53,7 +53,7 @@ class Subject(NamedTuple):
 
     def ones(self) -> Float[Tensor, "N K"]:
         """Nothing dropped, of every row."""
-        return torch.ones(len(self.keys), self.entries, device=self.score.targets.device)
+        return torch.ones(len(self.keys), self.entries, device=self.score.targets.device, dtype=torch.float32)
 
     def rows(self) -> Tensor:
         """Row numbers."""
@@ -83,7 +83,7 @@ def in_float32(asking: Asking) -> Asking:
 
 def random(subject: Subject) -> Worth:
     """An order drawn for each image: the floor that an attribution has to lie above."""
-    values = [torch.rand(subject.entries, generator=subject.generator(row)) for row in range(len(subject.keys))]
+    values = [torch.rand(subject.entries, generator=subject.generator(row), dtype=torch.float32) for row in range(len(subject.keys))]
     return Worth(torch.stack(values).to(subject.score.targets.device), 0.0)
 
 
@@ -129,7 +129,7 @@ def conductance(subject: Subject) -> Worth:
     Source: Dhamdhere, Sundararajan and Yan 2018, as in Captum's LayerConductance with a zero baseline and left-hand sums: slopes at one
     step times the activation's change to the next.
     """
-    total = torch.zeros(len(subject.keys), subject.score.tail.layer.channels, device=subject.score.targets.device)
+    total = torch.zeros(len(subject.keys), subject.score.tail.layer.channels, device=subject.score.targets.device, dtype=torch.float32)
     before = _at_layer(subject, _scaled(subject.images, 0.0))
     for step in range(CONDUCTANCE_STEPS):
         after = _at_layer(subject, _scaled(subject.images, (step + 1) / CONDUCTANCE_STEPS))
@@ -140,7 +140,7 @@ def conductance(subject: Subject) -> Worth:
 
 def ablation(subject: Subject) -> Worth:
     """What the reward loses when one channel alone is dropped."""
-    masks = 1 - torch.eye(subject.entries, device=subject.score.targets.device)
+    masks = 1 - torch.eye(subject.entries, device=subject.score.targets.device, dtype=torch.float32)
     found = []
     for row, whole in enumerate(_forwards(subject, subject.ones(), subject.rows())):
         found.append(whole - _forwards(subject, masks, torch.full((len(masks),), row, device=masks.device)))
@@ -170,7 +170,8 @@ def banzhaf(subject: Subject) -> Worth:
     Source: Wang and Jia 2023 (every sample serves all channels).
     """
     found = []
-    for row, masks in _drawn(subject, lambda generator: (torch.rand(SUBSETS, subject.entries, generator=generator) < 0.5).float()):
+    shape = SUBSETS, subject.entries
+    for row, masks in _drawn(subject, lambda generator: (torch.rand(shape, generator=generator, dtype=torch.float32) < 0.5).float()):
         rewards = _forwards(subject, masks, torch.full((len(masks),), row, device=masks.device))
         inside = masks.sum(0)
         found.append(masks.T @ rewards / inside.clamp(min=1) - (1 - masks).T @ rewards / (len(masks) - inside).clamp(min=1))

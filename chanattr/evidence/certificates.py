@@ -95,7 +95,7 @@ def _certified(question: Question, tail: Tail, stem: Stem, found: ImageAttributi
     check_found(found, question.settings, goal, stem.logits)
     asking = make_asking(question, tail, stem, goal, fill)
     mask, area = (torch.from_numpy(values).to(goal.device) for values in (found.smallest_mask, found.smallest_area.astype(np.int64)))
-    proved = certify_smallest(asking, Smallest(area, mask, torch.zeros(len(goal), device=goal.device)))
+    proved = certify_smallest(asking, Smallest(area, mask, torch.zeros(len(goal), device=goal.device, dtype=torch.float32)))
     changed = to_numpy((proved.mask != mask).any(1))
     new: dict[str, Any] = _changed(asking, found, proved.mask, changed) | certificates(proved, question.settings.game)
     new["pruned"] = new["pruned"] + found.pruned  # of an earlier certification, too

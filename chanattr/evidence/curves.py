@@ -129,7 +129,7 @@ def curves(model: nn.Module, images: Inputs, layer: str, *,
     orders = _check_rankings(_rankings_of(found, tail.layer.name) if found is not None else rankings, count, family.size)
     steps = _check_counts(counts, family.size)
     values = None if worth is None else _check_worth(worth, count, family.size)
-    dropped = _small_sets(family.size, int(check_number(f"draws={draws!r}", draws, STEPS)), seed)
+    dropped = _small_sets(family.size, int(check_number(f"draws={draws!r}", draws, STEPS)), asked.seed)
     shards = shards_of(count, shard_size_of(model))
     means = mean_where_asked(fill, tail, images, shards)
     parts = []
@@ -224,7 +224,7 @@ def _fidelity(judge: _Judge, dropped: np.ndarray, worth: np.ndarray | None) -> n
 def _small_sets(channels: int, draws: int, seed: int) -> np.ndarray:
     """Random sets of one size, bool [draws, K]."""
     generator = torch.Generator().manual_seed(seed)
-    order = torch.rand(draws, channels, generator=generator).argsort(1)
+    order = torch.rand(draws, channels, generator=generator, dtype=torch.float32).argsort(1)
     return (order < max(1, channels // SMALL)).numpy()
 
 

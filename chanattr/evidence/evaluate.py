@@ -33,7 +33,7 @@ from chanattr.records import NOT_RUN, ImageAttribution
 from chanattr.search.family import nested_masks
 from chanattr.search.objective import Reward, contrastive
 from chanattr.search.smallest import nested, on_grid
-from chanattr.settings import area_grid
+from chanattr.settings import SEEDS, area_grid, check_number
 
 LOG = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ def evaluate(model: nn.Module, images: Inputs, found: ImageAttribution, *, metho
     if not isinstance(found, ImageAttribution):
         raise InputError(f"found is {type(found).__name__}; expected an ImageAttribution; pass what per_image gave for these images")
     check_names(found, baselines)
+    seed = int(check_number(f"seed={seed!r}", seed, SEEDS))
     count = check_images(images)
     if len(found) != count:
         raise InputError(f"found has {len(found)} rows for {count} images; expected one row an image; pass what per_image gave for them")

@@ -123,7 +123,8 @@ def held_out(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[
     if isinstance(methods, str) or not len(methods) or any(name not in METHODS for name in methods):
         raise InputError(f"methods={methods!r}; expected a list of {', '.join(METHODS)}; leave it out for all of them")
     chosen = tuple(dict.fromkeys(methods))
-    check_number(f"folds={folds!r}", folds, Range(2, whole=True), "ask for 2, so that each half is scored with the other's sets")
+    remedy = "ask for 2, so that each half is scored with the other's sets"
+    folds = int(check_number(f"folds={folds!r}", folds, Range(2, whole=True), remedy))
     if isinstance(rewards, str) or callable(rewards) or not len(rewards):
         raise InputError(f"rewards={rewards!r}; expected a list of one or more; for one reward give a list of one")
     asked = [Asked(areas=counts, search=search, reward=reward, game=game, level=level, score=score, seed=seed, folds=folds,
@@ -134,7 +135,8 @@ def held_out(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[
     tail = tail_at(model, images, layer, engine=engine, score=score, channel_axis=channel_axis)
     stem = tail.stem(take_rows(images, slice(0, 2)))
     check_range(goal, stem.logits.shape[1], "check that the labels are numbered as the model's classes")
-    plan = _plan(model, tail, images, goal.to(stem.logits.device), folds, names, chosen, _fill(fill, model, tail, images, stem), seed)
+    plan = _plan(model, tail, images, goal.to(stem.logits.device), folds, names, chosen, _fill(fill, model, tail, images, stem),
+                 asked[0].seed)
     first = plan.fill or fill_of("spatial_mean", stem.activation, tail.layer)
     questions = [make_question(one, model, tail.layer, first, images=len(goal)) for one in asked]
     if not questions[0].settings.areas:
@@ -190,14 +192,14 @@ def _search(plan: _Plan, question: Question, tell: Callable[[int], None]) -> _Se
     grid = torch.tensor(question.settings.areas, device=plan.goal.device)
     shape = (len(plan.methods), len(plan.classes), plan.folds, len(grid), question.family.size)
     masks = torch.zeros(shape, dtype=torch.bool, device=grid.device)
-    sets = _Sets(masks, torch.zeros(shape[1:3], dtype=torch.long, device=grid.device), torch.zeros(len(masks)))
+    sets = _Sets(masks, torch.zeros(shape[1:3], dtype=torch.long, device=grid.device), torch.zeros(len(masks), dtype=torch.float32))
     joint = torch.zeros(shape[1:], dtype=torch.bool, device=grid.device)
     for part in _parts(plan):
         _search_part(plan, question, part, grid, sets, joint)
         tell(len(part.rows))
     if "random" in plan.methods:
         generator = torch.Generator().manual_seed(plan.seed)
-        drawn = torch.rand(len(plan.classes) * plan.folds, shape[-1], generator=generator).to(grid.device)
+        drawn = torch.rand(len(plan.classes) * plan.folds, shape[-1], generator=generator, dtype=torch.float32).to(grid.device)
         masks[plan.methods.index("random")] = nested_masks(drawn, grid).view(shape[1:]) & _folded(plan)[:, None, None, None]
     if "other_class" in plan.methods:
         _others(plan, joint, masks[plan.methods.index("other_class")])
@@ -307,7 +309,7 @@ def _figures(asking: Asking, masks: Bool[Tensor, "S A K"]) -> Float[np.ndarray, 
     """Score, top-1, log-probability and logit of each image under its masks; NaN where a mask is none."""
     there = masks.any(-1)
     rows = torch.nonzero(there)[:, 0]
-    figures = torch.full((4, *there.shape), torch.nan, device=masks.device)
+    figures = torch.full((4, *there.shape), torch.nan, device=masks.device, dtype=torch.float32)
     if len(rows):
         final = judge(asking, masks[there], rows)
         game = asking.question.settings.game

@@ -117,7 +117,7 @@ def pixel_curves(model: nn.Module, images: Tensor, heat: np.ndarray | Tensor, *,
         >>> drawn.counts.tolist(), bool((drawn.insertion[:, -1] == drawn.deletion[:, 0]).all())
         ([0, 16, 32, 48, 64], True)
     """
-    check_number(f"step={step!r}", step, Range(0, 1, without="low"))
+    step = check_number(f"step={step!r}", step, Range(0, 1, without="low"))
     subject = subject_of(model, images, targets, reward, score, batch_size)
     names = check_keys(keys, len(images))
     order = _order(heat, images)

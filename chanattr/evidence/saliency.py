@@ -25,7 +25,7 @@ from chanattr.network.outputs import call, logits_of
 from chanattr.progress import Progress, advance
 from chanattr.search.exact import FORWARDS
 from chanattr.search.objective import Reward, log_probability, reward_function
-from chanattr.settings import COUNT, RATE, SHARE, check_name, check_number
+from chanattr.settings import RATE, SEEDS, SHARE, check_name, check_number
 
 RISE_MASKS, RISE_CELLS, RISE_SHARE = 1000, 7, 0.5  # masks drawn; cells a side; share of cells kept (Petsiuk's 7 and 0.5)
 PATCH, STRIDE = 1 / 7, 1 / 14  # of the side: an occluded square, and from one to the next
@@ -121,7 +121,7 @@ def saliency(model: nn.Module, images: Tensor, method: str, *, targets: Sequence
     """
     check_name("method", method, SALIENCY, remedy="ask for one of them")
     share = check_number(f"smooth={smooth!r}", SMOOTHED.get(method, 0.0) if smooth is None else smooth, SHARE)
-    check_number(f"seed={seed!r}", seed, COUNT)
+    seed = int(check_number(f"seed={seed!r}", seed, SEEDS))
     subject = subject_of(model, images, targets, reward, score, batch_size)._replace(pyramid=pyramid or pyramid_of, seed=seed)
     if method == "grad_cam":
         subject = subject._replace(layer=grid_layer(model, images[:2], layer))
@@ -139,7 +139,7 @@ def saliency(model: nn.Module, images: Tensor, method: str, *, targets: Sequence
 def centre(subject: PictureSubject) -> Heat:
     """A Gaussian at the middle, which knows nothing of the image: photographers' habit, and the floor of the pointing game."""
     count, _, height, width = subject.images.shape
-    down, right = ((torch.arange(side, device=subject.images.device) + 0.5) / side - 0.5 for side in (height, width))
+    down, right = ((torch.arange(side, device=subject.images.device).float() + 0.5) / side - 0.5 for side in (height, width))
     one = torch.exp(-(down[:, None] ** 2 + right[None] ** 2) / (2 * CENTRE**2))
     return Heat(one.expand(count, -1, -1), 0.0)
 
@@ -254,7 +254,7 @@ def rise_masks(count: int, size: tuple[int, int], *, cells: int = RISE_CELLS, sh
     """
     check_number(f"share={share!r}", share, RATE)
     generator = torch.Generator().manual_seed(seed)
-    grids = (torch.rand(count, cells, cells, generator=generator) < share).float()
+    grids = (torch.rand(count, cells, cells, generator=generator, dtype=torch.float32) < share).float()
     cell = [math.ceil(side / cells) for side in size]
     shifts = torch.stack([torch.randint(one, (count,), generator=generator) for one in cell], 1)
     for grid, shift in zip(grids.split(at_once), shifts.split(at_once), strict=True):

@@ -23,7 +23,7 @@ from chanattr.network.inputs import take_rows
 from chanattr.network.names import kind, named, unwrapped
 from chanattr.network.outputs import Inputs, call
 from chanattr.progress import Progress, advance
-from chanattr.settings import COUNT, PICTURE, PICTURE_AREAS, SHARE, STEPS, Search, check_number
+from chanattr.settings import PICTURE, PICTURE_AREAS, SEEDS, SHARE, STEPS, Search, check_number
 
 Attribute = Callable[[nn.Module, Any, str, Tensor], Any]
 LIMIT, LABEL_LIMIT = 0.5, 0.9  # above-chance overlap from which sets count as unchanged: by random weights, and by other labels
@@ -76,8 +76,7 @@ def randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: At
         (('', '3', '0'), [0, 1, 2], [True, True, False])
     """
     goal = targets_of(model, images, targets, score, BATCH).cpu()
-    check_number(f"limit={limit!r}", limit, SHARE)
-    check_number(f"seed={seed!r}", seed, COUNT)
+    limit, seed = check_number(f"limit={limit!r}", limit, SHARE), int(check_number(f"seed={seed!r}", seed, SEEDS))
     ask = attribute or _usual(layer, areas, search, score)
     example = take_rows(images, slice(0, 2))
     names = cascade_order(model, example)
@@ -128,7 +127,7 @@ def label_randomisation(model: nn.Module, images: Inputs, layer: str, *, attribu
         False
     """
     goal = targets_of(model, images, targets, score, BATCH).cpu()
-    check_number(f"limit={limit!r}", limit, SHARE)
+    limit, seed = check_number(f"limit={limit!r}", limit, SHARE), int(check_number(f"seed={seed!r}", seed, SEEDS))
     ask = attribute or _usual(layer, areas, search, score)
     others = _other_labels(goal, exact_logits(model, take_rows(images, slice(0, 2)), score).shape[1], seed)
     first, again, other = (_masks_of(ask(model, images, layer, of), len(goal)) for of in (goal, goal, others))
@@ -160,6 +159,7 @@ def cascade_order(model: nn.Module, example: Inputs) -> tuple[str, ...]:
     return tuple(sorted(holding, key=place, reverse=True))
 
 
+@torch.inference_mode(False)
 def reinitialise(module: nn.Module, seed: int) -> None:
     """New random weights for what a module itself holds: by its ``reset_parameters``, else (or where that changes nothing) permuted."""
     own = [*module.parameters(recurse=False)]
@@ -179,13 +179,14 @@ def reinitialise(module: nn.Module, seed: int) -> None:
 def _cascade(model: nn.Module, names: Sequence[str], seed: int) -> Iterator[nn.Module]:
     """One copy of the model, with one module more made random at each step."""
     try:
-        network = copy.deepcopy(unwrapped(model)).eval()
+        with torch.inference_mode(False):  # in that mode a copy has weights through which no gradient flows
+            network = copy.deepcopy(unwrapped(model)).eval()
     except Exception as error:  # whatever a module's own parts raise
         raise ModelError(f"{kind(model)} cannot be copied ({type(error).__name__}: {error}); expected a model that copy.deepcopy takes, "
                          "for the one given is left as it is; take away what hangs on it (open files, tensors with a history)") from error
     modules = named(network)
     for number, name in enumerate(names):
-        reinitialise(modules[name], 1000 * seed + number)
+        reinitialise(modules[name], (1000 * seed + number) % 2**63)
         yield network
 
 
@@ -223,7 +224,7 @@ def _other_labels(goal: Int[Tensor, "N"], classes: int, seed: int) -> Int[Tensor
     if classes < 2:
         raise InputError("labels of a model with 1 class; expected two or more, for there is no other to ask about; use randomisation")
     present: Tensor = goal.unique()
-    generator = torch.Generator().manual_seed(int(check_number(f"seed={seed!r}", seed, COUNT)))
+    generator = torch.Generator().manual_seed(seed)
     if len(present) == 1:
         return (goal + 1 + int(torch.randint(classes - 1, (1,), generator=generator))) % classes
     circle = present[torch.randperm(len(present), generator=generator)]

@@ -260,8 +260,8 @@ def _by_mean(record: ClassAttribution | ImageAttribution, count: int | None) -> 
     if not isinstance(record, ClassAttribution):
         raise InputError("source='mean' of a record of images; expected one of classes, whose means it holds; leave source out")
     channels = entries_of(record)
-    check_number(f"count={count!r} with source='mean'", count, Range(1, channels, whole=True), "ask for so many")
-    order = np.argsort(-record.mean_mask, axis=1, kind="stable")[:, :count]
+    many = int(check_number(f"count={count!r} with source='mean'", count, Range(1, channels, whole=True), "ask for so many"))
+    order = np.argsort(-record.mean_mask, axis=1, kind="stable")[:, :many]
     masks = np.zeros(record.mean_mask.shape, bool)
     np.put_along_axis(masks, order, True, axis=1)
     defined = record.images > 0

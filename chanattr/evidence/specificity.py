@@ -27,7 +27,7 @@ from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution
 from chanattr.search.family import largest
 from chanattr.search.objective import logit
-from chanattr.settings import COUNT, check_name, check_number
+from chanattr.settings import SEEDS, check_name, check_number
 
 LOG = logging.getLogger(__name__)
 GAMES = ("preserve", "delete")
@@ -71,7 +71,7 @@ def specificity(model: nn.Module, images: Inputs, layer: str, *, targets: Sequen
     check_name("game", game, GAMES)
     sets = sets_of(classes, count, source)
     number = check_images(images)
-    known = -1 if seed is None else int(check_number(f"seed={seed!r}", seed, COUNT))
+    seed = None if seed is None else int(check_number(f"seed={seed!r}", seed, SEEDS))
     size = batch_size_of(batch_size, model)
     goal = check_targets(targets, number)
     columns = _columns(goal, classes)
@@ -86,7 +86,8 @@ def specificity(model: nn.Module, images: Inputs, layer: str, *, targets: Sequen
             fill = fill_again(classes, stem.activation, tail.layer).taken(stem.logits.device)
             _add(sums, tail, stem, masks, goal_of(goal[part], stem), columns[part], fill, size)
             tell(len(stem.logits))
-    return _record(classes, sets, sums, columns, game=game, count=-1 if count is None else int(count), source=source, seed=known)
+    return _record(classes, sets, sums, columns, game=game, count=-1 if count is None else int(count), source=source,
+                   seed=-1 if seed is None else seed)
 
 
 def _columns(goal: Int[Tensor, "N"], classes: ClassAttribution) -> Int[Tensor, "N"]:
@@ -121,7 +122,7 @@ def _masks(sets: ChannelSets, groups: np.ndarray, seed: int | None, game: str) -
     """What is kept of the layer's channels, a mask a class; where asked, then as many of random sets of the same sizes."""
     chosen = torch.from_numpy(sets.masks)
     if seed is not None:
-        drawn = torch.rand(chosen.shape, generator=torch.Generator().manual_seed(seed))
+        drawn = torch.rand(chosen.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
         chosen = torch.cat([chosen, largest(drawn, chosen.sum(1))])
     spread = chosen[:, torch.from_numpy(groups).long()]
     return (spread if game == "preserve" else ~spread).float()

@@ -49,7 +49,7 @@ def crop(images: Float[Tensor, "N C H W"], share: float = 0.9) -> Float[Tensor, 
 
 def noise(images: Float[Tensor, "N C H W"], share: float = 0.05, seed: int = 0) -> Float[Tensor, "N C H W"]:
     """Normal noise of `share` of each image's own standard deviation; the same for every image, so that it hangs on no neighbour."""
-    drawn = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed)).to(images)
+    drawn = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed), dtype=torch.float32).to(images)
     return images + share * images.flatten(1).std(1).view(-1, 1, 1, 1) * drawn
 
 
@@ -238,6 +238,8 @@ def robust(model: nn.Module, images: Inputs, layer: str, *, views: Views = ("fli
     """
     asked = Asked(areas=areas, search=search, reward=reward, score=score, seed=seed, batch_size=batch_size, precision=precision,
                   memory_budget=memory_budget, group=group)
+    if isinstance(areas, str):
+        raise InputError(f"areas={areas!r}; expected counts of channels, for sets of one size are compared; leave them out for a grid")
     seen, held = check_views(views), check_views(unseen)
     if not seen or not held or set(seen) & set(held):
         raise InputError(f"views {sorted(seen)} and unseen {sorted(held)}; expected one or more each, and none in both; leave them out for "

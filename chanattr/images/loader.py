@@ -176,8 +176,8 @@ def image_loader(paths: PathLike | Sequence[PathLike], preprocess: Preprocess, *
         >>> loader.keys[0], int(loader.labels[0]), len(loader)
         ('130_flamingo/flamingo_image_0001.jpg', 130, 1)
     """
-    check_number(f"batch_size is {batch_size}", batch_size, STEPS, "leave it out for the usual")
-    check_number(f"readers is {readers}", readers, COUNT, "leave it out to read in this process")
+    batch_size = int(check_number(f"batch_size is {batch_size}", batch_size, STEPS, "leave it out for the usual"))
+    readers = int(check_number(f"readers is {readers}", readers, COUNT, "leave it out to read in this process"))
     if limit_per_class is not None:
         check_number(f"limit_per_class is {limit_per_class}", limit_per_class, STEPS, "leave it out for all")
     found = find_images(paths, class_names=class_names, wordnet_ids=wordnet_ids, root=root)

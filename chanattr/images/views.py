@@ -33,11 +33,11 @@ def jpeg_view(quality: int, mean: Sequence[float], std: Sequence[float]) -> Call
         >>> jpeg_view(90, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))(torch.zeros(2, 3, 8, 8)).shape
         torch.Size([2, 3, 8, 8])
     """
-    check_number(f"quality={quality!r}", quality, Range(1, 95, whole=True))
+    quality = int(check_number(f"quality={quality!r}", quality, Range(1, 95, whole=True)))
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise InputError(f"mean={mean!r} and std={std!r}; expected three numbers each, std above 0; take those of the model's "
                          "preprocessing")
-    middle, scale = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+    middle, scale = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), torch.tensor(std, dtype=torch.float32).view(3, 1, 1)
 
     def view(images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3:
@@ -48,7 +48,7 @@ def jpeg_view(quality: int, mean: Sequence[float], std: Sequence[float]) -> Call
             raise InputError(f"the JPEG view makes pixels from {float(whole.min()):.2f} to {float(whole.max()):.2f} of the images by mean "
                              f"{tuple(mean)} and std {tuple(std)}; expected 0 to 1; give those of the model's preprocessing")
         pictures = (255 * whole).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-        again = torch.from_numpy(np.stack([_saved(picture, int(quality)) for picture in pictures])).permute(0, 3, 1, 2)
+        again = torch.from_numpy(np.stack([_saved(picture, quality) for picture in pictures])).permute(0, 3, 1, 2)
         return ((again.float() / 255 - middle) / scale).to(images)
 
     return view

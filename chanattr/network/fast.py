@@ -191,7 +191,8 @@ def _objection(made: FastTail, tail: ExportedTail, stem: Stem, at_once: int) -> 
     """How a fast graph differs from its tail on random masks of all densities by more than it may; "" if it does not."""
     generator = torch.Generator().manual_seed(0)
     device = stem.activation.device
-    masks = (torch.rand(CHECKED, tail.layer.channels, generator=generator) < torch.rand(CHECKED, 1, generator=generator)).float().to(device)
+    drawn, density = (torch.rand(CHECKED, width, generator=generator, dtype=torch.float32) for width in (tail.layer.channels, 1))
+    masks = (drawn < density).float().to(device)
     rows = torch.arange(CHECKED, device=device) % min(2, len(stem.logits))
     (ours, our_slopes), (theirs, their_slopes) = (_tried(one, kept, masks, rows, at_once) for one, kept in
                                                   ((made, made.prepare(stem)), (tail, stem)))

@@ -118,6 +118,11 @@ def batch_size_of(inputs: Inputs) -> int:
     return len(found)
 
 
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """In what the model's first floating parameter or buffer is, and so its images; float32 where it has none."""
+    return next((tensor.dtype for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()), torch.float32)
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's first parameter or buffer lives."""
     for tensor in (*model.parameters(), *model.buffers()):

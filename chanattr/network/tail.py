@@ -24,6 +24,7 @@ from chanattr.network.outputs import Inputs, batch_size_of, call, logits_of
 from chanattr.network.replay import Diverged, Plan, answering, keeping, make_plan
 from chanattr.network.rows import check_alone, check_rows, difference
 from chanattr.network.stem import Stem, halving
+from chanattr.network.weights import check_weights
 from chanattr.settings import check_name
 
 LOG = logging.getLogger(__name__)
@@ -208,9 +209,7 @@ def bind(model: nn.Module, example: Inputs, names: Sequence[str], *, engine: str
         ModelError: the model gives no logits or not one row an image, or was built in inference mode; the engine asked for cannot be had.
     """
     check_name("engine", engine, ENGINES)
-    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
-        raise ModelError(f"{kind(model)} has weights made in inference mode, through which no gradient flows to the mask; expected weights "
-                         "made outside torch.inference_mode; build or load the model outside it")
+    check_weights(model)
     layers = describe_all(model, example, names, channel_axis=channel_axis)
     check_alone(model, example, score)
     plain = {name: InjectedTail(layer=layer, model=model, score=score, reason="asked for")
@@ -339,8 +338,8 @@ def _disagreement(tail: Tail, plain: InjectedTail, example: Inputs, theirs: Stem
     generator = torch.Generator().manual_seed(0)
     images, device = batch_size_of(example), tensors_of(example)[0].device
     count = 3 * images
-    density = torch.rand(count, 1, generator=generator)
-    masks = (torch.rand(count, tail.layer.channels, generator=generator) < density).float().to(device)
+    density = torch.rand(count, 1, generator=generator, dtype=torch.float32)
+    masks = (torch.rand(count, tail.layer.channels, generator=generator, dtype=torch.float32) < density).float().to(device)
     rows = torch.arange(count, device=device) % images
     stem = tail.stem(example)
     _slope(tail, stem, masks[:1], rows[:1])  # operators without a backward pass fail here, not in the search
@@ -365,6 +364,6 @@ def _reaching(tail: InjectedTail, example: Inputs) -> InjectedTail:
     """
     stem = tail.stem(example)
     rows = torch.arange(len(stem.logits), device=stem.logits.device)
-    if _slope(tail, stem, torch.ones(len(rows), tail.layer.channels, device=rows.device), rows) is None:
+    if _slope(tail, stem, torch.ones(len(rows), tail.layer.channels, device=rows.device, dtype=torch.float32), rows) is None:
         raise no_path(tail.layer.name)
     return tail

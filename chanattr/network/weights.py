@@ -1,4 +1,4 @@
-"""What a model is, in one digest: its parameters and buffers by name, dtype, shape and bytes."""
+"""What a model is, in one digest: its parameters and buffers by name, dtype, shape and bytes; and whether slopes flow through them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from chanattr.network.names import plain_names
+from chanattr.errors import ModelError
+from chanattr.network.names import kind, plain_names
 
 
 def model_sha256(model: nn.Module) -> str:
@@ -24,6 +25,17 @@ def model_sha256(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()
+
+
+def check_weights(model: nn.Module) -> None:
+    """Refuses a model that was built in inference mode.
+
+    Raises:
+        ModelError: so.
+    """
+    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
+        raise ModelError(f"{kind(model)} has weights made in inference mode, through which no gradient flows to the mask; expected weights "
+                         "made outside torch.inference_mode; build or load the model outside it")
 
 
 def _plain(name: str, modules: Mapping[str, str]) -> str:

@@ -150,7 +150,7 @@ def _embedded(name: str, own: bool) -> LoadedModel:
     module.classifier[1].padding = (1, 1)  # as the network was trained, in Caffe
     names, ids = imagenet_classes()
     steps = v2.Compose([v2.Resize((256, 256), antialias=True), v2.CenterCrop(227), v2.PILToTensor(), v2.ToDtype(torch.float32)])
-    shift = torch.tensor([123.0, 117.0, 104.0])[:, None, None]
+    shift = torch.tensor([123.0, 117.0, 104.0], dtype=torch.float32)[:, None, None]
     return LoadedModel(name=name, module=module, preprocess=lambda picture: steps(picture) - shift, class_names=names, wordnet_ids=ids,
                        preprocessing="resize 256x256, centre crop 227, 255*RGB - (123, 117, 104)")
 

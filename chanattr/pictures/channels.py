@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chanattr.attribution.inputs import check_model
+from chanattr.attribution.inputs import array_of, check_model
 from chanattr.attribution.score import channels_last
 from chanattr.axes import class_row
 from chanattr.errors import InputError
 from chanattr.network.batches import in_batches
 from chanattr.network.layers import Layer, describe
-from chanattr.network.outputs import device_of
+from chanattr.network.outputs import device_of, dtype_of
+from chanattr.network.weights import check_weights
 from chanattr.picture_records import ChannelImages
 from chanattr.picture_settings import CHANNEL, CHANNELS, PictureSettings, resolved
 from chanattr.pictures import pixels as px
@@ -36,6 +37,7 @@ STARTS = ((4, 1.0, 0.0), (4, 10.0, 0.5), (8, 20.0, 0.5), (8, 40.0, 1.0), (8, 80.
 NATURAL, NATURAL_BOLD = 4, 16.0  # pictures of each class; by how much they are bolder, about
 
 
+@torch.inference_mode(False)
 def visualise(model: nn.Module, layer: str, wanted: Sequence[int] | np.ndarray, *, pixels: Pixels, count: int = 1,
               names: Sequence[str] | None = None, settings: PictureSettings | None = None, score: Callable[..., Tensor] | None = None,
               channel_axis: int | None = None, batch_size: int | None = None, progress: Progress = False) -> ChannelImages:
@@ -76,18 +78,20 @@ def visualise(model: nn.Module, layer: str, wanted: Sequence[int] | np.ndarray, 
     """
     settings = resolved(settings, CHANNEL, (CHANNELS,))
     check_pixels(pixels)
-    check_number(f"count={count!r}", count, STEPS)
-    example = px.normalised(torch.full((2, len(pixels.mean), *pixels.size), 0.5, device=device_of(model)), pixels)
-    check_model(model, example[:1], score)
-    place = describe(model, example, layer, channel_axis=channel_axis)
+    count = int(check_number(f"count={count!r}", count, STEPS))
+    example = px.normalised(torch.full((2, len(pixels.mean), *pixels.size), 0.5, device=device_of(model), dtype=torch.float32), pixels)
+    check_weights(model)
+    takes = dtype_of(model)
+    check_model(model, example[:1].to(takes), score)
+    place = describe(model, example.to(takes), layer, channel_axis=channel_axis)
     weights, labels = check_wanted(wanted, place, names)
     size = at_once(batch_size, example.device)
     with advance(progress, len(weights) * count * settings.steps, f"pictures at {place.name}") as tell, reaching(model, place.name) as read:
-        work = _Work(read, place, settings, pixels, count, tell)
+        work = _Work(lambda shown: read(shown.to(takes)), place, settings, pixels, count, tell)
         parts = [made for _, made in in_batches(model, len(weights), max(1, size // count), True,
                                                 lambda s: work.part(weights[s].to(example)))]
     pictures, value = (np.concatenate(whole) for whole in zip(*parts, strict=True))
-    flat = px.from_bytes(pictures.reshape(-1, *pictures.shape[2:]), pixels).to(example)
+    flat = px.from_bytes(pictures.reshape(-1, *pictures.shape[2:]), pixels).to(example.device, takes)
     probability, predictions = predict(model, flat, score, size).softmax(1).max(1)
     return ChannelImages(layer=place.name, settings=settings, names=labels, weights=weights.numpy(), pictures=pictures, value=value,
                          predictions=predictions.numpy().astype(np.int32).reshape(value.shape),
@@ -133,11 +137,12 @@ def check_wanted(wanted: Sequence[int] | np.ndarray, place: Layer,
     Raises:
         InputError: no channel numbers of this layer and no weights, or another number of names.
     """
-    values = np.asarray(wanted)
+    given = array_of(wanted)
+    values = np.empty(0) if given is None else given
     if values.ndim == 2 and values.shape[1] == place.channels and len(values) and np.isfinite(values).all() and values.any(1).all():
         weights, usual = torch.from_numpy(values.astype(np.float32)), [f"set {row}" for row in range(len(values))]
     elif values.ndim == 1 and len(values) and values.dtype.kind in "iu" and 0 <= values.min() <= values.max() < place.channels:
-        weights = torch.eye(place.channels)[torch.from_numpy(values.astype(np.int64))]
+        weights = torch.eye(place.channels, dtype=torch.float32)[torch.from_numpy(values.astype(np.int64))]
         usual = [f"channel {channel}" for channel in values.tolist()]
     else:
         what = f"wanted={str(wanted)[:80]}" if values.ndim < 2 else f"wanted of shape {values.shape}"
@@ -187,13 +192,13 @@ class _Work(NamedTuple):
 
         And how bold each is.
         """
-        chosen = torch.zeros(len(each), len(self.pixels.mean), *self.pixels.size, device=each.device)
-        boldness = torch.ones(len(each), device=each.device)
+        chosen = torch.zeros(len(each), len(self.pixels.mean), *self.pixels.size, device=each.device, dtype=torch.float32)
+        boldness = torch.ones(len(each), device=each.device, dtype=torch.float32)
         silent = torch.ones(len(each), dtype=torch.bool, device=each.device)
         turn = torch.arange(len(each), device=each.device) % self.copies
         for starts, bold in self.levels():
-            best = torch.full((len(each),), -torch.inf, device=each.device)
-            least = torch.full((len(each),), torch.inf, device=each.device)
+            best = torch.full((len(each),), -torch.inf, device=each.device, dtype=torch.float32)
+            least = torch.full((len(each),), torch.inf, device=each.device, dtype=torch.float32)
             for number, start in enumerate(starts.to(each)):
                 shown = px.normalised(parametrise(start[None], self.settings).draw(), self.pixels)
                 value = (self.positions(shown).mean(1) * each).sum(1)

@@ -18,6 +18,7 @@ from chanattr.errors import InputError
 from chanattr.evidence.again import fill_again, question_again
 from chanattr.network.layers import Layer, describe
 from chanattr.network.tail import Tail, bind
+from chanattr.network.weights import check_weights
 from chanattr.picture_records import NONE, Examples
 from chanattr.pictures import pixels as px
 from chanattr.pictures.channels import check_wanted
@@ -104,8 +105,7 @@ def examples(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, 
         ((1, 2), (1, 2, 96, 96, 3))
     """
     total = check_images(images)
-    for name, number in {"count": count, "side": side}.items():
-        check_number(f"{name}={number!r}", number, STEPS)
+    count, side = (int(check_number(f"{name}={number!r}", number, STEPS)) for name, number in {"count": count, "side": side}.items())
     if kind not in KINDS or (kind == "needed") != (found is not None):
         given = "none" if found is None else "given"
         raise InputError(f"kind={kind!r} with found {given}; expected 'driven' without, or 'needed' with what per_image gave for these "
@@ -136,6 +136,7 @@ def find_examples(model: nn.Module, parts: Iterable[Part], layer: str, asked: Se
     coming = iter(parts)
     first = next(coming)
     check_pixels(pixels, first.images.shape[1])
+    check_weights(model)
     check_model(model, first.images[:1], score)
     place = describe(model, first.images[:2], layer, channel_axis=channel_axis)
     standings = [_standing(one, place, len(keys)) for one in asked]
@@ -224,6 +225,7 @@ def box_of(slope: Float[Tensor, "C H W"]) -> tuple[int, int, int, int]:
     return int(down[0]), int(across[0]), int(down[-1]) + 1, int(across[-1]) + 1
 
 
+@torch.inference_mode(False)
 def seen_by(read: Read, images: Float[Tensor, "E C H W"], place: Layer, channel: int,
             where: Int[np.ndarray, " E"]) -> Int[np.ndarray, "E 4"]:
     """What a position of each image sees for a channel: the box of the gradient of its activation, else of all channels there, i4."""

@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from chanattr.attribution.inputs import check_images, check_keys, check_model, check_range, check_targets
+from chanattr.attribution.inputs import array_of, check_images, check_keys, check_model, check_range, check_targets
 from chanattr.errors import InputError
 from chanattr.evidence.whole import exact_logits
 from chanattr.network.batches import in_batches
 from chanattr.network.hooks import apply_mask
 from chanattr.network.layers import Layer, describe
+from chanattr.network.weights import check_weights
 from chanattr.picture_records import Inversion
 from chanattr.picture_settings import INVERSION, INVERSIONS, PictureSettings, resolved
 from chanattr.pictures import pixels as px
@@ -54,6 +55,7 @@ def match(made: Float[Tensor, "N F"], wanted: Float[Tensor, "N F"], _power: floa
 OBJECTIVES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = dict(zip(INVERSIONS, (dot, cosine, match), strict=True))
 
 
+@torch.inference_mode(False)
 def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pixels: Pixels, mask: Masks | None = None,
            targets: Sequence[int] | Tensor | None = None, settings: PictureSettings | None = None, keys: Sequence[str] | None = None,
            score: Callable[..., Tensor] | None = None, channel_axis: int | None = None, batch_size: int | None = None,
@@ -97,7 +99,8 @@ def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pi
     settings = resolved(settings, INVERSION, INVERSIONS)
     count = check_images(images)
     names, goal = check_keys(keys, count), None if targets is None else check_targets(targets, count)
-    originals = px.shown(images, check_pixels(pixels, images.shape[1]))
+    originals = px.shown(images.float(), check_pixels(pixels, images.shape[1]))
+    check_weights(model)
     check_model(model, images[:1], score)
     place = describe(model, images[:2], layer, channel_axis=channel_axis)
     masks = check_mask(mask, count, place)
@@ -117,7 +120,7 @@ def _made(read: Read, place: Layer, settings: PictureSettings, pixels: Pixels, t
           names: Sequence[str]) -> tuple[np.ndarray, ...]:
     """Pictures of some images, their value, their cosine, and that within the channels kept."""
     def kept(activation: Tensor) -> Tensor:
-        return apply_mask(activation, masks, torch.zeros(()), place.channel_axis, place.name)
+        return apply_mask(activation, masks, torch.zeros((), dtype=torch.float32), place.channel_axis, place.name)
 
     with torch.no_grad():
         wanted = kept(read(images)).flatten(1).float()
@@ -131,8 +134,8 @@ def _made(read: Read, place: Layer, settings: PictureSettings, pixels: Pixels, t
         compared = kept(activation) if settings.objective == "match" else activation  # which leaves the other channels free
         return objective(compared.flatten(1).float(), wanted, settings.cosine_power)
 
-    start = noise(1, (images.shape[1], images.shape[2], images.shape[3]), settings.seed).to(images).expand(images.shape)
-    pictures = make(start, lambda shown: judged(read(shown)), settings, pixels, tell)
+    start = noise(1, (images.shape[1], images.shape[2], images.shape[3]), settings.seed).to(images.device).expand(images.shape)
+    pictures = make(start, lambda shown: judged(read(shown.to(images.dtype))), settings, pixels, tell)  # made in float32
     with torch.no_grad():
         made = read(px.from_bytes(pictures, pixels).to(images))
         told = judged(made), cosine(made.flatten(1).float(), wanted), cosine(kept(made).flatten(1).float(), wanted)
@@ -146,11 +149,13 @@ def check_mask(mask: Masks | None, count: int, place: Layer) -> Float[Tensor, "N
         InputError: not [K] or [N, K] in [0, 1].
     """
     if mask is None:
-        return torch.ones(count, place.channels)
-    values = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask).float().cpu()
+        return torch.ones(count, place.channels, dtype=torch.float32)
+    given = array_of(mask)
+    values = torch.from_numpy(np.empty(0, np.float32) if given is None else given.astype(np.float32))
     fits = values.shape in ((place.channels,), (count, place.channels))
     if not fits or not bool(((values >= 0) & (values <= 1)).all()):
-        raise InputError(f"mask of shape {tuple(values.shape)}{'' if not fits else ' with values outside 0 to 1'} for {count} images at "
+        what = f"mask={str(mask)[:80]}" if given is None else f"mask of shape {tuple(values.shape)}"
+        raise InputError(f"{what}{'' if not fits else ' with values outside 0 to 1'} for {count} images at "
                          f"{place.name!r}; expected [{place.channels}] or [{count}, {place.channels}] in [0, 1]; found.channel_mask(row) "
                          "gives one")
     return values.expand(count, place.channels).clone()

@@ -35,7 +35,8 @@ def at_once(batch_size: int | None, device: torch.device) -> int:
 
 def noise(count: int, shape: tuple[int, int, int], seed: int) -> Float[Tensor, "N C H W"]:
     """Standard normal starts; the n-th is the same whatever `count`."""
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(1000 * seed + n)) for n in range(count)])
+    generators = [torch.Generator().manual_seed((1000 * seed + n) % 2**63) for n in range(count)]
+    return torch.stack([torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators])
 
 
 def smoothed(start: Float[Tensor, "N C H W"], contrast: float, slope: float) -> Float[Tensor, "N C H W"]:
@@ -114,6 +115,8 @@ def moved(shown: Float[Tensor, "N C H W"], move: Move) -> Float[Tensor, "N C H W
     return torch.nn.functional.grid_sample(shown, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def make(start: Float[Tensor, "N C H W"], objective: Objective, settings: PictureSettings, pixels: Pixels,
          tell: Callable[[int], None], bold: Float[Tensor, " N"] | None = None) -> UInt8[np.ndarray, "N H W C"]:
     """Pictures that maximise an objective, all moved alike at every step.
@@ -130,7 +133,7 @@ def make(start: Float[Tensor, "N C H W"], objective: Objective, settings: Pictur
     picture = parametrise(start, settings)
     optimiser = torch.optim.Adam(picture.free, lr=settings.rate, eps=FAINT)
     generator = torch.Generator().manual_seed(settings.seed)
-    left = torch.ones(len(start), device=start.device) if bold is None else bold
+    left = torch.ones(len(start), device=start.device, dtype=torch.float32) if bold is None else bold
     with torch.no_grad():
         first = objective(normalised(picture.draw(), pixels))
     for step in range(settings.steps):

@@ -33,7 +33,7 @@ class Picture(NamedTuple):
 
 def frequencies(height: int, width: int) -> Float[Tensor, "H F"]:
     """Length of the frequency of every coefficient of `rfft2`, in cycles a pixel."""
-    return torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
+    return torch.hypot(torch.fft.fftfreq(height, dtype=torch.float32)[:, None], torch.fft.rfftfreq(width, dtype=torch.float32)[None])
 
 
 def spectrum_scale(height: int, width: int, decay: float) -> Float[Tensor, "H F"]:
@@ -50,9 +50,10 @@ def spectrum_scale(height: int, width: int, decay: float) -> Float[Tensor, "H F"
 
 
 @lru_cache(maxsize=1)
+@torch.inference_mode(False)  # kept for later calls, which may need its slopes
 def colour_basis() -> Float[Tensor, "3 3"]:
     """From uncorrelated components to RGB: directions times deviations of ImageNet's colours, the largest of length 1."""
-    basis = torch.tensor(DIRECTIONS) * torch.tensor(VARIANCES).sqrt()
+    basis = torch.tensor(DIRECTIONS, dtype=torch.float32) * torch.tensor(VARIANCES, dtype=torch.float32).sqrt()
     longest: Tensor = basis.norm(dim=0).amax()
     return basis / longest
 
@@ -111,7 +112,7 @@ def by_magnitude(start: Float[Tensor, "N C H W"], magnitude: Float[Tensor, "C H 
     """
     height, width = start.shape[-2:]
     given = magnitude.to(start)
-    size, sign = given.abs(), torch.where(given < 0, -1.0, 1.0)
+    size, sign = given.abs(), torch.where(given < 0, -1.0, 1.0).to(given)
     free = torch.fft.rfft2(start).angle().clone()
     free[..., 0, 0] = 0  # not pi where the mean is negative: there the slope is 0 but for rounding, and the ascent would leave it
     free.requires_grad_()
@@ -141,6 +142,7 @@ def magnitude_of(shown: Float[Tensor, "N C H W"]) -> Float[Tensor, "C H F"]:
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # kept for later calls, which may need its slopes
 def natural_magnitude(colours: int, height: int, width: int) -> Float[Tensor, "C H F"]:
     """`magnitude_of` the shipped pictures, cropped to a size; in grey where there is one colour."""
     return magnitude_of(natural_pictures(colours, height, width))

@@ -22,7 +22,7 @@ from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
 from chanattr.runs.shards import Shard, pictures_of
 from chanattr.search.objective import Reward
-from chanattr.settings import STEPS, check_number
+from chanattr.settings import SEEDS, STEPS, check_number
 from chanattr.store import Run
 
 
@@ -61,8 +61,8 @@ def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: S
         >>> told["1"].methods
         ('exact', 'random')
     """
-    if limit is not None:
-        check_number(f"limit={limit!r}", limit, STEPS)
+    limit = None if limit is None else int(check_number(f"limit={limit!r}", limit, STEPS))
+    seed = int(check_number(f"seed={seed!r}", seed, SEEDS))
     baselines = baselines_of(methods)
     names = list(layers) if layers is not None else [layer for layer in run.layers if label in run.labels(layer)]
     known = set.intersection(*[run.finished(layer, label) for layer in names]) if names else set()

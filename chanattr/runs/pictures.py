@@ -143,8 +143,8 @@ def visualise_run(run: Run, model: nn.Module, loader: Iterable[Any] | None, *, p
         (('channel 3',), (1, 1, 8, 8, 3))
     """
     maker = Maker(run, model, check_run_model(run, model), pixels, score, channel_axis, progress)
-    for name, number in {"top": top, "shown": shown}.items():
-        check_number(f"{name}={number!r}", number, STEPS)
+    top, count, shown = (int(check_number(f"{name}={number!r}", number, STEPS))
+                         for name, number in {"top": top, "count": count, "shown": shown}.items())
     if against is not None and target is None:
         raise InputError(f"against={against} without a class; expected one that it is taken off; pass target= too")
     weights = None if target is None else class_weights(run.per_class(layer, label), target, against)
@@ -228,7 +228,7 @@ def choose_keys(run: Run, layers: Sequence[str], label: str, keys: Sequence[str]
     Raises:
         InputError: a key without a set, or no image with one.
     """
-    check_number(f"limit={limit!r}", limit, STEPS)
+    limit = int(check_number(f"limit={limit!r}", limit, STEPS))
     table = run.images()
     fitting: set[str] = set(table.keys)
     for layer in layers:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from chanattr.errors import InputError
+from chanattr.settings import STEPS, Range, check_number
 from chanattr.store import Run
 
 LABELS = np.iinfo(np.int32)  # as a run file holds them
@@ -122,8 +123,8 @@ def part_of(loader: Iterable[Any], part: tuple[int, int] | None, size: int) -> I
     if part is None:
         return loader
     number, count = part
-    if not 1 <= number <= count:
-        raise InputError(f"shard {number}/{count}; expected a number from 1 to {count}; count from 1")
+    count = int(check_number(f"shard {number}/{count}", count, STEPS, "count from 1"))
+    number = int(check_number(f"shard {number}/{count}", number, Range(1, count, whole=True), "count from 1"))
     if not hasattr(loader, "part") or not hasattr(loader, "keys"):
         return islice(shards(loader, size), number - 1, None, count)
     rows = [row for row in range(len(loader.keys)) if row // size % count == number - 1]

@@ -54,7 +54,7 @@ def ascend(scores: Sequence[Score], family: Family, areas: Int[Tensor, "P"] | Fl
     Source: this project (docs/performance.md and docs/evidence.md have what was measured).
     """
     begin = start or Start(family.start(len(areas), device=areas.device, dtype=torch.float32),
-                           torch.full(areas.shape, float(family.full), device=areas.device), 0.0)
+                           torch.full(areas.shape, float(family.full), device=areas.device, dtype=torch.float32), 0.0)
     values, speed, seen = begin.values, torch.zeros_like(begin.values), Seen.nothing(begin.values)
     for step in range(steps):
         progress = begin.progress + (1 - begin.progress) * step / steps

@@ -115,7 +115,7 @@ def _from_start(score: Score, family: Sets, areas: Tensor, rows: Tensor, setting
 
 def _blank(family: Sets, areas: Int[Tensor, "P"]) -> Found:
     """Room for what is found of all pairs."""
-    nothing = torch.zeros(len(areas), device=areas.device)
+    nothing = torch.zeros(len(areas), device=areas.device, dtype=torch.float32)
     return Found(torch.zeros(len(areas), family.size, dtype=torch.bool, device=areas.device), nothing, nothing.clone())
 
 
@@ -128,7 +128,7 @@ def _best_of(score: Score, masks: Bool[Tensor, "R S K"], rows: Int[Tensor, "R"])
     """The best of some masks of each row, by forwards alone; among equals the first."""
     rewards = score(masks.flatten(0, 1).float(), rows.repeat_interleave(masks.shape[1]), False).reward.view(masks.shape[:2])
     best = rewards.argmax(1)
-    spent = torch.full(rows.shape, masks.shape[1] / FORWARDS, device=rows.device)
+    spent = torch.full(rows.shape, masks.shape[1] / FORWARDS, device=rows.device, dtype=torch.float32)
     return Found(masks[torch.arange(len(rows), device=rows.device), best], rewards.gather(1, best[:, None])[:, 0], spent)
 
 
@@ -264,7 +264,7 @@ def _exchanges(score: Score, areas: Tensor, rows: Tensor, here: Here, steps: int
     """
     masks, seen, earlier = here
     going = torch.arange(len(areas), device=areas.device)
-    nothing = torch.zeros(areas.shape, device=areas.device)
+    nothing = torch.zeros(areas.shape, device=areas.device, dtype=torch.float32)
     best = earlier or Found(masks.clone(), nothing - torch.inf, nothing)
     step = 0
     while step < steps:
@@ -283,8 +283,8 @@ def _exchanges(score: Score, areas: Tensor, rows: Tensor, here: Here, steps: int
             if not len(going):
                 break
         share = left * (1 - step / steps)
-        noise = settings.exploration * share * torch.randn(masks.shape[1], generator=generator).to(masks.device)
-        room = torch.minimum(areas[going], masks.shape[1] - areas[going])
+        noise = settings.exploration * share * torch.randn(masks.shape[1], generator=generator, dtype=torch.float32).to(masks.device)
+        room = torch.minimum(areas[going], masks.shape[1] - areas[going]).float()
         count = (settings.exchange * share * room).round().clamp(min=1)
         if settings.border and step + 3 <= steps:  # the last two exchanges follow masks without a border
             between = softened(masks, standardised(seen.worth()) + noise, torch.minimum(settings.border * count, room))
@@ -322,7 +322,7 @@ def softened(masks: Bool[Tensor, "P K"], worth: Float[Tensor, "P K"], widths: Fl
     The `widths` least worthy members and as many of the worthiest others lie between, in the order of their worth: the least worthy
     member is a little above a half, the worthiest other a little below.
     """
-    place = torch.arange(masks.shape[1], device=masks.device)
+    place = torch.arange(masks.shape[1], device=masks.device, dtype=worth.dtype)
     outside = 0.5 - 0.5 * ((place + 0.5) / widths[:, None]).clamp(max=1)
     members, others = _ranked(masks, worth)
     nothing = torch.zeros_like(worth)

@@ -38,7 +38,7 @@ def penalty(score: Score, family: Sets, areas: Int[Tensor, "P"], rows: Int[Tenso
     masks = penalised([score], family, areas, rows, settings, watch=watch, dtype=dtype)
     chosen = family.finish(masks, areas)
     rewards = score(chosen.to(dtype), rows, False).reward
-    return Found(chosen, rewards, torch.full(areas.shape, settings.steps + 1 / 3, device=areas.device))
+    return Found(chosen, rewards, torch.full(areas.shape, settings.steps + 1 / 3, device=areas.device, dtype=torch.float32))
 
 
 def penalised(scores: Sequence[Score], family: Family, areas: Int[Tensor, "P"] | Float[Tensor, "P"], rows: Int[Tensor, "P"],

@@ -192,6 +192,7 @@ def through(spread: Callable[[Tensor], Tensor], score: Score) -> Score:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for later calls, which may need its slopes
 def _weights(down: int, right: int) -> Float[Tensor, "81 Y X"]:
     """`chanattr.codes.disc_weights`, rounded at each step as TorchRay does: its penalty sorts what is equal but for rounding."""
     offset = torch.arange(-REACH, REACH + 1)[:, None]
@@ -202,11 +203,13 @@ def _weights(down: int, right: int) -> Float[Tensor, "81 Y X"]:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for later calls, which may need its slopes
 def _matrix(side: Lattice) -> Float[Tensor, "S T"]:
     return torch.from_numpy(resampling(side))
 
 
 @functools.lru_cache(maxsize=512)
+@torch.inference_mode(False)  # kept for later calls, which may need its slopes
 def _gaussian(cells: float) -> Float[Tensor, "32 32"]:
     """A Gaussian over the cells of a side, each row summing to 1."""
     apart = np.arange(GRID)[:, None] - np.arange(GRID)[None]

@@ -36,7 +36,7 @@ def on_grid(areas: Int[Tensor, "A"], masks: Bool[Tensor, "N A K"], reached: Bool
     area = torch.where(some, areas[first], NOT_REACHED)
     mask = masks[rows, first] & some[:, None]
     area = torch.where(empty_reached, 0, area)
-    return Smallest(area, mask & ~empty_reached[:, None], torch.zeros(len(masks), device=masks.device))
+    return Smallest(area, mask & ~empty_reached[:, None], torch.zeros(len(masks), device=masks.device, dtype=torch.float32))
 
 
 def bracket(areas: Int[Tensor, "A"], empty_reached: Bool[Tensor, "N"], full: Bool[Tensor, "N K"], search: SearchFrom,
@@ -54,7 +54,7 @@ def bracket(areas: Int[Tensor, "A"], empty_reached: Bool[Tensor, "N"], full: Boo
     """
     top, every = len(areas) - 1, torch.arange(len(full), device=areas.device)
     low, high = torch.full_like(every, -1), torch.where(empty_reached, 0, top)
-    ends = _Ends(low, high, full.clone(), torch.zeros(len(full), device=areas.device))
+    ends = _Ends(low, high, full.clone(), torch.zeros(len(full), device=areas.device, dtype=torch.float32))
     _bisect(ends, lambda middle, rows: search(areas[middle], rows, None), judge, start=top)  # from everything, until some set reaches
     _bisect(ends, lambda middle, rows: search(areas[middle], rows, ends.mask[rows].float()), judge)
     reached_top = (high < top) | judge(full, every)
@@ -103,7 +103,7 @@ def nested(found: Smallest, areas: Int[Tensor, "A"], values: Float[Tensor, "N K"
     ends = _ends_of(found, areas, judge)
 
     def first(middle: Tensor, rows: Tensor) -> Found:
-        free = torch.zeros(len(rows), device=values.device)
+        free = torch.zeros(len(rows), device=values.device, dtype=torch.float32)
         return Found(largest(values[rows], middle), free, free)
 
     _bisect(ends, first, judge)

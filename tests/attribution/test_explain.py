@@ -62,6 +62,11 @@ def test_lost_images_are_refused() -> None:
         explain(seeded(Losing), images(2), "mix", engine="injection")
 
 
+def test_an_estimate_for_no_images_is_refused() -> None:
+    with pytest.raises(ca.InputError, match="images=0; expected a whole number from 1"):
+        explain(seeded(Plain), images(2), "mix", images=0)
+
+
 def test_a_wrong_layer_is_told_with_a_suggestion() -> None:
     with pytest.raises(ca.LayerError, match="did you mean 'branch'"):
         explain(seeded(Residual), images(2), "brunch")

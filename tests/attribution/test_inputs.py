@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import chanattr as ca
+from chanattr.attribution.inputs import array_of, check_targets
+from chanattr.attribution.perturbation import perturbation_of
 from chanattr.attribution.question import Asked
-from tests.attribution.wrong import CASES
+from tests.attribution.wrong import CASES, TAKEN
 from tests.models import Plain, images, seeded
 
 ROOT = Path(__file__).parent.parent.parent
@@ -36,6 +39,11 @@ def test_what_is_wrong_is_said(told: dict[str, tuple[str, str]], name: str) -> N
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("name", TAKEN)
+def test_whole_numbers_of_any_type_are_taken(told: dict[str, tuple[str, str]], name: str) -> None:
+    assert told[name] == ["", "no error"]
+
+
 def test_what_needs_no_layer_is_refused_before_the_model_runs() -> None:
     model = seeded(Plain)
     model.register_forward_hook(lambda *_: pytest.fail("the model ran"))
@@ -43,6 +51,18 @@ def test_what_needs_no_layer_is_refused_before_the_model_runs() -> None:
                     {"reward": "mine"}, {"game": "play"}):
         with pytest.raises(ca.InputError, match="expected"):
             ca.per_image(model, images(4), "mix", **options)  # type: ignore[arg-type]
+
+
+def test_tensors_with_a_history_and_of_any_precision_are_numbers() -> None:
+    for given in (torch.ones(2, requires_grad=True), torch.ones(2).bfloat16(), np.ones(4)[::-2], [1, 1.0], (True, True)):
+        assert array_of(given).tolist() == [1, 1]
+    assert [array_of(given) for given in (["a"], [[1], [1, 2]], {"a": 1}, 1j, None, torch.ones(1, dtype=torch.complex64))] == [None] * 6
+    model = seeded(Plain)
+    one, other = (ca.per_image(model, images(1), "mix", fill=fill, areas=(1,), engine="injection")
+                  for fill in (torch.ones(6, requires_grad=True), torch.ones(6).bfloat16()))
+    assert one.settings == other.settings
+    assert perturbation_of(torch.ones(3, requires_grad=True)).sha256 == perturbation_of(np.ones(3)).sha256
+    assert check_targets(np.arange(3)[::-1], 3).tolist() == [2, 1, 0]
 
 
 def test_asked_without_words_is_as_per_image_asks() -> None:

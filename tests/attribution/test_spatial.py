@@ -379,6 +379,7 @@ WRONG = {
     "no areas": ({"areas": ()}, "expected a list of shares of the picture"),
     "perturbation": ({"perturbation": "smear"}, "perturbation='smear'; expected one of blur, fade, mean, noise"),
     "colour": ({"perturbation": np.zeros(2)}, "perturbation has shape .2,. for images .* expected a colour .3. or images"),
+    "one picture in a batch": ({"perturbation": np.zeros((1, 3, SIDE, SIDE))}, "perturbation has shape .1, .* for 2 images; expected one"),
     "levels": ({"levels": 1}, "levels=1; expected a whole number from 2"),
     "jitter": ({"jitter": 0.9}, "jitter=0.9; expected a number from 0 to 0.5"),
     "flip at a layer": ({"layer": "features", "flip": True}, "flip=True, jitter=0 at layer 'features'; expected neither"),
@@ -392,6 +393,14 @@ def test_what_cannot_be_used_is_refused(case: str, bright: Tensor) -> None:
     given, message = WRONG[case]
     with pytest.raises(ca.InputError, match=message):
         ca.spatial(Sees(region_of(8, 36)), bright, **given)
+
+
+def test_a_picture_each_is_refused_for_other_images() -> None:
+    """A shard's worth of them once lay under the masks of every shard."""
+    under = perturbation_of(torch.zeros(16, 3, 2, 2))
+    assert under.of(slice(4, 6), 16).given.shape == (2, 3, 2, 2)
+    with pytest.raises(ca.InputError, match=r"shape \(16, 3, 2, 2\) for 32 images; expected one picture .* \[32, C, H, W\]"):
+        under.of(slice(0, 16), 32)
 
 
 def test_a_layer_without_a_grid_is_refused(bright: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,10 +13,19 @@ import torch
 from torch import Tensor, nn
 
 import chanattr as ca
+from chanattr.attribution.perturbation import perturbation_of
+from chanattr.attribution.question import Asked
 from chanattr.images.loader import Batch
+from chanattr.network.layers import Layer
+from chanattr.pictures.channels import check_wanted
+from chanattr.pictures.inversion import check_mask
+from chanattr.runs.shards import part_of
 from tests.models import Plain, images, seeded
 
 QUICK = ca.ExactSearch(relaxed_steps=2, binary_steps=2)
+TWO = Layer(name="two", type="Conv2d", calls=1, shape=(1, 2, 4, 4), channel_axis=1, channels=2, grid=(4, 4))
+NOBODY: Any = None
+RAGGED: Any = [[1], [1, 2]]
 
 
 class Wrong(NamedTuple):
@@ -85,6 +95,17 @@ LEVEL = r"level={}; expected 'original', 'top1' or a fraction from 0 to 1"
 
 CASES = {
     "areas a number": Wrong(lambda: ask(areas=5), "InputError", AREAS),
+    "seed a half": Wrong(lambda: ask(seed=0.5), "InputError", r"seed=0\.5; expected a whole number from 0 to 9"),
+    "seed beyond generators": Wrong(lambda: ask(seed=2**63), "InputError", r"seed=9\d*; expected a whole number from 0 to 9"),
+    "seed beyond floats": Wrong(lambda: ask(seed=10**400), "InputError", r"seed=10*; expected a whole number from 0 to 9"),
+    "fill of texts": Wrong(lambda: ask(fill=["a"] * 6), "InputError", r"fill=\['a', .*; expected one of zero, mean, .* or 6 values"),
+    "fill of ragged lists": Wrong(lambda: ask(fill=RAGGED), "InputError", r"fill=\[\[1\], \[1, 2\]\]; expected"),
+    "fill a complex number": Wrong(lambda: ask(fill=1j), "InputError", r"fill=1j; expected"),
+    "perturbation None": Wrong(lambda: perturbation_of(NOBODY), "InputError", r"perturbation=None; expected one of blur, .*\[N, C, H, W\]"),
+    "inversion under texts": Wrong(lambda: check_mask(["a"] * 2, 1, TWO), "InputError",
+                                   r"mask=\['a', 'a'\] for 1 images at 'two'; expected"),
+    "channels of ragged lists": Wrong(lambda: check_wanted(RAGGED, TWO, None), "InputError",
+                                      r"wanted=\[\[1\].* at 'two'; expected"),
     "areas none at all": Wrong(lambda: ask(areas=()), "InputError", AREAS),
     "areas in a word": Wrong(lambda: ask(areas="all"), "InputError", AREAS),
     "areas a single array": Wrong(lambda: ask(areas=np.array(5)), "InputError", AREAS),
@@ -200,6 +221,24 @@ CASES = {
 }
 
 
+def whole(two: Any) -> None:
+    """Whole numbers that are not Python's own, where generators, slices and loaders take none but those."""
+    asked = Asked(seed=two, folds=two)
+    assert (type(asked.seed), type(asked.folds), type(perturbation_of("noise", seed=two).seed)) == (int, int, int)
+    assert ask(seed=two, batch_size=two).settings.seed == 2
+    classes = ca.figures.samples.classes()
+    assert len(classes.channels(1, two, source="mean")) == len(ca.figures.class_channels_data(classes, 1, count=two).channels) == 2
+    assert ca.overlap(classes, two, source="mean").jaccard.shape == (3, 3)
+    assert ca.figures.class_matrix_data(classes, count=two).rates.shape == (3, 2)
+    assert next(iter(part_of([(images(2), None, ["a", "b"])], (1, two), 1))).keys == ("a",)
+    pixels, few = ca.Pixels((0.5,) * 3, (0.5,) * 3, (8, 8)), ca.PictureSettings(steps=two, seed=two)
+    assert ca.visualise(seeded(Plain), "mix", [3], pixels=pixels, count=two, settings=few).pictures.shape[:2] == (1, 2)
+    assert ca.examples(seeded(Plain), images(3), "mix", channels=[3], pixels=pixels, count=two, side=two).crops.shape[1:3] == (2, 2)
+
+
+TAKEN = {kind.__name__: functools.partial(whole, kind(2)) for kind in (float, np.int64, np.float32)}
+
+
 def of_settings() -> Any:
     """Of the question with the fill that gives no score: what answers to it would say."""
     return dataclasses.replace(of(seeded(Normed), fill=1.0, areas=(1,)).settings, fill="zero", fill_sha256="")
@@ -217,4 +256,4 @@ def told(call: Callable[[], object]) -> tuple[str, str]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps({name: told(case.call) for name, case in CASES.items()}))
+    print(json.dumps({name: told(call) for name, call in ({name: case.call for name, case in CASES.items()} | TAKEN).items()}))

@@ -191,6 +191,8 @@ def test_robust_tells_what_is_wrong() -> None:
     for options, message in wrong:
         with pytest.raises(ca.InputError, match=message):
             robust(model, x, "mix", areas=(2,), **options)
+    with pytest.raises(ca.InputError, match="areas='smallest'; expected counts of channels"):
+        robust(model, x, "mix", areas="smallest")
     x[1] = torch.nan
     with pytest.raises(ca.InputError, match="view 'flip' gave"):
         robust(model, x, "mix", areas=(2,))

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 import chanattr as ca
 from chanattr.network.stem import take_stem
 from chanattr.network.tail import ExportedTail, InjectedTail, ReplayTail, bind, stems
+from chanattr.pictures.parameters import colour_basis, natural_magnitude
+from chanattr.search.pictures import _gaussian, _matrix, _weights
 from tests.models import TORCH_2_6, Branching, ChannelsLast, Dataclass, Losing, Plain, Residual, Tokens, Twice, images, seeded
 
 CASES = [(Plain, "conv", 0), (Plain, "relu", 0), (Plain, "pool", 0), (Residual, "branch", 1), (Residual, "first", 0), (Tokens, "block", 0),
@@ -200,12 +202,54 @@ def test_ambient_modes_change_nothing(ambient: str, engine: str, fill: Any) -> N
         assert (found.engine, found.scores.dtype) == (expected.engine, np.float32)
 
 
+PIXELS, STEPS = ca.Pixels((0.5,) * 3, (0.5,) * 3, (8, 8)), 2
+FEW = ca.ExactSearch(relaxed_steps=2, binary_steps=8)  # an area in the middle of 16 channels is not counted out, but exchanged
+MADE = ca.PictureSettings(steps=STEPS, parametrisation="magnitude")
+
+
+def _sets(model: nn.Module, x: Tensor, layer: str, targets: Tensor) -> Any:
+    return ca.per_image(model, x, layer, targets=targets, areas=(1,), search=FEW, engine="injection", refine=False).masks
+
+
+PUBLIC: dict[str, Callable[[nn.Module, Tensor], Any]] = {
+    "per_image": lambda model, x: ca.per_image(model, x, "mix", areas=(5,), search=FEW, engine="injection"),
+    "per_class": lambda model, x: ca.per_class(model, x, "mix", areas=(5,), search=FEW, engine="injection", targets=[0, 0, 1, 1]),
+    "penalty": lambda model, x: ca.per_image(model, x, "mix", areas=(5,), search=ca.PenaltySearch(steps=STEPS), engine="injection"),
+    "held_out": lambda model, x: ca.held_out(model, x, "mix", counts=(5,), search=FEW, engine="injection", targets=[0, 0, 1, 1],
+                                             methods=("joint", "random")),
+    "invert": lambda model, x: ca.invert(model, x[:1], "mix", pixels=PIXELS, settings=ca.PictureSettings(steps=STEPS)),
+    "visualise": lambda model, _x: ca.visualise(model, "mix", [3], pixels=PIXELS, settings=MADE),
+    "examples": lambda model, x: ca.examples(model, x, "mix", channels=[3], pixels=PIXELS, side=8),
+    "spatial": lambda model, x: ca.spatial(model, x[:1], areas=(0.3,), engine="injection", refine=False,
+                                           search=ca.ExactSearch(relaxed_steps=STEPS, shifts=0)),
+    "randomisation": lambda model, x: ca.randomisation(model, x, "mix", attribute=_sets, steps=1)}
+KEPT = (_gaussian, _matrix, _weights, colour_basis, natural_magnitude)  # tensors kept in this process
+
+
+@pytest.mark.parametrize("ambient", AMBIENT)
+@pytest.mark.parametrize("name", PUBLIC)
+def test_ambient_modes_change_no_answer(name: str, ambient: str) -> None:
+    model, x = seeded(lambda: Plain(16)), images(4)
+    for kept in KEPT:
+        kept.cache_clear()
+    with AMBIENT[ambient]():
+        found = PUBLIC[name](model, x.clone())  # made inside: in inference mode no tensor of a backward pass
+    expected = PUBLIC[name](model, x)
+    for field, values in vars(expected).items():
+        if isinstance(values, np.ndarray):
+            np.testing.assert_array_equal(getattr(found, field), values)
+            assert getattr(found, field).dtype == values.dtype
+
+
 @pytest.mark.parametrize("engine", ["auto", "injection"])
 def test_a_model_built_in_inference_mode_is_refused_and_left_as_found(engine: str) -> None:
     with torch.inference_mode():
         model = seeded(Plain)
     with pytest.raises(ca.ModelError, match=r"Plain has weights made in inference mode.*build or load the model outside it"):
         bind(model, images(), ["mix"], engine=engine)
+    for ask in (PUBLIC["invert"], PUBLIC["visualise"], PUBLIC["examples"]):
+        with pytest.raises(ca.ModelError, match="Plain has weights made in inference mode"):
+            ask(model, images())
     with ca.frozen(model), ca.inject(model, "mix", [1] * 6), torch.no_grad():
         model(images())
     assert all(parameter.requires_grad for parameter in model.parameters())

@@ -51,6 +51,19 @@ def best(weights: torch.Tensor) -> float:
     return float((weights * ends[(weights > 0).long(), torch.arange(3)]).sum())
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_models_of_other_precisions_get_pictures_in_their_own(dtype: torch.dtype) -> None:
+    model, few = models.seeded(Colours).to(dtype), ca.PictureSettings(steps=2)
+    made = ca.visualise(model, "mix", [1, 0], pixels=PIXELS, settings=few)
+    alike = ca.visualise(models.seeded(Colours), "mix", [1, 0], pixels=PIXELS, settings=few)
+    assert made.value.dtype == np.float32
+    np.testing.assert_allclose(made.value, alike.value, atol=0.05)
+    images = from_bytes(alike.pictures[:, 0], PIXELS).to(dtype)
+    inverted = ca.invert(model, images, "mix", pixels=PIXELS, settings=few)
+    assert np.abs(inverted.originals.astype(int) - alike.pictures[:, 0]).max() <= 2
+    assert np.isfinite(inverted.cosine).all()
+
+
 @pytest.mark.parametrize(("parametrisation", "share"), [("fourier", 0.65), ("pixel", 0.9)])
 def test_each_channel_gets_the_colours_it_likes(parametrisation: str, share: float) -> None:
     """A flat picture of an extreme colour is far from all natural ones, and farther where the parametrisation is nearer to them."""

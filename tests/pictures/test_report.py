@@ -381,7 +381,7 @@ def test_refusals(run_file: Path, tmp_path: Path) -> None:
             report(run, tmp_path / "no" / "page.html")
         with pytest.raises(StoreError, match="cannot be written"):
             report(run, tmp_path)
-        with pytest.raises(InputError, match="images=0; expected 1 or more"):
+        with pytest.raises(InputError, match="images=0; expected a whole number from 1"):
             report(run, tmp_path / "page.html", images=0)
     with open_run(tmp_path / "empty.h5", "a") as run, pytest.raises(StoreError, match="holds no answers yet"):
         report(run, tmp_path / "page.html")

@@ -37,7 +37,7 @@ def test_parts_of_a_loader_are_whole_shards_each_in_one() -> None:
     parts = [[shard.keys for shard in shards(part_of(Loader(), (number, 3), 3), 3)] for number in (1, 2, 3)]
     assert [parts[place % 3][place // 3] for place in range(len(whole))] == whole
     for part in ((0, 3), (4, 3), (1, 0)):
-        with pytest.raises(ca.InputError, match="expected a number from 1 to"):
+        with pytest.raises(ca.InputError, match="expected a whole number from 1"):
             part_of(Loader(), part, 3)
 
 

@@ -50,7 +50,7 @@ def class_channels_data(classes: ClassAttribution, target: int, count: int = 12)
         >>> data.channels.tolist(), data.joint.tolist()
         ([1, 2, 3], [True, True, True])
     """
-    check_number(f"count={count!r}", count, STEPS)
+    count = int(check_number(f"count={count!r}", count, STEPS))
     row = class_row(classes, target)
     channels = np.argsort(-classes.mean_mask[row], kind="stable")[:count]
     channels = channels[classes.mean_mask[row, channels] > 0]
@@ -111,7 +111,7 @@ def class_matrix_data(classes: ClassAttribution, count: int = 24) -> ClassMatrix
         >>> data.names, data.rates.shape
         (('cat', 'dog', 'fox'), (3, 4))
     """
-    check_number(f"count={count!r}", count, STEPS)
+    count = int(check_number(f"count={count!r}", count, STEPS))
     rates = classes.mean_mask
     channels = np.argsort(-rates.std(0), kind="stable")[:count]
     channels = np.sort(channels[rates[:, channels].any(0)])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chanattr import __version__, tables
-from chanattr.errors import InputError, StoreError
+from chanattr.errors import StoreError
 from chanattr.pictures.figures import theme, words
 from chanattr.pictures.report import cards, start
 from chanattr.pictures.report.answer import Section, asked, sections, sentence
@@ -22,7 +22,7 @@ from chanattr.pictures.report.layer import class_figures, layer_section
 from chanattr.pictures.report.markup import Markup, element, join, script_json
 from chanattr.pictures.report.masks import under
 from chanattr.pictures.report.plots import shared
-from chanattr.settings import LABEL
+from chanattr.settings import LABEL, STEPS, check_number
 
 if TYPE_CHECKING:
     from chanattr.store import Run
@@ -57,9 +57,8 @@ def report(run: Run, path: str | os.PathLike[str], *, images: int = 200, classes
         >>> with ca.open_run("run.h5") as run:  # doctest: +SKIP
         ...     ca.report(run, "run.html")
     """
-    for name, value, usual in (("images", images, 200), ("classes", classes, 60)):
-        if value < 1:
-            raise InputError(f"{name}={value}; expected 1 or more; leave it out for {usual}")
+    images, classes = (int(check_number(f"{name}={value!r}", value, STEPS, f"leave it out for {usual}"))
+                       for name, value, usual in (("images", images, 200), ("classes", classes, 60)))
     target = Path(path)
     _check_place(target, run.path)
     write_text(target, html_of(run, images, classes))
