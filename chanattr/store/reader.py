@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from chanattr.store.index import Answers, Index, Name
 from chanattr.store.layout import ASKED, FORMAT_VERSION, Column, ImageTable, asked_of, columns, decode
 from chanattr.store.picture_rows import counted, verify_pictures
 
-Keys = int | slice | str | Sequence[int] | Sequence[str] | np.ndarray | None
+Keys = int | np.integer | slice | str | Sequence[int] | Sequence[str] | np.ndarray | None
 _TABLE = ("target", "prediction", "probability")
 _WORDS = {ImageAttribution: "answers for images", ClassAttribution: "answers for classes", SpatialAttribution: "masks on the picture"}
 BY_IMAGE = (ImageAttribution, SpatialAttribution)  # of channels, and on the picture
@@ -32,10 +32,15 @@ def rows_of(index: Index, rows: Any) -> np.ndarray:
         return np.arange(len(index.keys))
     if isinstance(rows, str):
         rows = [rows]
-    if not isinstance(rows, (int, slice, np.ndarray)) and all(isinstance(row, str) for row in rows):
+    if isinstance(rows, np.ndarray) and rows.dtype.kind in "UO":
+        rows = np.atleast_1d(rows).tolist()
+    if isinstance(rows, Iterable) and not isinstance(rows, np.ndarray) and all(isinstance(row, str) for row in rows):
         return np.array([_row(index, str(key)) for key in rows], np.int64)
     try:
-        return np.atleast_1d(np.arange(len(index.keys))[rows])
+        found = np.atleast_1d(np.arange(len(index.keys))[rows])
+        if found.ndim > 1:
+            raise IndexError("they are no row of numbers")
+        return found
     except (IndexError, TypeError) as error:
         raise StoreError(f"rows={rows!r} of {len(index.keys)} images ({error}); expected row numbers from 0 to {len(index.keys) - 1}, "
                          "a slice, or keys; run.keys lists them") from error

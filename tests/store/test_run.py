@@ -135,7 +135,7 @@ def test_rows_that_a_record_did_not_run_are_not_stored(path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [slice(1, 3), 4, -1, [5, 0, 0], np.array([3, 1]), list(keys(2, 4)), keys(5, 6)[0],
-                                  np.arange(6) % 2 == 1, []])
+                                  np.arange(6) % 2 == 1, [], np.int64(4), np.array(keys(2, 4)), np.array(keys(2, 4), object)])
 @pytest.mark.parametrize("merged", [True, False])
 def test_only_the_rows_asked_for(path: Path, rows: object, merged: bool) -> None:
     run = open_run(path, "a")
@@ -144,9 +144,12 @@ def test_only_the_rows_asked_for(path: Path, rows: object, merged: bool) -> None
     if merged:
         run.close()
         run = open_run(path)
-    named = isinstance(rows, str) or (isinstance(rows, list) and rows and isinstance(rows[0], str))
+    if isinstance(rows, np.ndarray) and rows.dtype.kind in "UO":
+        named = True
+    else:
+        named = isinstance(rows, str) or (isinstance(rows, list) and rows and isinstance(rows[0], str))
     index = [keys(0, 6).index(key) for key in ([rows] if isinstance(rows, str) else rows)] if named else rows
-    expected = images()[index if not isinstance(index, list) else np.array(index, int)]
+    expected = images()[index if isinstance(index, slice) else np.atleast_1d(np.array(index, bool if np.size(index) == 6 else int))]
     assert equal(run.per_image(LAYER, rows=rows), expected)
     assert np.array_equal(run.field(LAYER, "masks", rows=rows), expected.masks)
     run.close()
@@ -179,6 +182,8 @@ def test_unknown_names_are_told_with_what_there_is(path: Path) -> None:
             run.per_image(LAYER, rows=["x"])
         with pytest.raises(StoreError, match=r"of 6 images"):
             run.per_image(LAYER, rows=6)
+        with pytest.raises(StoreError, match=r"rows=True of 6 images .*; expected row numbers"):
+            run.per_image(LAYER, rows=True)
         with pytest.raises(StoreError, match=r"field 'mask'; expected one of .*masks"):
             run.field(LAYER, "mask")
         with pytest.raises(StoreError, match=r"no thumbnail of 'x' .no such image"):
