@@ -76,6 +76,14 @@ def class_table(found: ImageAttribution, classes: ClassAttribution, labels: np.n
     return table(("class", "images", "a*", "joint a*", "top channels", "right answers kept"), rows)
 
 
+def joint_table(classes: ClassAttribution) -> str:
+    """The same of classes whose images have no answers of their own in the file."""
+    rows = [(classes.names[row] or target, some_of(int(classes.images[row]), int(classes.rows[row])),
+             int(classes.smallest_area[row]) if classes.smallest_area[row] >= 0 else "-", top_channels(classes, row))
+            for row, target in enumerate(classes.targets.tolist())]
+    return table(("class", "images", "joint a*", "top channels"), rows)
+
+
 def top_channels(classes: ClassAttribution, row: int) -> str:
     """The channels that most a* sets of a class's images hold; "-" where no set holds any."""
     order = np.argsort(-classes.mean_mask[row], kind="stable")[:TOP]
@@ -93,11 +101,15 @@ def run_text(run: Any) -> str:
     labels = run.images().label
     for layer in run.layers:
         for label in run.labels(layer):
+            classes = run.per_class(layer, label) if run.has_classes(layer, label) else None
+            tables = tables or classes is not None
+            if classes is not None and not summary["layers"][layer][label]["images"]:
+                lines += ["", _class_line(layer, label, classes), joint_table(classes)]
+                continue
             found = run.per_image(layer, label)
             lines += ["", _layer_line(layer, label, found)]
-            if run.has_classes(layer, label):
-                lines.append(class_table(found, run.per_class(layer, label), labels))
-                tables = True
+            if classes is not None:
+                lines.append(class_table(found, classes, labels))
     for layer, kinds in summary["pictures"].items():
         lines += ["", f"{layer}: pictures kept: " + ", ".join(f"{number} {PICTURES[kind]}" for kind, number in sorted(kinds.items()))]
     return "\n".join([*lines, "", legend()] if tables else lines)
@@ -109,8 +121,17 @@ def _layer_line(layer: str, label: str, found: ImageAttribution) -> str:
     asked = found.settings
     if asked.certify:
         median += f", {int((found.irreducible == 1).sum())} of {len(reached)} a* sets irreducible"
-    return (f"{layer} ({label}): {count(len(found), 'image')}, {median}; reward {asked.reward}, game {asked.game}, fill {asked.fill}, "
-            f"level {asked.level}, search {asked.search.name}, {found.engine}")
+    return f"{layer} ({label}): {count(len(found), 'image')}, {median}; {_asked(found)}"
+
+
+def _class_line(layer: str, label: str, classes: ClassAttribution) -> str:
+    return (f"{layer} ({label}): {count(len(classes.targets), 'class', 'classes')} of {classes.joint_masks.shape[2]} "
+            f"{classes.settings.unit}, no images of their own; {_asked(classes)}")
+
+
+def _asked(found: ImageAttribution | ClassAttribution) -> str:
+    asked = found.settings
+    return f"reward {asked.reward}, game {asked.game}, fill {asked.fill}, level {asked.level}, search {asked.search.name}, {found.engine}"
 
 
 def _is_number(cell: str) -> bool:

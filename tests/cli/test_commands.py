@@ -195,6 +195,16 @@ def test_an_export_lies_beside_its_run_or_where_it_is_asked(studio: Studio, tmp_
     assert "--format json; expected one of netcdf, zarr, csv, parquet" in refused.stderr
 
 
+def test_show_prints_classes_that_are_alone_in_a_file(tmp_path: Path) -> None:
+    """As `ca.per_class` gives them, without answers for their images."""
+    with ca.open_run(tmp_path / "run.h5", "a") as run:
+        run.write(stored_classes())
+    shown = ran("show", tmp_path / "run.h5")
+    assert "0 images, 1 layer; not complete" in shown
+    assert "features.10 (exact): 3 classes of 21 channels" in shown
+    assert re.search(r"^class +images +joint a\* +top channels$", shown, re.M)
+
+
 def test_no_channels_are_made_up_where_no_set_holds_any() -> None:
     classes = stored_classes()
     mean = classes.mean_mask.copy()
