@@ -327,5 +327,5 @@ def _settings(text: str, work: _Work) -> None:
             said = asked_of(about, name)
             about |= {name: {layer: {label: one | {"finished": False} for label, one in labels.items()} for layer, labels in said.items()}}
         about = {name: value for name, value in about.items() if name not in ASKED or value}
-    if work.target is not None and about:
+    if work.target is not None and about and (work.images or work.kept):  # alone they would leave a new run file that holds nothing
         work.target.set_attributes(**about)

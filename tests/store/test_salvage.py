@@ -236,6 +236,22 @@ def test_what_cannot_be_repaired(path: Path, whole: bytes) -> None:
         survey(path)
 
 
+def test_a_repair_that_keeps_nothing_leaves_no_file(tmp_path: Path) -> None:
+    """It would stand in the way of the next one."""
+    path, new = tmp_path / "run.h5", tmp_path / "new.h5"
+    with open_run(path, "a") as run:
+        run.set_attributes(model="tiny")
+        run.write(images())
+    for name in ("sha256", f"{GROUP}/score"):
+        for at, _ in places(path, name):
+            spoil(path, at + 2)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"nothing of .*run.h5 is whole \("):
+            repair(path, new)
+        assert not new.exists()
+        assert not new.with_name("new.h5.parts").exists()
+
+
 def test_whatever_is_damaged_no_wrong_row_is_kept(tmp_path: Path) -> None:
     made = tmp_path / "made.h5"
     write(made, 80)
