@@ -25,8 +25,8 @@ PICTURES = 64  # a part
 def join_runs(paths: Sequence[Path], output: Path) -> dict[str, Any]:
     """Writes what several runs hold into one, new or gone on with; gives its summary.
 
-    An image that several have counts once, with the answers of the first; classes are those of the last that has them. What is there
-    already is passed over, so that a call that was stopped may be repeated.
+    An image that several have counts once, with the answers and the thumbnail of the first that has some; classes are those of the last
+    that has them. What is there already is passed over, so that a call that was stopped may be repeated.
 
     Raises:
         StoreError: no runs, the output among them, other settings or questions, or other bytes under the same key.
@@ -78,10 +78,11 @@ def _copy_images(index: Index, target: Run) -> None:
     """The image table, as far as the target has not all of it."""
     table = target.images()
     known = dict(zip(table.keys, zip(map(bytes, table.sha256), table.label.tolist(), strict=True), strict=True))
-    new = [key for row, key in enumerate(index.keys) if known.get(key) != (index.sha256[row], index.label[row])]
+    pictured = index.thumbnails.keys() - target.index_for_copies.thumbnails.keys()
+    new = [key for row, key in enumerate(index.keys) if key in pictured or known.get(key) != (index.sha256[row], index.label[row])]
     for start in range(0, len(new), BLOCK):
         keys = new[start:start + BLOCK]
-        thumbnails = {key: index.thumbnail(key) for key in keys if key in index.thumbnails}
+        thumbnails = {key: index.thumbnail(key) for key in keys if key in pictured}
         target.write_stored(images=image_rows(index, {}, keys, thumbnails))
 
 

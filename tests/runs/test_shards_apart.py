@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -13,6 +14,7 @@ from chanattr.cli import main
 from chanattr.runs.shards import part_of, shards
 from chanattr.store.join import join_runs
 from tests.cli.studio import make_studio
+from tests.models import images
 from tests.runs.loaders import COUNT, Loader, content, run_all
 
 
@@ -46,6 +48,19 @@ def test_runs_that_have_images_in_common_and_are_joined_twice(tmp_path: Path) ->
     for _ in range(2):
         join_runs([tmp_path / "one.h5", tmp_path / "two.h5"], tmp_path / "joined.h5")
         assert content(tmp_path / "joined.h5") == content(tmp_path / "whole.h5")
+
+
+def test_a_thumbnail_is_kept_whichever_run_has_it(tmp_path: Path) -> None:
+    """Also where the image itself was there before it."""
+    batch = (images(1), None, ["a"], np.ones((1, 32), "u1"))
+    run_all(tmp_path / "without.h5", [batch], layers=["mix"])
+    for shade in (7, 9):
+        run_all(tmp_path / f"with-{shade}.h5", [(*batch, (np.full((2, 2, 3), shade, "u1"),))], layers=["mix"])
+    for order in (("without", "with-7", "with-9"), ("with-7", "without", "with-9")):
+        joined = tmp_path / f"{order[0]}-first.h5"
+        join_runs([tmp_path / f"{name}.h5" for name in order], joined)
+        with ca.open_run(joined) as run:
+            assert run.thumbnail("a")[0, 0, 0] == 7
 
 
 def test_runs_that_are_not_alike_are_refused(tmp_path: Path) -> None:
