@@ -158,6 +158,17 @@ def check_bytes(key: str, stored: bytes, given: bytes) -> None:
                          "the same picture under the same key; rename the new one, or write to another file")
 
 
+def check_label(key: str, stored: int, given: int) -> None:
+    """Refuses another label for a known one: answers for classes are over the images of a label, and would be stale for good.
+
+    Raises:
+        StoreError: both labels are known and differ.
+    """
+    if min(stored, given) >= 0 and stored != given:
+        raise StoreError(f"image {key!r} is in the file with the label {stored}, now {given}; expected the same one, for the answers for "
+                         "classes hang on it; give the label that it had, or -1 for none, or write to another file")
+
+
 def add(index: Index, source: Source, *, sealed: bool = True) -> None:
     """Adds what a source holds to the index.
 

@@ -12,7 +12,7 @@ import numpy as np
 from chanattr.errors import StoreError
 from chanattr.records import SpatialAttribution
 from chanattr.store.digest import MEASURED
-from chanattr.store.index import Answers, Index, check_room
+from chanattr.store.index import Answers, Index, check_label, check_room
 from chanattr.store.layout import ASKED, ENERGY, FOLDERS, asked_of
 from chanattr.store.picture_rows import read_stored
 from chanattr.store.run import Run, open_run
@@ -29,7 +29,7 @@ def join_runs(paths: Sequence[Path], output: Path) -> dict[str, Any]:
     that has them. What is there already is passed over, so that a call that was stopped may be repeated.
 
     Raises:
-        StoreError: no runs, the output among them, other settings or questions, or other bytes under the same key.
+        StoreError: no runs, the output among them, other settings or questions, or other bytes or labels under the same key.
     """
     if not paths or os.path.realpath(output) in map(os.path.realpath, paths):
         raise StoreError(f"{len(paths)} runs into {output}; expected one run or more, and a file that is none of them; name another output")
@@ -78,6 +78,8 @@ def _copy_images(index: Index, target: Run) -> None:
     """The image table, as far as the target has not all of it."""
     table = target.images()
     known = dict(zip(table.keys, zip(map(bytes, table.sha256), table.label.tolist(), strict=True), strict=True))
+    for key, label in zip(index.keys, index.label, strict=True):
+        check_label(key, known.get(key, (b"", -1))[1], label)
     pictured = index.thumbnails.keys() - target.index_for_copies.thumbnails.keys()
     new = [key for row, key in enumerate(index.keys) if key in pictured or known.get(key) != (index.sha256[row], index.label[row])]
     for start in range(0, len(new), BLOCK):

@@ -309,7 +309,7 @@ class Run:
                 The table's target, prediction and probability are taken from the record.
 
         Raises:
-            StoreError: another question or model, another answer for a row, other bytes for a key, or the disk is full.
+            StoreError: another question or model, another answer for a row, other bytes or another label for a key, or the disk is full.
         """
         index = self._writable()
         data = (writer.class_part(index, record, label) if isinstance(record, ClassAttribution) else
@@ -339,7 +339,7 @@ class Run:
         Remembered until their rows are written; what is new of images in the file is written with the next record, or on closing.
 
         Raises:
-            StoreError: a key twice or that cannot be stored, or a known key with other bytes.
+            StoreError: a key twice or that cannot be stored, or a known key with other bytes or another label.
         """
         self._changed |= dict.fromkeys(writer.register(self._writable(), self._known, keys, sha256, labels))
 

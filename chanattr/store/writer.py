@@ -10,7 +10,7 @@ import numpy as np
 
 from chanattr.errors import StoreError
 from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, SpatialAttribution
-from chanattr.store.index import Index, check_bytes, check_room, check_same, filled_in
+from chanattr.store.index import Index, check_bytes, check_label, check_room, check_same, filled_in
 from chanattr.store.layout import ENERGY, UNKNOWN_SHA256, Column, Head, ImageTable, check_text, encode, head_of
 from chanattr.store.parts import ImageRows, build_part
 
@@ -36,7 +36,7 @@ def register(index: Index, known: Known, keys: Sequence[str], sha256: np.ndarray
     """Takes note of images; gives the keys of the run whose row of the image table changes by it.
 
     Raises:
-        StoreError: keys that cannot be stored, or a known key with other bytes.
+        StoreError: keys that cannot be stored, or a known key with other bytes or another label.
     """
     check_keys(keys)
     digests, numbers = np.asarray(sha256, np.uint8), np.asarray(labels)
@@ -44,8 +44,10 @@ def register(index: Index, known: Known, keys: Sequence[str], sha256: np.ndarray
         raise StoreError(f"{len(keys)} keys came with sha256 {digests.shape} and labels {numbers.shape}; expected {(len(keys), 32)} and "
                          f"{(len(keys),)}; give one digest and one label a key (zeros and -1 where unknown)")
     found = {key: (bytes(digest), int(number)) for key, digest, number in zip(keys, digests, numbers, strict=True)}
-    for key, (digest, _) in found.items():
-        check_bytes(key, _known(index, known, key)[0], digest)
+    for key, (digest, number) in found.items():
+        stored, label = _known(index, known, key)
+        check_bytes(key, stored, digest)
+        check_label(key, label, number)
     changed = []
     for key, new in found.items():
         before = _known(index, known, key)

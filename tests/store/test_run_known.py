@@ -13,6 +13,7 @@ from chanattr.axes import equal
 from chanattr.errors import StoreError
 from chanattr.store import open_run
 from chanattr.store.index import Index, Source, add
+from chanattr.store.join import join_runs
 from tests.store.make import CHANNELS, classes, images, keys, settings, sha256, table, write_all
 
 LAYER = "features.10"
@@ -57,9 +58,9 @@ def test_registered_images_are_remembered_until_they_are_written(path: Path) -> 
 def test_what_is_known_of_an_unwritten_image_outlives_a_register_that_knows_less(path: Path) -> None:
     with open_run(path, "a") as run:
         run.register(keys(0, 2), sha256(keys(0, 2)), np.array([7, 8]))
-        run.register(keys(0, 2), np.zeros((2, 32), "u1"), np.array([-1, 9]))
+        run.register(keys(0, 2), np.zeros((2, 32), "u1"), np.array([-1, 8]))
         run.write(images(0, 2))
-        assert run.images().label.tolist() == [7, 9]
+        assert run.images().label.tolist() == [7, 8]
         assert np.array_equal(run.images().sha256, sha256(keys(0, 2)))
 
 
@@ -72,6 +73,22 @@ def test_labels_learnt_later_are_kept(path: Path) -> None:
     with open_run(path) as run:
         assert run.images().label.tolist() == [7, 8, -1, -1]
         assert np.array_equal(run.images().sha256[:2], sha256(keys(0, 2)))
+
+
+def test_another_label_for_a_known_one_is_refused(path: Path) -> None:
+    """The answers for classes would stay those of the old labels."""
+    with open_run(path, "a") as run:
+        run.write(images(0, 2))
+        run.register(keys(0, 2), sha256(keys(0, 2)), np.array([7, -1]))
+        with pytest.raises(StoreError, match=r"is in the file with the label 7, now 8; expected the same one"):
+            run.register(keys(0, 2), sha256(keys(0, 2)), np.array([8, 8]))
+        run.register(keys(0, 2), sha256(keys(0, 2)), np.array([-1, 8]))
+        assert run.images().label.tolist() == [7, 8]
+    with open_run(path.with_name("other.h5"), "a") as run:
+        run.register(keys(0, 1), sha256(keys(0, 1)), np.array([3]))
+        run.write(images(0, 1))
+    with pytest.raises(StoreError, match=r"is in the file with the label 7, now 3"):
+        join_runs([path, path.with_name("other.h5")], path.with_name("joined.h5"))
 
 
 def test_keys_duplicates_refused(path: Path) -> None:
