@@ -44,7 +44,7 @@ from chanattr.settings import (
 )
 
 Areas = Sequence[int] | str | None
-ALONE = 3  # areas' worth of evaluations that a* alone takes (docs/performance.md: 94 to 128 at 40 an area)
+ALONE = 3  # areas' worth of evaluations that a* alone takes (docs/performance.md: 80 to 136 at 40 an area)
 
 
 @dataclass(frozen=True, kw_only=True)
