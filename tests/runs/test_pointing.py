@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 import chanattr as ca
-from chanattr.evidence.saliency import SALIENCY, Heat, Subject
+from chanattr.evidence.saliency import SALIENCY, Heat, PictureSubject
 from tests.attribution.test_spatial import Sees, region_of
 
 SIDE = 64
@@ -67,7 +67,7 @@ def test_other_methods_lie_beside_them(made: tuple[Path, Sees, Tensor], tmp_path
 
 
 def test_a_heat_map_of_ones_own(made: tuple[Path, Sees, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def brightest(subject: Subject) -> Heat:
+    def brightest(subject: PictureSubject) -> Heat:
         """Where the picture is brightest."""
         return Heat(subject.images.sum(1), 0.0)
 
