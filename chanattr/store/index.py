@@ -24,6 +24,9 @@ from chanattr.store.source import Items, Piece, Source, block_rows, check_column
 Name = tuple[str, str]  # layer, label
 # Objects of a run file at most: outside its questions, and of each beside its columns (group and layer, scales and markers, energies).
 COMMON_OBJECTS, GROUP_OBJECTS = 32, 16
+# Columns of images at most: HDF5 lists each in one attribute of /image, which ends at 64 KiB. (In the format that has no such end a damaged
+# file crashes HDF5 1.14.2.)
+LISTED = 4000
 
 
 @dataclass(eq=False)
@@ -326,7 +329,7 @@ def check_same(stored: Head, given: Head) -> None:
 
 
 def check_room(index: Index, head: Head) -> None:
-    """Refuses a new question where the run file would hold more objects than one may: it could be written, and never merged nor read.
+    """Refuses a new question where the run file would hold more than one can: it could be written, and never merged nor read.
 
     Raises:
         StoreError: so.
@@ -334,10 +337,13 @@ def check_room(index: Index, head: Head) -> None:
     held = [answers.head for kind in index.answers.values() for answers in kind.values()]
     if (head.kind, head.layer, head.label) in {(one.kind, one.layer, one.label) for one in held}:
         return
-    objects = COMMON_OBJECTS + sum(len(one.columns) + GROUP_OBJECTS for one in (*held, head)) + GROUP_OBJECTS * len(index.pictures)
-    if objects > check.MAX_OBJECTS:
-        raise StoreError(f"layer {head.layer!r} under the label {head.label!r} is one question too many: the file has {len(held)} already, "
-                         f"and with it more than {check.MAX_OBJECTS} datasets; expected fewer a file; write it to another file")
+    common = COMMON_OBJECTS + GROUP_OBJECTS * len(index.pictures)
+    objects = common + sum(len(one.columns) + GROUP_OBJECTS for one in (*held, head))
+    listed = common + sum(len(one.columns) for one in (*held, head) if one.rows == "image")
+    for number, most, what in ((objects, check.MAX_OBJECTS, "datasets"), (listed, LISTED, "datasets with a row an image")):
+        if number > most:
+            raise StoreError(f"layer {head.layer!r} under the label {head.label!r} is one question too many: the file has {len(held)} "
+                             f"already, and with it more than {most} {what}; expected fewer a file; write it to another file")
 
 
 def _short(value: Any) -> str:

@@ -19,9 +19,6 @@ from chanattr.store.layout import TEXT
 from chanattr.store.source import BLOCK
 
 CHUNK_BYTES = 2**20
-# HDF5 1.8's, as netCDF-4 files have it: in the oldest an attribute holds less than 64 KiB, and every column of every group is listed in one
-# attribute of /image. The upper bound keeps what later versions could write out of the file, so that readers of 2008 open it too.
-VERSIONS = ("v108", "v108")
 _FILTERS: dict[str, Any] = {"compression": "gzip", "compression_opts": 4, "fletcher32": True}
 
 
@@ -60,7 +57,7 @@ def hdf5(path: Path, mode: str) -> Iterator[tuple[h5py.File, Disk]]:
     """A new ("w") or existing ("r+") HDF5 file that can be closed on a full disk too; its errors come at the end, or from `check`."""
     with Disk(path, "w+" if mode == "w" else "r+") as disk, held_signals(disk.stop):
         try:
-            with h5py.File(disk, mode, libver=VERSIONS) as root:
+            with h5py.File(disk, mode) as root:
                 yield root, disk
         finally:
             disk.check()

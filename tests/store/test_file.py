@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,10 +16,9 @@ from chanattr.axes import array_axes, equal
 from chanattr.errors import StoreError
 from chanattr.records import ImageAttribution
 from chanattr.settings import Settings
-from chanattr.store import check, open_run
+from chanattr.store import check, index, open_run
 from chanattr.store.join import join_runs
 from chanattr.store.layout import ENERGY, columns, encode, escape, head_of
-from chanattr.store.netcdf import hdf5
 from chanattr.store.source import block_rows
 from tests.store.make import AREAS, CHANNELS, GRID, classes, images, settings, table, write_all
 
@@ -155,17 +155,11 @@ def test_files_without_certificates_are_what_they_were(tmp_path: Path) -> None:
         assert run.content_sha256() == BEFORE
 
 
-def test_the_list_of_what_has_images_may_exceed_64_kib(tmp_path: Path) -> None:
-    """`/image` lists every column of every group in one attribute, which 270 groups fill."""
-    with hdf5(tmp_path / "new.h5", "w") as (root, _):
-        root.create_dataset("image", (1,), "u1").attrs["LISTED"] = np.zeros(2**17, "u1")
-    with h5py.File(tmp_path / "new.h5") as root:
-        assert root["image"].attrs["LISTED"].nbytes == 2**17
-
-
-def test_a_question_too_many_is_refused_before_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of more objects than a reader takes could never be merged."""
-    monkeypatch.setattr(check, "MAX_OBJECTS", 90)
+@pytest.mark.parametrize("limit", [(check, "MAX_OBJECTS", 90), (index, "LISTED", 60)], ids=["objects", "listed"])
+def test_a_question_too_many_is_refused_before_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                             limit: tuple[Any, str, int]) -> None:
+    """A file of more objects than a reader takes, or than `/image` can list, could never be merged."""
+    monkeypatch.setattr(*limit)
     with open_run(tmp_path / "run.h5", "a") as run:
         run.write(images())
         run.write(images(3, 8))
