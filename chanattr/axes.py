@@ -58,6 +58,11 @@ def check_axes(record: Any) -> dict[str, int]:
     return known
 
 
+def is_storable(text: str) -> bool:
+    """Whether a name can be kept in a file: HDF5 cuts off at NUL, and holds no undecodable characters."""
+    return "\0" not in text and text == text.encode(errors="ignore").decode()
+
+
 def is_grouped(groups: np.ndarray) -> bool:
     """Whether some channels share a group, or are numbered otherwise than by themselves."""
     return not np.array_equal(groups, np.arange(len(groups)))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from chanattr.axes import is_storable
 from chanattr.errors import ChanattrError, InputError, ModelError, first_line
 from chanattr.network.hooks import frozen
 from chanattr.network.inputs import described, running, take_rows, tensors_of
@@ -170,7 +171,7 @@ def check_class_names(argument: str, names: object) -> None:
         raise InputError(f"{argument}={repr(names)[:100]}; expected a list of texts, one a class by its number; leave it out where "
                          "they are unknown")
     for number, name in enumerate(names):
-        if not isinstance(name, str) or "\0" in name or name != name.encode(errors="ignore").decode():
+        if not isinstance(name, str) or not is_storable(name):
             raise InputError(f"{argument}[{number}]={name!r}; expected a text without NUL and undecodable characters, for a run file must "
                              "hold it; write it as text, '' where it is unknown")
 

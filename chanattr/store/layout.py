@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from chanattr.axes import array_axes, is_grouped, row_axis
+from chanattr.axes import array_axes, is_grouped, is_storable, row_axis
 from chanattr.codes import COLDNESS, GRID, RADIUS
 from chanattr.errors import StoreError
 from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, SpatialAttribution
@@ -235,7 +235,7 @@ def check_text(what: str, text: str) -> None:
     Raises:
         StoreError: a NUL, or characters that are no text (a file name in an unknown encoding).
     """
-    if "\0" in text or text != text.encode(errors="ignore").decode():
+    if not is_storable(text):
         raise StoreError(f"{what} {text!r} cannot be stored; expected text without NUL and without undecodable characters; rename it")
 
 
