@@ -24,11 +24,6 @@ class Interval(NamedTuple):
     low: Figure
     high: Figure
 
-    @property
-    def mean(self) -> Figure:
-        """The value, where it is a mean."""
-        return self.value
-
 
 def resamples(count: int, seed: int) -> Iterator[np.ndarray]:
     """Rows drawn with replacement, i8 [R, N], in blocks of a bounded size that are 2,000 resamples together."""

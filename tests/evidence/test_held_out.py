@@ -83,7 +83,7 @@ def test_planted_channels_are_found_from_either_half() -> None:
         for method in ("joint", "mean", "mean_of_area", "gradient_x_activation"):
             for fold in range(2):
                 assert np.flatnonzero(found.masks[0, METHODS.index(method), row, fold, 0]).tolist() == list(members)
-    assert found.mean("top1").mean[0, :4, 0].tolist() == [1] * 4
+    assert found.mean("top1").value[0, :4, 0].tolist() == [1] * 4
     assert found.by_class("top1")[0, METHODS.index("random")].mean() < 1
     assert (found.margin("joint", "random").low > 0).all()
     assert found.margin("joint", "mean").value.tolist() == [[0]]
@@ -132,7 +132,7 @@ def test_a_class_with_one_image_is_left_out_and_told(caplog: pytest.LogCaptureFi
     assert not found.masks[0, :4, row].any()
     assert np.isnan(found.by_class()[0, :, row]).all()
     assert np.isfinite(found.by_class()[0, :, [0, 2, 3]]).all()
-    assert np.isfinite(found.mean().mean).all()
+    assert np.isfinite(found.mean().value).all()
     assert np.isfinite(found.original_logits).all()
 
 
@@ -146,7 +146,7 @@ def test_one_class_has_no_other(caplog: pytest.LogCaptureFixture) -> None:
         found = plain(targets=[1] * 13)
     assert "1 of 1 classes have no set by other_class (first class 1), for there is no other class" in caplog.text
     assert np.isnan(found.scores[0, METHODS.index("other_class")]).all()
-    assert np.isfinite(found.mean().mean[0, 0]).all()
+    assert np.isfinite(found.mean().value[0, 0]).all()
     assert (found.mean().low <= found.mean().high)[0, 0].all()
 
 
