@@ -48,6 +48,12 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
+def checks_begin_anew() -> None:
+    """Each test has the first calls of every function checked."""
+    tests.checking.CALLS.clear()
+
+
+@pytest.fixture(autouse=True)
 def users_files_are_forgotten(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A user's file that a test made and loaded stays a module of the process: the next test's of the same name would not be."""
     known, path = set(sys.modules), list(sys.path)

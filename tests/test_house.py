@@ -258,6 +258,15 @@ def test_annotations_are_checked_in_tests() -> None:
         Lookup(torch.zeros(2, 1, 3, 4))
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_each_test_has_its_first_calls_checked(again: bool) -> None:
+    """However often the test before called a function; the last of those that are checked is."""
+    for _ in range(checking.MOST - 1):
+        largest(torch.zeros(1, 3), torch.ones(1, dtype=torch.int64))
+    with pytest.raises(TypeError, match="violates type hint"):
+        largest(torch.zeros(3), torch.ones(1, dtype=torch.int64))
+
+
 def test_functions_are_checked_wherever_a_module_defines_them() -> None:
     tree = ast.parse("""
 from jaxtyping import Float

@@ -229,11 +229,11 @@ def test_a_mask_on_a_layers_grid(bright: Tensor) -> None:
 
 
 def test_answers_do_not_hang_on_what_is_beside_them(bright: Tensor) -> None:
-    net = Sees(region_of(8, 36))
-    both = ca.spatial(net, bright, targets=[1, 1], areas=(0.1,), search=DRAFT, keys=["a", "b"], jitter=0.05)
-    alone = ca.spatial(net, bright[1:], targets=[1], areas=(0.1,), search=DRAFT, keys=["b"], jitter=0.05)
+    net, asked = Sees(region_of(8, 36)), {"areas": (0.1,), "search": ca.ExactSearch(relaxed_steps=8, refine_steps=3), "jitter": 0.05}
+    both = ca.spatial(net, bright, targets=[1, 1], keys=["a", "b"], **asked)
+    alone = ca.spatial(net, bright[1:], targets=[1], keys=["b"], **asked)
     assert np.abs(both.codes[1].astype(int) - alone.codes[0]).max() <= 1
-    again = ca.spatial(net, bright, targets=[1, 1], areas=(0.1,), search=DRAFT, keys=["a", "b"], jitter=0.05)
+    again = ca.spatial(net, bright, targets=[1, 1], keys=["a", "b"], **asked)
     assert equal(both, again)
 
 
