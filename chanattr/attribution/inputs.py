@@ -12,7 +12,7 @@ from chanattr.axes import is_storable
 from chanattr.errors import ChanattrError, InputError, ModelError, first_line
 from chanattr.network.hooks import frozen
 from chanattr.network.inputs import described, running, take_rows, tensors_of
-from chanattr.network.names import kind
+from chanattr.network.names import check_module, kind
 from chanattr.network.outputs import Inputs, batch_size_of, call, first_tensor, logits_of
 from chanattr.network.stem import Stem
 from chanattr.network.tail import Tail, bind
@@ -72,11 +72,12 @@ def tail_at(model: nn.Module, images: Inputs, layer: str, *, engine: str, score:
 
 
 def _check_unquantised(model: nn.Module) -> None:
-    """Refuses a model with integer kernels, which have no backward pass: no slope would reach the mask.
+    """Refuses a model with integer kernels, which have no backward pass: no slope would reach the mask; and what is no model.
 
     Raises:
         ModelError: so; names the first of its quantised modules.
     """
+    check_module(model)
     for name, module in model.named_modules():
         if hasattr(module, "_packed_params"):
             raise ModelError(f"{kind(model)} is quantised ({type(module).__name__} {name!r}), and no gradient flows through integers "
@@ -93,8 +94,9 @@ def check_keys(keys: Sequence[str] | None, count: int) -> tuple[str, ...]:
     """
     if keys is None:
         return tuple(str(row) for row in range(count))
-    if isinstance(keys, str) or len(keys) != count:
-        raise InputError(f"{'one text' if isinstance(keys, str) else len(keys)} as keys for {count} images; expected a list of texts, one "
+    if isinstance(keys, str) or not isinstance(keys, Sized) or len(keys) != count:
+        what = "one text" if isinstance(keys, str) else len(keys) if isinstance(keys, Sized) else type(keys).__name__
+        raise InputError(f"{what} as keys for {count} images; expected a list of texts, one "
                          "each; leave keys out for row numbers")
     seen: set[str] = set()
     for key in keys:

@@ -83,8 +83,11 @@ def sets_of(record: ClassAttribution | ImageAttribution, count: int | None = Non
         source: for classes "joint", or "mean" (the `count` channels that most a* sets of the images hold; ties by number).
 
     Raises:
-        InputError: no such source, no sets of this area, or "mean" without a count or for images.
+        InputError: no record, no such source, no sets of this area, or "mean" without a count or for images.
     """
+    if not isinstance(record, (ClassAttribution, ImageAttribution)):
+        raise InputError(f"{type(record).__name__} in place of sets; expected a ClassAttribution or an ImageAttribution; pass what "
+                         "per_class or per_image gave")
     names = _names(record)
     check_name("source", source, SOURCES)
     if source == "mean":
@@ -194,7 +197,7 @@ def cluster(likeness: Overlap) -> Clusters:
         likeness: what `overlap` gave of C classes (or images).
 
     Raises:
-        InputError: a class has no set, so no distance.
+        InputError: no likeness, or a class has no set, so no distance.
 
     Examples:
         >>> import chanattr as ca
@@ -203,6 +206,8 @@ def cluster(likeness: Overlap) -> Clusters:
         >>> joined.order.tolist(), joined.merges.round(2).tolist()[0]
         ([2, 0, 1], [0.0, 1.0, 0.4, 2.0])
     """
+    if not isinstance(likeness, Overlap):
+        raise InputError(f"likeness is {type(likeness).__name__}; expected what ca.overlap gives; call that on the record first")
     if (missing := np.flatnonzero(likeness.sizes < 0)).size:
         named = ", ".join(repr(likeness.names[row]) for row in missing[:3])
         raise InputError(f"{len(missing)} of {len(likeness.sizes)} rows have no set, first {named}; expected a set a row, for distances "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import nn
 
@@ -23,9 +25,10 @@ def given_axis(shape: tuple[int, ...], given: int) -> int:
     Raises:
         InputError: not one of the axes after the images'.
     """
-    axis = given + len(shape) if given < 0 else given
+    whole = isinstance(given, Integral) and not isinstance(given, bool)
+    axis = int(given) + len(shape) * (given < 0) if whole else 0
     if not 0 < axis < len(shape):
-        raise InputError(f"channel_axis={given} for an activation of shape {shape}; expected 1 to {len(shape) - 1} (or counted from the "
+        raise InputError(f"channel_axis={given!r} for an activation of shape {shape}; expected 1 to {len(shape) - 1} (or counted from the "
                          "end): axis 0 is the images'")
     return axis
 

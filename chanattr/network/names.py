@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from chanattr.errors import LayerError
+from chanattr.errors import LayerError, ModelError
 
 INPUT = ":input"  # after a module's name: what it is given, in place of what it gives
 
@@ -23,11 +23,23 @@ class Place(NamedTuple):
     is_input: bool = False
 
 
+def check_module(model: object) -> None:
+    """Refuses what is no module, such as what `load_model` gives, which holds one.
+
+    Raises:
+        ModelError: so.
+    """
+    if not isinstance(model, nn.Module):
+        what = "its .module" if isinstance(getattr(model, "module", None), nn.Module) else "the network itself"
+        raise ModelError(f"model is {type(model).__name__}; expected a torch.nn.Module; pass {what}")
+
+
 def plain_names(model: nn.Module) -> dict[str, str]:
     """The plain name of every module by its name in ``named_modules``: wrappers are seen through, each where it wraps.
 
     A child that only is called ``module`` keeps its name: the word is dropped below a wrapper, and nowhere else.
     """
+    check_module(model)
     plain: dict[str, str] = {}
     inner: dict[str, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from chanattr.errors import ModelError
+from chanattr.network.names import check_module
 
 Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
@@ -124,7 +125,12 @@ def dtype_of(model: nn.Module) -> torch.dtype:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter or buffer lives."""
+    """Where the model's first parameter or buffer lives.
+
+    Raises:
+        ModelError: it is no module.
+    """
+    check_module(model)
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return torch.device("cpu")

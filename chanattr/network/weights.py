@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from chanattr.errors import ModelError
-from chanattr.network.names import kind, plain_names
+from chanattr.network.names import check_module, kind, plain_names
 
 
 def model_sha256(model: nn.Module) -> str:
@@ -28,11 +28,12 @@ def model_sha256(model: nn.Module) -> str:
 
 
 def check_weights(model: nn.Module) -> None:
-    """Refuses a model that was built in inference mode.
+    """Refuses a model that was built in inference mode, and what is no model.
 
     Raises:
         ModelError: so.
     """
+    check_module(model)
     if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
         raise ModelError(f"{kind(model)} has weights made in inference mode, through which no gradient flows to the mask; expected weights "
                          "made outside torch.inference_mode; build or load the model outside it")

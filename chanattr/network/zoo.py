@@ -78,6 +78,9 @@ def load_model(name: str, *, weights: str | None = None, device: str = "cpu") ->
         >>> len(loaded.class_names), loaded.class_names[251]
         (1000, 'dalmatian')
     """
+    if not isinstance(name, str):
+        raise ModelError(f"a model's name is {type(name).__name__}; expected text, such as 'embedded' or 'path/to/file.py:function'; a "
+                         "module at hand needs no loading: pass it itself")
     if weights == RANDOM and ".py:" in name:
         raise ModelError(f"{name} was asked for with random weights; expected a model known by name, for a function makes its own weights; "
                          "let it give random ones")

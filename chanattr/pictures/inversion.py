@@ -98,6 +98,8 @@ def invert(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, pi
     """
     settings = resolved(settings, INVERSION, INVERSIONS)
     count = check_images(images)
+    if not isinstance(images, torch.Tensor):
+        raise InputError(f"images are {type(images).__name__}; expected one tensor [N, C, H, W], for pictures are what is made; pass that")
     names, goal = check_keys(keys, count), None if targets is None else check_targets(targets, count)
     originals = px.shown(images.float(), check_pixels(pixels, images.shape[1]))
     check_weights(model)

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from tests.models import Plain, images, seeded
 
 QUICK = ca.ExactSearch(relaxed_steps=2, binary_steps=2)
 TWO = Layer(name="two", type="Conv2d", calls=1, shape=(1, 2, 4, 4), channel_axis=1, channels=2, grid=(4, 4))
+PIXELS = ca.Pixels((0.5,) * 3, (0.5,) * 3, (8, 8))
 NOBODY: Any = None
 RAGGED: Any = [[1], [1, 2]]
 
@@ -74,6 +76,12 @@ class Hidden(Normed):
         bad = torch.zeros_like(x)
         bad[1:2, 0] = torch.nan
         return self.head(torch.nan_to_num(self.mix(x + bad)).mean((2, 3)))
+
+
+class Held(NamedTuple):
+    """As `load_model` gives a model: beside other things."""
+
+    module: Any
 
 
 def raising(logits: Tensor, targets: Tensor) -> Tensor:
@@ -146,6 +154,27 @@ CASES = {
     "score a word": Wrong(lambda: ask(score="logits"), "InputError", "score='logits'; expected a function of the model's output"),
     "a batch of a loader": Wrong(lambda: ask(images=Batch(images(4), np.zeros(4, int), tuple("abcd"), np.zeros((4, 32), "u1"), ())),
                                  "InputError", r"images are a Batch of a loader; .*; pass batch.images, and keys=batch.keys"),
+    "a loaded model": Wrong(lambda: ca.per_image(Held(seeded(Plain)), images(4), "mix"), "ModelError",
+                            "model is Held; expected a torch.nn.Module; pass its .module"),
+    "a loaded model's layers": Wrong(lambda: ca.layers(Held(seeded(Plain)), images(4)), "ModelError",
+                                     "model is Held; .*; pass its .module"),
+    "a loaded model to invert": Wrong(lambda: ca.invert(Held(seeded(Plain)), images(4), "mix", pixels=PIXELS), "ModelError",
+                                      "model is Held; .*; pass its .module"),
+    "a loaded model to visualise": Wrong(lambda: ca.visualise(Held(seeded(Plain)), "mix", [1], pixels=PIXELS), "ModelError",
+                                         "model is Held; .*; pass its .module"),
+    "no model": Wrong(lambda: ca.explain(NOBODY, images(4), "mix"), "ModelError", "model is NoneType; .*; pass the network itself"),
+    "a model to load": Wrong(lambda: ca.load_model(seeded(Plain)), "ModelError",
+                             "a model's name is Plain; expected text, .*: pass it itself"),
+    "a path to report": Wrong(lambda: ca.report(Path("run.h5"), "run.html"), "InputError", r"expected an open run; give what ca\.open_run"),
+    "a number to overlap": Wrong(lambda: ca.overlap(3), "InputError", "int in place of sets; expected a ClassAttribution or an Image"),
+    "a record to cluster": Wrong(lambda: ca.cluster(ca.figures.samples.classes()), "InputError",
+                                 "likeness is ClassAttribution; expected what ca.overlap gives"),
+    "several inputs to invert": Wrong(lambda: ca.invert(seeded(Plain), (images(4),), "mix", pixels=PIXELS), "InputError",
+                                      r"images are tuple; expected one tensor \[N, C, H, W\], for pictures"),
+    "channel axis a text": Wrong(lambda: ask(channel_axis="1"), "InputError",
+                                 "channel_axis='1' for an activation of shape .*; expected 1 to 3"),
+    "channel axis a half": Wrong(lambda: ask(channel_axis=1.5), "InputError",
+                                 "channel_axis=1.5 for an activation of shape .*; expected 1 to"),
     "one image alone": Wrong(lambda: ask(images=images(4)[0]), "ModelError", r"a single image \[C, H, W\] lacks .*: give image\[None\]"),
     "a module as layer": Wrong(lambda: ca.capture(seeded(Plain), [torch.nn.ReLU()]).__enter__(), "LayerError", "layer is a ReLU; expected"),
     "its module as layer": Wrong(lambda: by_module(seeded(Plain)), "LayerError", "layer is a Conv2d; its own is 'mix'; expected a dotted"),
@@ -194,6 +223,9 @@ CASES = {
         lambda: ca.per_class(seeded(Hidden), images(3), "mix", targets=[1, 1, 1], areas=(1,), engine="injection"), "ModelError",
         "the activations at layer 'mix' of 1 image"),
     "keys that are numbers": Wrong(lambda: ask(keys=[1, 2, 3, 4]), "InputError", r"key 1 is int; expected text; pass \[str\(key\)"),
+    "keys that can be had once": Wrong(lambda: ask(keys=iter("abcd")), "InputError",
+                                      "str_.*iterator as keys for 4 images; expected a list"),
+    "keys a number": Wrong(lambda: ask(keys=4), "InputError", "int as keys for 4 images; expected a list of texts, one each"),
     "keys in one text": Wrong(lambda: ask(keys="abcd"), "InputError", "one text as keys for 4 images; expected a list of texts, one each"),
     "keys too few": Wrong(lambda: ask(keys=["a"]), "InputError", "1 as keys for 4 images; expected a list of texts, one each; leave"),
     "targets None for classes": Wrong(lambda: ask_classes(targets=None), "InputError",

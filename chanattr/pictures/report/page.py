@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chanattr import __version__, tables
-from chanattr.errors import StoreError
+from chanattr.errors import InputError, StoreError
 from chanattr.pictures.figures import theme, words
 from chanattr.pictures.report import cards, start
 from chanattr.pictures.report.answer import Section, asked, sections, sentence
@@ -50,7 +50,7 @@ def report(run: Run, path: str | os.PathLike[str], *, images: int = 200, classes
 
     Raises:
         StoreError: the page cannot be written there, the run holds no answers, or its file is damaged.
-        InputError: fewer than 1 image or class.
+        InputError: fewer than 1 image or class, or a path in place of the run.
 
     Examples:
         >>> import chanattr as ca
@@ -59,6 +59,8 @@ def report(run: Run, path: str | os.PathLike[str], *, images: int = 200, classes
     """
     images, classes = (int(check_number(f"{name}={value!r}", value, STEPS, f"leave it out for {usual}"))
                        for name, value, usual in (("images", images, 200), ("classes", classes, 60)))
+    if isinstance(run, (str, os.PathLike)):
+        raise InputError(f"run is {type(run).__name__}; expected an open run; give what ca.open_run({str(run)!r}) gives")
     target = Path(path)
     _check_place(target, run.path)
     write_text(target, html_of(run, images, classes))
