@@ -28,8 +28,8 @@ HOW_TO = [path for path in PAGES if path.parent.name == "how-to"]
 
 
 WITH_PYTHON = [path for path in HOW_TO if "```python" in path.read_text(encoding="utf-8")]
-# Each folder's page in a process of its own that has seen nothing of the package or of another page. Torch and what exports need, which take
-# most of the time, are there already.
+# Each folder's page in a process of its own that has seen nothing of the package or of another page. Torch and what exports need, which
+# take most of the time, are there already.
 RUN_EACH = """
 import os, runpy, sys
 import torch.export._trace
@@ -40,9 +40,8 @@ for folder in sys.argv[1:]:
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), stream.fileno())
         assert "chanattr" not in sys.modules
         runpy.run_path("page.py", run_name="__main__")
-        open("done", "w").close()
         sys.exit()
-    os.wait()
+    open(os.path.join(folder, "status"), "w").write(str(os.wait()[1]))
 """
 
 
@@ -67,7 +66,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("path", WITH_PYTHON, ids=lambda path: path.stem)
 def test_the_python_runs(path: Path, ran: Path) -> None:
     folder = ran / path.stem
-    assert (folder / "done").exists(), (folder / "err").read_text(encoding="utf-8")
+    assert (folder / "status").read_text(encoding="utf-8") == "0", (folder / "err").read_text(encoding="utf-8")
     assert (folder / "out").read_text(encoding="utf-8").strip()
 
 
