@@ -34,7 +34,7 @@ dict(zip(found.keys, found.smallest_area.tolist(), strict=True))
 
 # %%
 pixels = ca.pixels_of(model.preprocess)
-settings = ca.PictureSettings(steps=32)
+settings = ca.PictureSettings(steps=24)
 whole = ca.invert(model.module, batch.images, layer, pixels=pixels, targets=batch.labels.tolist(), keys=batch.keys, settings=settings,
                   progress=True)
 masked = ca.invert(model.module, batch.images, layer, pixels=pixels, mask=found.smallest_mask, targets=batch.labels.tolist(),

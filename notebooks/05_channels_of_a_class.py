@@ -20,22 +20,24 @@ layer, dalmatian, flamingo = "features.12", 251, 130
 # `per_class` takes the mean of the images' a\* masks: for every channel the share of the class's images that need it.
 
 # %%
-classes = ca.per_class(model.module, batch.images, layer, targets=batch.labels.tolist(), areas=[8], folds=0, refine=False,
-                       names=model.class_names, progress=True)
+found = ca.per_image(model.module, batch.images, layer, targets=batch.labels.tolist(), keys=batch.keys, areas="smallest", progress=True)
+classes = ca.per_class(model.module, batch.images, layer, targets=batch.labels.tolist(), areas=[8], folds=0, refine=False, found=found,
+                       names=model.class_names)
 top = classes.channels(dalmatian, 3, source="mean")
 ca.figures.class_channels(classes, dalmatian)
 
 # %% [markdown]
 # ## What they look for
 #
-# `visualise` makes a picture for each; `examples` finds the images, cropped to what the channel's strongest position sees.
+# `visualise` makes a picture for each; `examples` finds the images, cropped to what the channel's strongest position sees. Small pictures
+# are made sooner, and a channel fills them.
 
 # %%
 pixels = ca.pixels_of(model.preprocess)
+small = pixels._replace(size=(144, 144))
 settings = ca.PictureSettings(steps=48)
-made = ca.visualise(model.module, layer, top, pixels=pixels, settings=settings)
+made = ca.visualise(model.module, layer, top, pixels=small, settings=settings)
 driven = ca.examples(model.module, batch.images, layer, channels=top, pixels=pixels, count=3, keys=batch.keys)
-found = ca.per_image(model.module, batch.images, layer, targets=batch.labels.tolist(), keys=batch.keys, areas="smallest")
 needed = ca.examples(model.module, batch.images, layer, channels=top, pixels=pixels, count=3, kind="needed", found=found)
 ca.figures.channel_cards(made, driven, needed, title="Channels that dalmatians need")
 
@@ -48,7 +50,7 @@ ca.figures.channel_cards(made, driven, needed, title="Channels that dalmatians n
 # The rates of one class less those of the other weigh the channels; the picture drives the ones up and the others down.
 
 # %%
-apart = ca.visualise(model.module, layer, ca.class_weights(classes, dalmatian, flamingo), pixels=pixels, settings=settings,
+apart = ca.visualise(model.module, layer, ca.class_weights(classes, dalmatian, flamingo), pixels=small, settings=settings,
                      names=["dalmatian less flamingo"])
 ca.figures.channel_cards(apart)
 

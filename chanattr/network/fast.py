@@ -194,12 +194,12 @@ def _objection(made: FastTail, tail: ExportedTail, stem: Stem, at_once: int) -> 
     drawn, density = (torch.rand(CHECKED, width, generator=generator, dtype=torch.float32) for width in (tail.layer.channels, 1))
     masks = (drawn < density).float().to(device)
     rows = torch.arange(CHECKED, device=device) % min(2, len(stem.logits))
-    (ours, our_slopes), (theirs, their_slopes) = (_tried(one, kept, masks, rows, at_once) for one, kept in
-                                                  ((made, made.prepare(stem)), (tail, stem)))
+    low = made.dtype != torch.float32
+    ours, our_slopes = _tried(made, made.prepare(stem), masks, rows, at_once)
+    theirs, their_slopes = _tried(tail, stem, masks, rows, at_once, slopes=low)
     if not theirs.isfinite().any():
         return "no logit is finite"
     apart = difference(ours, theirs)
-    low = made.dtype != torch.float32
     allowed = LOW_AGREEMENT if low else AGREEMENT
     if apart > allowed:
         return f"logits differ by {apart:.1e} of their scale (at most {allowed:.0e})"
@@ -207,19 +207,18 @@ def _objection(made: FastTail, tail: ExportedTail, stem: Stem, at_once: int) -> 
     return f"slopes correlate by {correlation:.3f} (at least {LOW_CORRELATION})" if correlation < LOW_CORRELATION else ""
 
 
-def _tried(tail: Tail | FastTail, stem: Stem, masks: Tensor, rows: Tensor, at_once: int) -> tuple[Tensor, Tensor]:
-    """Logits, and the slopes of the class that each image is predicted to be."""
+def _tried(tail: Tail | FastTail, stem: Stem, masks: Tensor, rows: Tensor, at_once: int, slopes: bool = True) -> tuple[Tensor, Tensor]:
+    """Logits, and the slopes of the class that each image is predicted to be; 0 where nobody asks for them."""
 
-    @torch.enable_grad()
+    @torch.set_grad_enabled(slopes)
     def run(part: slice) -> tuple[Tensor, Tensor]:
         leaf = masks[part].detach().requires_grad_()
         logits = tail.logits(stem, leaf, rows[part]).float()
         named = logits.gather(1, stem.logits[rows[part]].argmax(1, keepdim=True))
-        return logits.detach(), torch.autograd.grad(named.sum(), leaf)[0]
+        return logits.detach(), torch.autograd.grad(named.sum(), leaf)[0] if slopes else torch.zeros_like(leaf)
 
     parts = [found for _, found in in_batches(anchor_of(tail), len(rows), at_once, True, run)]
-    logits, slopes = zip(*parts, strict=True)
-    return torch.cat(logits), torch.cat(slopes)
+    return torch.cat([logits for logits, _ in parts]), torch.cat([found for _, found in parts])
 
 
 def _correlation(ours: Float[Tensor, "M K"], theirs: Float[Tensor, "M K"]) -> float:
