@@ -40,14 +40,6 @@ def test_shards_are_fixed_by_key_order_and_shard_size_never_by_the_batch(tmp_pat
     assert content(tmp_path / "other.h5") == content(whole)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An unbroken run."""
-    path = tmp_path_factory.mktemp("whole") / "run.h5"
-    run_all(path)
-    return path
-
-
 @pytest.mark.parametrize(("after", "ending"), [(1, KeyboardInterrupt), (2, RuntimeError), (5, KeyboardInterrupt), (8, KeyboardInterrupt)])
 def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path: Path, whole: Path, after: int, ending: type[BaseException]) -> None:
     steps = 0
@@ -69,12 +61,11 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path: Path, whole: Path, af
     assert content(tmp_path / "broken.h5") == content(whole)
 
 
-def test_a_finished_run_does_nothing_again(tmp_path: Path) -> None:
-    run_all(tmp_path / "run.h5")
-    before = content(tmp_path / "run.h5")
-    summary = run_all(tmp_path / "run.h5")
+def test_a_finished_run_does_nothing_again(ended: Path) -> None:
+    before = content(ended)
+    summary = run_all(ended)
     assert (summary.images, summary.skipped, summary.classes) == (0, COUNT, {})
-    assert content(tmp_path / "run.h5") == before
+    assert content(ended) == before
 
 
 def test_new_images_and_layers_may_be_added(tmp_path: Path, whole: Path) -> None:

@@ -35,10 +35,9 @@ def test_another_question_for_the_same_layer_is_refused_naming_the_field(tmp_pat
     assert content(tmp_path / "run.h5") == before
 
 
-def test_another_model_in_the_same_file_is_refused(tmp_path: Path) -> None:
-    run_all(tmp_path / "run.h5")
+def test_another_model_in_the_same_file_is_refused(ended: Path) -> None:
     with pytest.raises(ca.StoreError, match=r"model"):
-        run_all(tmp_path / "run.h5", model=seeded(Plain, 1))
+        run_all(ended, model=seeded(Plain, 1))
 
 
 def test_without_a_shard_size_the_file_tells_it(tmp_path: Path) -> None:
@@ -51,10 +50,9 @@ def test_without_a_shard_size_the_file_tells_it(tmp_path: Path) -> None:
         assert run.attributes["shard_size"] == 16
 
 
-def test_another_shard_size_is_refused(tmp_path: Path) -> None:
-    run_all(tmp_path / "run.h5")
+def test_another_shard_size_is_refused(ended: Path) -> None:
     with pytest.raises(ca.InputError, match="shard_size=8, but this file was made with 4"):
-        run_all(tmp_path / "run.h5", shard_size=8)
+        run_all(ended, shard_size=8)
 
 
 def test_no_resume_refuses_a_file_with_answers(tmp_path: Path) -> None:
@@ -63,10 +61,9 @@ def test_no_resume_refuses_a_file_with_answers(tmp_path: Path) -> None:
         run_all(tmp_path / "run.h5", resume=False)
 
 
-def test_a_known_key_with_other_bytes_is_refused(tmp_path: Path) -> None:
-    run_all(tmp_path / "run.h5")
+def test_a_known_key_with_other_bytes_is_refused(ended: Path) -> None:
     with pytest.raises(ca.StoreError, match=r"folder/0\.png"):
-        run_all(tmp_path / "run.h5", Loader(seed=2))
+        run_all(ended, Loader(seed=2))
 
 
 def test_a_key_that_comes_twice_is_refused(tmp_path: Path) -> None:

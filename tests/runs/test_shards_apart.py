@@ -19,8 +19,7 @@ from tests.runs.loaders import COUNT, Loader, content, run_all
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_the_joined_file_is_that_of_one_process(tmp_path: Path, count: int) -> None:
-    run_all(tmp_path / "whole.h5")
+def test_the_joined_file_is_that_of_one_process(tmp_path: Path, whole: Path, count: int) -> None:
     for number in range(1, count + 1):
         summary = run_all(tmp_path / f"{number}.h5", shard=(number, count))
         assert summary.classes == {}
@@ -29,7 +28,7 @@ def test_the_joined_file_is_that_of_one_process(tmp_path: Path, count: int) -> N
         assert len(run.finished("mix")) == len(run.finished("conv")) == COUNT
         assert not run.has_classes("mix")
     assert run_all(tmp_path / "joined.h5").images == 0
-    assert content(tmp_path / "joined.h5") == content(tmp_path / "whole.h5")
+    assert content(tmp_path / "joined.h5") == content(whole)
 
 
 def test_parts_of_a_loader_are_whole_shards_each_in_one() -> None:
@@ -41,13 +40,11 @@ def test_parts_of_a_loader_are_whole_shards_each_in_one() -> None:
             part_of(Loader(), part, 3)
 
 
-def test_runs_that_have_images_in_common_and_are_joined_twice(tmp_path: Path) -> None:
-    run_all(tmp_path / "whole.h5")
+def test_runs_that_have_images_in_common_and_are_joined_twice(tmp_path: Path, whole: Path, ended: Path) -> None:
     run_all(tmp_path / "one.h5", Loader(count=7), layers=["mix"])
-    run_all(tmp_path / "two.h5")
     for _ in range(2):
-        join_runs([tmp_path / "one.h5", tmp_path / "two.h5"], tmp_path / "joined.h5")
-        assert content(tmp_path / "joined.h5") == content(tmp_path / "whole.h5")
+        join_runs([tmp_path / "one.h5", ended], tmp_path / "joined.h5")
+        assert content(tmp_path / "joined.h5") == content(whole)
 
 
 def test_a_thumbnail_is_kept_whichever_run_has_it(tmp_path: Path) -> None:
