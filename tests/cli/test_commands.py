@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
 import re
@@ -226,6 +227,7 @@ def test_demo_and_demo_full_lie_side_by_side(tmp_path: Path, monkeypatch: pytest
         return real(*given, **named, areas=(24,), search=ca.ExactSearch(relaxed_steps=1, binary_steps=1), refine=False)
 
     monkeypatch.setattr(room, "attribute", short)
+    monkeypatch.setattr(room, "load_model", functools.cache(room.load_model))  # and so it is exported once
     monkeypatch.setattr(room, "LAYERS", ("features.12",))
     monkeypatch.setattr(room, "FULL_LAYERS", ("features.12",))
     monkeypatch.setattr(room, "CLASS_AREAS", (24,))

@@ -32,7 +32,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for picture in sorted((demo_folder() / name).glob("*.jpg"))[:2]:
             shutil.copy(picture, folder / "images" / name)
     out = folder / "run.h5"
-    call("attribute", "embedded", str(folder / "images"), "--layer", "features.12", "--areas", "4,40", "-o", str(out))
+    call("attribute", "embedded", str(folder / "images"), "--layer", "features.12", "--areas", "4,40", "--no-classes", "-o", str(out))
     return out
 
 

@@ -83,15 +83,24 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     return made
 
 
-def figures(studio: Studio, run: Path, out: Path, *more: str, path: str = "/nowhere") -> subprocess.CompletedProcess[str]:
-    """The script; without a PATH it finds no browser, which takes a while to draw each figure."""
-    words = ["--out", str(out), "--run", str(run), "--images", str(studio.images), *more]
-    return subprocess.run([sys.executable, str(SCRIPTS / "figures"), *words], capture_output=True, text=True, check=False,
-                          env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": path})
+def script(name: str) -> ModuleType:
+    """A script, as a module."""
+    loader = importlib.machinery.SourceFileLoader(name, str(SCRIPTS / name))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def words_of(studio: Studio, run: Path, out: Path, *more: str) -> list[str]:
+    return [str(SCRIPTS / "figures"), "--out", str(out), "--run", str(run), "--images", str(studio.images), *more]
 
 
 @pytest.mark.slow
-def test_every_figure_of_the_paper_is_made_from_a_run_file(studio: Studio, tmp_path: Path) -> None:
+def test_every_figure_of_the_paper_is_made_from_a_run_file(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a PATH no browser is found, which takes a while to draw each figure."""
     loaded = ca.load_model(studio.model)
     loader = ca.image_loader([studio.images], loaded.preprocess, class_names=loaded.class_names, root=studio.images, limit_per_class=2)
     with ca.open_run(tmp_path / "run.h5", "a") as run:
@@ -99,9 +108,13 @@ def test_every_figure_of_the_paper_is_made_from_a_run_file(studio: Studio, tmp_p
         for game, label in (("preserve", "exact"), ("delete", "delete")):
             ca.spatial_run(run, loaded.module, loader, areas=(0.1, 0.4), search=ca.ExactSearch(relaxed_steps=2), refine=False,
                            game=game, label=label, name=studio.model, class_names=loaded.class_names, progress=False)
-    done = figures(studio, tmp_path / "run.h5", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    assert "no PNGs: no Chromium on PATH" in done.stderr
+    monkeypatch.setitem(sys.modules, "figures", figures := script("figures"))  # where its types find the names that they are made of
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", "/nowhere")
+        patch.setattr(sys, "argv", words_of(studio, tmp_path / "run.h5", tmp_path / "out"))
+        code, said = figures.main(), capsys.readouterr().err
+    assert code == 0, said
+    assert "no PNGs: no Chromium on PATH" in said
     pages = sorted((tmp_path / "out").glob("*.html"))
     assert [page.stem for page in pages] == [f"figure-{number}" for number in sorted(map(str, (1, 2, 3, 6, 7, 8, 9, 10)))]
     for page in pages:
@@ -110,7 +123,8 @@ def test_every_figure_of_the_paper_is_made_from_a_run_file(studio: Studio, tmp_p
         assert "<script src" not in text
         assert "<img src=x" not in text
     if shutil.which("chromium"):
-        assert figures(studio, tmp_path / "run.h5", tmp_path / "png", "--only", "3", path=os.environ["PATH"]).returncode == 0
+        monkeypatch.setattr(sys, "argv", words_of(studio, tmp_path / "run.h5", tmp_path / "png", "--only", "3"))
+        assert figures.main() == 0
         with Image.open(tmp_path / "png" / "figure-3.png") as picture:
             assert picture.width >= 600
             assert len(picture.getcolors() or []) > 10
@@ -121,7 +135,8 @@ def test_a_figure_whose_answers_are_missing_is_named(studio: Studio, tmp_path: P
     loader = ca.image_loader([studio.images], loaded.preprocess, class_names=loaded.class_names, root=studio.images, limit_per_class=1)
     with ca.open_run(tmp_path / "run.h5", "a") as run:
         ca.attribute(run, loaded.module, loader, layers=["mix"], name=studio.model, classes=False, progress=False)
-    done = figures(studio, tmp_path / "run.h5", tmp_path / "out", "--only", "1", "10")
+    done = subprocess.run([sys.executable, *words_of(studio, tmp_path / "run.h5", tmp_path / "out", "--only", "1", "10")],
+                          capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": "/nowhere"})
     assert done.returncode == 1
     assert "figure 1 needs masks on the picture under the label 'exact': chanattr spatial" in done.stderr
     assert "figure 10 needs classes: chanattr attribute" in done.stderr
@@ -149,13 +164,7 @@ def test_what_notebooks_need_is_said(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def spatial_table() -> ModuleType:
-    """scripts/spatial_table, as a module."""
-    loader = importlib.machinery.SourceFileLoader("spatial_table", str(SCRIPTS / "spatial_table"))
-    spec = importlib.util.spec_from_loader("spatial_table", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    return script("spatial_table")
 
 
 def test_spatial_table_makes_answers_once_and_tells_them(spatial_table: ModuleType, studio: Studio, tmp_path: Path,

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 import chanattr as ca
 from chanattr.cli import main
 from tests.cli.studio import Studio, make_studio
-from tests.cli.test_signals import found
+from tests.cli.test_signals import PER_CLASS, found
 
 
 @pytest.fixture(scope="module")
@@ -118,24 +118,25 @@ def test_a_summary_that_fails_at_the_end_is_told_with_the_code_that_the_command_
     assert len(ca.open_run(tmp_path / "run.h5").keys) == 12
 
 
-@pytest.mark.parametrize("form", ["text", "json"])
-def test_what_each_local_worker_did_is_told(studio: Studio, tmp_path: Path, form: str) -> None:
-    words = quick(studio, tmp_path / "run.h5", "--workers", "2", "--log-format", form, "--summary", tmp_path / "told.json")
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code == 1, done.output  # one picture cannot be read
-    told = json.loads((tmp_path / "told.json").read_text())["workers"]
+def workers_in(summary: Path) -> list[dict[str, Any]]:
+    """What a summary tells of two workers that searched twelve images."""
+    told: list[dict[str, Any]] = json.loads(summary.read_text())["workers"]
     assert 1 <= len(told) <= 2
     assert sum(one["images"] for one in told) == 12
     assert all(one["seconds"] > 0 and one["per_second"] > 0 and one["deaths"] == 0 and one["host"] for one in told)
-    if form == "text":
-        said = [line for line in done.stderr.splitlines() if line.startswith("worker ")]
-        assert len(said) == len(told)
-        for number, (line, one) in enumerate(zip(said, told, strict=True)):
-            assert line.startswith(f"worker {number}: {one['images']} images in {one['seconds']:.1f} s (")
-            assert line.endswith(f" a second) on {one['host']}")
-    else:
-        said_too = [line for line in lines(done.stderr) if line["event"] == "worker"]
-        assert [line["images"] for line in said_too] == [one["images"] for one in told]
+    return told
+
+
+def test_what_each_local_worker_did_is_told(studio: Studio, tmp_path: Path) -> None:
+    words = quick(studio, tmp_path / "run.h5", "--workers", "2", "--log-format", "text", "--summary", tmp_path / "told.json")
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 1, done.output  # one picture cannot be read
+    told = workers_in(tmp_path / "told.json")
+    said = [line for line in done.stderr.splitlines() if line.startswith("worker ")]
+    assert len(said) == len(told)
+    for number, (line, one) in enumerate(zip(said, told, strict=True)):
+        assert line.startswith(f"worker {number}: {one['images']} images in {one['seconds']:.1f} s (")
+        assert line.endswith(f" a second) on {one['host']}")
 
 
 def test_every_line_is_json_from_the_first_word_on(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,11 +215,12 @@ def loud():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_a_model_says_is_json_in_every_process(tmp_path: Path, workers: int) -> None:
+    """And what each worker did."""
     studio = make_studio(tmp_path)
     file = Path(studio.model.removesuffix(":make"))
     file.write_text(f"import logging, sys, warnings\nWORKERS = {workers}\n{file.read_text()}{LOUD}")
     words = ["attribute", f"{file}:loud", str(studio.images), "--layer", "mix", "-o", str(tmp_path / "run.h5"), "--areas", "2", "--device",
-             "cpu", "--no-classes", "--log-format", "json", "--workers", str(workers)]
+             "cpu", "--no-classes", "--log-format", "json", "--workers", str(workers), "--summary", str(tmp_path / "told.json")]
     done = subprocess.run([sys.executable, "-m", "chanattr", *words], capture_output=True, text=True, check=False,
                           env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
@@ -227,6 +229,8 @@ def test_what_a_model_says_is_json_in_every_process(tmp_path: Path, workers: int
     assert {line["logger"] for line in here} == {"mine"}
     assert any("a warning of the model's" in line["message"] and line["logger"] == "py.warnings" for line in said)
     assert any(line["message"] == "said by the model" for line in said) == (workers == 0)
+    told = workers_in(tmp_path / "told.json") if workers else []
+    assert [line["images"] for line in said if line["event"] == "worker"] == [one["images"] for one in told]
 
 
 def test_an_interruption_while_imports_run_is_json(tmp_path: Path) -> None:
@@ -244,7 +248,7 @@ def test_an_interruption_while_imports_run_is_json(tmp_path: Path) -> None:
 
 STUBBORN = '''
 
-class Stubborn(Plain):
+class Stubborn(Slow):
     """Does not come back to Python for a minute, once a file is there."""
 
     def forward(self, x):
@@ -263,7 +267,7 @@ def stubborn():
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_sigterm_ends_it_within_five_seconds_whatever_it_is_in(tmp_path: Path) -> None:
-    studio = make_studio(tmp_path, per_class=250)  # seconds of work, so that some is left once the file has answers
+    studio = make_studio(tmp_path, per_class=PER_CLASS)
     file, out, flag = Path(studio.model.removesuffix(":make")), tmp_path / "run.h5", tmp_path / "flag"
     file.write_text("import ctypes, os, warnings\n" + file.read_text() + STUBBORN.format(path=str(flag)))
     words = ["attribute", f"{file}:stubborn", str(studio.images), "--layer", "mix", "-o", str(out), "--areas", "2", "--device", "cpu",
@@ -273,7 +277,7 @@ def test_sigterm_ends_it_within_five_seconds_whatever_it_is_in(tmp_path: Path) -
                                    env=os.environ | {"OMP_NUM_THREADS": "1"})
         limit = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < limit and not found(out):
-            time.sleep(0.01)
+            time.sleep(0.1)
         flag.write_text("")
         time.sleep(1)
         before = found(out)

@@ -16,7 +16,7 @@ from chanattr.pictures.pixels import Pixels, from_bytes, pixels_of
 from tests import models
 
 PIXELS = Pixels((0.4, 0.5, 0.6), (0.2, 0.25, 0.3), (16, 16))
-FAR = {"steps": 1200, "rate": 0.3}  # colours that are rare in nature are far away
+FAR = {"steps": 600, "rate": 0.6}  # colours that are rare in nature are far away
 WEIGHT = torch.tensor([[1.0, 1.5, -1.0], [-1.0, 1.0, 1.0]])
 
 

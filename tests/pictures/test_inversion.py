@@ -52,7 +52,7 @@ def correlations(made: ca.Inversion) -> list[float]:
 @pytest.mark.parametrize("parametrisation", ["fourier", "pixel"])
 @pytest.mark.parametrize(("layer", "act"), [("layer", None), ("act", nn.LeakyReLU(0.5))], ids=["linear", "invertible"])
 def test_matching_gives_the_input_back(layer: str, act: nn.Module | None, parametrisation: str) -> None:
-    settings = ca.PictureSettings(objective="match", parametrisation=parametrisation, steps=500, **STILL)
+    settings = ca.PictureSettings(objective="match", parametrisation=parametrisation, steps=300, **STILL)
     made = ca.invert(toy(act=act), pictures(), layer, pixels=PIXELS, settings=settings)
     assert min(correlations(made)) > 0.99
     assert made.cosine.min() > 0.99

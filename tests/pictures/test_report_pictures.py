@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import fake_run
 import numpy as np
@@ -90,16 +91,28 @@ def test_pictures_beyond_the_page_are_left_in_the_file(tmp_path: Path, monkeypat
     assert "The file has 2 more inversions." in text
 
 
-def test_a_page_that_would_be_too_large_has_fewer_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The layers whose figures of classes pages asked for; a layer's are drawn for the first page alone, for on all they are the same."""
+    asked: list[str] = []
+    drawn: dict[str, dict[int, layers.Markup]] = {}
+
+    def once(section: layers.Section, *given: Any) -> dict[int, layers.Markup]:
+        asked.append(section.title)
+        return drawn[section.title] if section.title in drawn else drawn.setdefault(section.title, layers.class_figures(section, *given))
+
+    monkeypatch.setattr("chanattr.pictures.report.page.class_figures", once)
+    return asked
+
+
+def test_a_page_that_would_be_too_large_has_fewer_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]) -> None:
     path = fake_run.write_run(tmp_path / "large.h5", images=12)
     bare = len(page_of(path).encode())
     with open_run(path, "a") as run:
         for layer in ("layer3", "layer4.1.conv2"):
             write_pictures(run, layer, run.keys, inverted=12)
     whole = len(page_of(path).encode())
-    made: list[int] = []
-    drawn = layers.class_figures
-    monkeypatch.setattr("chanattr.pictures.report.page.class_figures", lambda *given: made.append(1) or drawn(*given))
+    asked.clear()
     monkeypatch.setattr("chanattr.pictures.report.cards.LEAST", 0)
     for share in (0.2, 0.5, 0.8):
         room = bare + int(share * (whole - bare))
@@ -107,7 +120,7 @@ def test_a_page_that_would_be_too_large_has_fewer_pictures(tmp_path: Path, monke
         text = page_of(path)
         assert (bare + room) / 2 < len(text.encode()) < room + 0.1 * (whole - bare)
         assert "more inversions" in text
-    assert len(made) == 3 * 2  # figures are not drawn again
+    assert len(asked) == 3 * 2  # figures are not drawn again
     monkeypatch.setattr("chanattr.pictures.report.cards.PAGE", 0)
     assert len(page_of(path).encode()) < bare + 1000
     monkeypatch.setattr("chanattr.pictures.report.cards.LEAST", (whole - bare) // 2)  # pictures do not all give way to the rest
@@ -116,12 +129,13 @@ def test_a_page_that_would_be_too_large_has_fewer_pictures(tmp_path: Path, monke
     assert len(page_of(path).encode()) == whole
 
 
+@pytest.mark.usefixtures("asked")
 def test_pictures_of_all_layers_together_have_room_for_so_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = fake_run.write_run(tmp_path / "room.h5", images=12)
+    bare = len(page_of(path).encode())
     with open_run(path, "a") as run:
         for layer in ("layer3", "layer4.1.conv2"):
             write_pictures(run, layer, run.keys, inverted=12)
-    bare = len(page_of(fake_run.write_run(tmp_path / "bare.h5", images=12)).encode())
     whole = page_of(path)
     room = (len(whole.encode()) - bare) // 2
     monkeypatch.setattr("chanattr.pictures.report.cards.PICTURES", room)
