@@ -17,6 +17,10 @@ import tests.checking
 # Before the first import of the package: shapes and types of every call are checked, in tests only.
 tests.checking.install("chanattr")
 
+from chanattr.processes import collect_seldom  # noqa: E402
+
+collect_seldom()
+
 import torch  # noqa: E402  (after the hook, which must come first)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import inspect
 import json
 import os
@@ -244,6 +245,20 @@ def test_the_drawing_of_the_rooms_is_the_contract(file: str) -> None:
     assert drawing
     drawn = [re.split(r"  +", line)[0].split(", ") for line in drawing[1].splitlines()]
     assert drawn == [re.findall(r"chanattr\.(\w+)", line) for line in flow()]
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_an_import_leaves_the_collector_as_it_was(collects: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr("importlib.import_module", lambda module: seen.append(gc.isenabled()) or (ast if module == "there" else 1 / 0))
+    (gc.enable if collects else gc.disable)()
+    try:
+        ca._imported("there")
+        with pytest.raises(ZeroDivisionError):
+            ca._imported("not there")
+        assert (seen, gc.isenabled()) == ([False, False], collects)
+    finally:
+        gc.enable()
 
 
 def test_annotations_are_checked_in_tests() -> None:

@@ -19,7 +19,7 @@ import click
 
 from chanattr.cli.logs import is_json, line_of, say, spoken
 from chanattr.errors import ChanattrError, first_line
-from chanattr.processes import set_handlers, signal_handlers
+from chanattr.processes import collect_seldom, set_handlers, signal_handlers
 
 EXIT_SOME_BAD, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130  # and 128 + its number for another signal
 KEEPING = ("attribute", "demo", "spatial")  # commands whose finished work is kept
@@ -48,6 +48,7 @@ class Group(click.Group):
 
     def main(self, args: Any = None, *more: Any, **named: Any) -> Any:
         """Runs the words of a command line; from here on it speaks as they ask (``--log-format``)."""
+        collect_seldom()
         with spoken(sys.argv[1:] if args is None else list(args)):
             return super().main(args, *more, **named)
 

@@ -21,7 +21,7 @@ import torch
 from tqdm.std import tqdm
 
 from chanattr.errors import ChanattrError, ModelError
-from chanattr.processes import leave_signals
+from chanattr.processes import collect_seldom, leave_signals
 from chanattr.runs.cluster import Cluster, cluster_results
 from chanattr.runs.plan import Ready, Results, Task, search_shard
 from chanattr.runs.worker import Back, Worker, packed, search_packed, unpacked
@@ -117,6 +117,7 @@ def _deaf() -> Iterator[None]:
 
 
 def _start(plan: bytes, threads: int, says: Connection, level: int) -> None:
+    collect_seldom()
     _speak_through(says, level)
     leave_signals()
     if hasattr(signal, "pthread_sigmask"):
