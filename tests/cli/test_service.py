@@ -248,20 +248,20 @@ def test_an_interruption_while_imports_run_is_json(tmp_path: Path) -> None:
 
 STUBBORN = '''
 
-class Stubborn(Slow):
-    """Does not come back to Python for a minute, once a file is there."""
-
-    def forward(self, x):
-        if not exporting() and os.path.exists({path!r}):
-            with warnings.catch_warnings():
-                ctypes.CDLL(None).usleep(20_000_000)
-                ctypes.CDLL(None).usleep(20_000_000)
-        return super().forward(x)
+LOCK = (ctypes.c_byte * 64)()
 
 
 def stubborn():
-    torch.manual_seed(3)
-    return Stubborn(), make()[1]
+    """Once a file is there, a picture is never read: it waits in C for a lock that nobody opens, and no signal ends that."""
+    model, preprocess, _ = make()
+
+    def read(picture):
+        time.sleep(0.02)
+        while os.path.exists({path!r}):
+            ctypes.CDLL(None).pthread_mutex_lock(LOCK)
+        return preprocess(picture)
+
+    return model, read
 '''
 
 
@@ -269,7 +269,7 @@ def stubborn():
 def test_sigterm_ends_it_within_five_seconds_whatever_it_is_in(tmp_path: Path) -> None:
     studio = make_studio(tmp_path, per_class=PER_CLASS)
     file, out, flag = Path(studio.model.removesuffix(":make")), tmp_path / "run.h5", tmp_path / "flag"
-    file.write_text("import ctypes, os, warnings\n" + file.read_text() + STUBBORN.format(path=str(flag)))
+    file.write_text("import ctypes, os\n" + file.read_text() + STUBBORN.format(path=str(flag)))
     words = ["attribute", f"{file}:stubborn", str(studio.images), "--layer", "mix", "-o", str(out), "--areas", "2", "--device", "cpu",
              "--log-format", "json"]
     with open(tmp_path / "said", "w") as said:
