@@ -36,7 +36,7 @@ def test_another_question_for_the_same_layer_is_refused_naming_the_field(tmp_pat
 
 
 def test_another_model_in_the_same_file_is_refused(ended: Path) -> None:
-    with pytest.raises(ca.StoreError, match="other model in the same file: it holds answers of .* with weights"):
+    with pytest.raises(ca.StoreError, match=r"other model in the same file: it holds answers of .* with weights"):
         run_all(ended, model=seeded(Plain, 1))
 
 
