@@ -51,7 +51,7 @@ def bright() -> Tensor:
 
 @pytest.mark.parametrize(("row", "column"), [(8, 36), (30, 12), (40, 40)])
 def test_the_region_that_a_network_sees_is_found(row: int, column: int, bright: Tensor) -> None:
-    found = ca.spatial(Sees(region_of(row, column)), bright, targets=[1, 1], areas=(0.0625, 0.15), perturbation="fade", flip=False)
+    found = ca.spatial(Sees(region_of(row, column)), bright[:1], targets=[1], areas=(0.0625, 0.15), perturbation="fade", flip=False)
     masks, planted = found.masks(), np.zeros((SIDE, SIDE))
     planted[row:row + 16, column:column + 16] = 1
     for mask in masks[:, 0]:
@@ -81,7 +81,7 @@ class SeesTwo(Sees):
 def test_two_objects_of_the_class(both: bool, bright: Tensor) -> None:
     """With room for one, a mask lies on one object where either is enough; where both count, it lies on objects, and on both with room."""
     places = region_of(6, 6), region_of(42, 42)
-    found = ca.spatial(SeesTwo(*places, both), bright, targets=[1, 1], areas=(0.0625, 0.2), perturbation="fade", flip=False)
+    found = ca.spatial(SeesTwo(*places, both), bright[:1], targets=[1], areas=(0.0625, 0.2), perturbation="fade", flip=False)
     masks = found.masks()
     covered = np.sort(np.stack([masks[(..., *place)].mean((2, 3)) for place in places], -1), -1)  # [N, A, 2], the fuller one last
     assert (covered[:, 0].sum(-1) > 0.8).all()  # of the most, 1: smooth masks leave the corners of a square
