@@ -49,8 +49,9 @@ def check_model(model: nn.Module, images: Inputs, score: Callable[..., Tensor] |
     """Runs the model once as it is, so that its own error comes with what it was given.
 
     Raises:
-        ModelError: the model or the score function fails on these images, gives another number of rows, or is quantised.
+        ModelError: it is no module, or it or the score function fails on these images, gives another number of rows, or is quantised.
     """
+    check_module(model)
     _check_unquantised(model)
     with running(model, images), frozen(model), torch.no_grad():
         logits = logits_of(call(model, images), score)
@@ -72,12 +73,11 @@ def tail_at(model: nn.Module, images: Inputs, layer: str, *, engine: str, score:
 
 
 def _check_unquantised(model: nn.Module) -> None:
-    """Refuses a model with integer kernels, which have no backward pass: no slope would reach the mask; and what is no model.
+    """Refuses a model with integer kernels, which have no backward pass: no slope would reach the mask.
 
     Raises:
         ModelError: so; names the first of its quantised modules.
     """
-    check_module(model)
     for name, module in model.named_modules():
         if hasattr(module, "_packed_params"):
             raise ModelError(f"{kind(model)} is quantised ({type(module).__name__} {name!r}), and no gradient flows through integers "
@@ -94,10 +94,9 @@ def check_keys(keys: Sequence[str] | None, count: int) -> tuple[str, ...]:
     """
     if keys is None:
         return tuple(str(row) for row in range(count))
-    if isinstance(keys, str) or not isinstance(keys, Sized) or len(keys) != count:
-        what = "one text" if isinstance(keys, str) else len(keys) if isinstance(keys, Sized) else type(keys).__name__
-        raise InputError(f"{what} as keys for {count} images; expected a list of texts, one "
-                         "each; leave keys out for row numbers")
+    given = "one text" if isinstance(keys, str) else len(keys) if isinstance(keys, Sized) else type(keys).__name__
+    if given != count:
+        raise InputError(f"{given} as keys for {count} images; expected a list of texts, one each; leave keys out for row numbers")
     seen: set[str] = set()
     for key in keys:
         if not isinstance(key, str):
