@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from chanattr.arguments import COUNT, check_number
 from chanattr.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,11 +59,6 @@ def check_axes(record: Any) -> dict[str, int]:
     return known
 
 
-def is_storable(text: str) -> bool:
-    """Whether a name can be kept in a file: HDF5 cuts off at NUL, and holds no undecodable characters."""
-    return "\0" not in text and text == text.encode(errors="ignore").decode()
-
-
 def is_grouped(groups: np.ndarray) -> bool:
     """Whether some channels share a group, or are numbered otherwise than by themselves."""
     return not np.array_equal(groups, np.arange(len(groups)))
@@ -74,9 +70,9 @@ def class_row(record: Any, target: int) -> int:
     Raises:
         InputError: the record does not hold it.
     """
-    where = np.flatnonzero(record.targets == target)
+    where = np.flatnonzero(record.targets == check_number(f"class {target!r}", target, COUNT, "name it by its number"))
     if not len(where):
-        raise InputError(f"class {target} is not in this result; it holds {record.targets.tolist()}")
+        raise InputError(f"class {target} is not in this result; expected one of {record.targets.tolist()}; name one of these")
     return int(where[0])
 
 

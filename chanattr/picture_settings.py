@@ -7,8 +7,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from chanattr.arguments import COUNT, RATE, SEEDS, STEPS, Range
 from chanattr.errors import InputError
-from chanattr.settings import COUNT, RATE, SEEDS, STEPS, Range, Unset, check_ranges, digest, within
+from chanattr.settings import Unset, check_ranges, digest, within
 
 PARAMETRISATIONS = ("fourier", "pixel", "magnitude")
 INVERSIONS = ("dot", "cosine", "match")

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chanattr import tables
+from chanattr.arguments import Range, check_number
 from chanattr.axes import axes, check_axes, class_row, labelled, labelled_sets, select, settle
 from chanattr.codes import masks_of
 from chanattr.errors import InputError
-from chanattr.settings import Range, Settings, check_number
+from chanattr.settings import Settings
 
 if TYPE_CHECKING:
     import xarray

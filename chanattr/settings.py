@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
-from collections.abc import Collection
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+from chanattr.arguments import COUNT, RATE, SHARE, STEPS, Range, check_number
 from chanattr.errors import InputError
 
 # What a setting can be, the default first. Public signatures say defaults once more, for their readers: tests/test_house.py compares them.
@@ -31,26 +29,6 @@ Area = Any  # a whole number of channels, or a share of a picture
 Unset = Any  # None until the family fills it in
 PICTURE_AREAS = (0.025, 0.05, 0.1, 0.2)
 PAPER_AREAS = (1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100, 150, 200, 250, 300, 350, 400, 450)
-
-
-class Range(NamedTuple):
-    """The finite numbers that a field takes, both ends included but for the one named by `without`; `whole` ones only, or any; of what."""
-
-    low: float
-    high: float = math.inf
-    whole: bool = False
-    without: str = ""
-    unit: str = ""
-
-    def __str__(self) -> str:
-        low = f"above {self.low:g}" if self.without == "low" else f"from {self.low:g}"
-        high = "" if self.high == math.inf else f", below {self.high:g}" if self.without == "high" else f" to {self.high:g}"
-        unit = f" of {self.unit}" if self.unit else ""
-        return f"a {'whole ' if self.whole else ''}number{unit} {low}{high}"
-
-
-COUNT, STEPS, RATE, SHARE = Range(0, whole=True), Range(1, whole=True), Range(0, without="low"), Range(0, 1)
-SEEDS = Range(0, 2**63 - 1, whole=True)  # what generators of random numbers take
 
 
 def within(allowed: Range) -> Any:
@@ -289,8 +267,8 @@ def area_grid(channels: int, count: int = 13) -> tuple[int, ...]:
         >>> area_grid(512)
         (1, 2, 3, 5, 8, 13, 23, 38, 64, 108, 181, 304, 512)
     """
-    if channels < 1:
-        raise InputError(f"area_grid got {channels} channels; expected 1 or more")
+    channels = int(check_number(f"area_grid got {channels!r} channels", channels, STEPS, "give the K of a layer"))
+    count = int(check_number(f"area_grid got count={count!r}", count, STEPS, "leave it out for 13"))
     import numpy as np  # not before it is needed: the command line's help is made from this file
 
     values = np.rint(channels ** np.linspace(0, 1, count)).astype(int)
@@ -310,52 +288,8 @@ def paper_areas(channels: int) -> tuple[int, ...]:
         >>> paper_areas(64)
         (1, 5, 10, 20, 25, 35, 40, 50, 60, 64)
     """
-    if channels < 1:
-        raise InputError(f"paper_areas got {channels} channels; expected 1 or more")
+    channels = int(check_number(f"paper_areas got {channels!r} channels", channels, STEPS, "give the K of a layer"))
     return (*(a for a in PAPER_AREAS if a < channels), channels)
-
-
-def check_number(shown: str, value: Any, allowed: Range, remedy: str = "leave it out for the default") -> int | float:
-    """A number of a range, as an int where the range is of whole numbers, else as a float.
-
-    Raises:
-        InputError: something else; the message begins with `shown`.
-    """
-    try:
-        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    except OverflowError:  # a whole number beyond all floats
-        number = math.inf
-    inside = allowed.low <= number <= allowed.high and math.isfinite(number) and not (allowed.whole and number != int(number))
-    if not inside or number == {"low": allowed.low, "high": allowed.high}.get(allowed.without):
-        raise InputError(f"{shown}; expected {allowed}; {remedy}")
-    return int(value) if allowed.whole else number
-
-
-def check_name(name: str, value: object, names: Collection[str], also: str = "", remedy: str = "") -> None:
-    """Refuses what is none of some names.
-
-    Args:
-        name: of the argument.
-        value: what came.
-        names: that it may have, the default first.
-        also: what else it may be, in words.
-        remedy: what to do; "" is to leave it out.
-
-    Raises:
-        InputError: so.
-    """
-    if not isinstance(value, str) or value not in names:
-        usual = next(iter(names))
-        raise InputError(f"{name}={value!r}; expected one of {', '.join(names)}{also}; {remedy or f'leave it out for {usual!r}'}")
-
-
-def check_batch_size(batch_size: int | None, usual: int) -> int:
-    """Rows run at once: as many as asked; None is the usual.
-
-    Raises:
-        InputError: not a whole number of 1 or more.
-    """
-    return usual if batch_size is None else int(check_number(f"batch_size={batch_size!r}", batch_size, STEPS))
 
 
 def check_ranges(settings: Fields) -> Fields:
@@ -383,18 +317,3 @@ def check_search(search: AnySearch) -> AnySearch:
     if isinstance(search, PenaltySearch) and search.reduction not in (None, "mean", "sum"):
         raise InputError(f"PenaltySearch(reduction={search.reduction!r}); expected 'mean' or 'sum'; leave it out for the default")
     return whole
-
-
-def listed(areas: Any, what: str) -> list[Any]:
-    """Areas given in a list, as Python's own numbers.
-
-    Raises:
-        InputError: no list, or an empty one.
-    """
-    try:
-        given = [] if isinstance(areas, str) else [area.item() if hasattr(area, "item") else area for area in areas]
-    except TypeError:
-        given = []
-    if not given:
-        raise InputError(f"areas={areas!r}; expected a list of {what}; for one area give a list of one")
-    return given

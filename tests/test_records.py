@@ -194,7 +194,7 @@ def test_a_mean_over_no_image_names_no_channels() -> None:
 
 
 @pytest.mark.parametrize(("ask", "message"), [
-    ((7, 3), r"class 7 is not in this result; it holds \[0, 1, 2\]"),
+    ((7, 3), r"class 7 is not in this result; expected one of \[0, 1, 2\]"),
     ((0, 4), r"no joint set of 4 channels for class 0; searched were \[1, 3, 9\] and its a\* 2; use one of these, or source='mean'"),
     ((0, 3, "sum"), "source='sum'; expected 'joint' or 'mean'"),
 ])

@@ -10,20 +10,12 @@ import numpy as np
 import pytest
 
 import chanattr as ca
+from chanattr.arguments import Range, check_number
 from chanattr.attribution.perturbation import perturbation_of
 from chanattr.attribution.question import Asked, check_areas
 from chanattr.picture_settings import CHANNEL, CHANNELS, resolved
 from chanattr.pictures.making import noise
-from chanattr.settings import (
-    LATER_SEARCH,
-    PAPER_AREAS,
-    Range,
-    Settings,
-    area_grid,
-    check_number,
-    check_search,
-    paper_areas,
-)
+from chanattr.settings import LATER_SEARCH, PAPER_AREAS, Settings, area_grid, check_search, paper_areas
 from tests.usual import usual
 
 SEARCH = ca.ExactSearch(relaxed_steps=15, binary_steps=25, anneal=0.5, relaxed_rate=0.3, momentum=0.5, memory=0.8, exchange=0.5,
@@ -169,9 +161,9 @@ def test_paper_areas() -> None:
 
 @pytest.mark.parametrize("channels", [0, -3])
 def test_no_grid_without_channels(channels: int) -> None:
-    with pytest.raises(ca.InputError, match=f"area_grid got {channels} channels; expected 1 or more"):
+    with pytest.raises(ca.InputError, match=f"area_grid got {channels} channels; expected a whole number from 1"):
         area_grid(channels)
-    with pytest.raises(ca.InputError, match=f"paper_areas got {channels} channels; expected 1 or more"):
+    with pytest.raises(ca.InputError, match=f"paper_areas got {channels} channels; expected a whole number from 1"):
         paper_areas(channels)
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -135,3 +139,11 @@ def test_at_most_three_arguments_come_by_place() -> None:
     for name, function in (*public_functions(), *public_methods()):
         given = inspect.signature(function).parameters.values()
         assert len([one for one in given if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self"]) <= 3, name
+
+
+def test_every_argument_of_every_function_is_taken_or_refused_in_words() -> None:
+    """Each is given something of no kind, a number and a text; tests/kinds.py says what led to another error than one of ours."""
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-m", "tests.kinds"], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {}

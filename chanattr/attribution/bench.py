@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 
 from chanattr import tables
+from chanattr.arguments import STEPS, Range, check_number
 from chanattr.attribution.asking import Asking, ask_predicted, search_pairs
 from chanattr.attribution.image import answer, per_image
 from chanattr.attribution.inputs import check_images, check_model
@@ -27,7 +28,7 @@ from chanattr.network.tail import Tail, bind
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
 from chanattr.search.family import Channels
-from chanattr.settings import STEPS, PenaltySearch, Range, check_number
+from chanattr.settings import PenaltySearch
 
 PROTOCOL = 300  # steps of the paper
 ROUND = 2.0  # seconds that a rate is measured for, at least two steps

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from chanattr.arguments import check_class_names
 from chanattr.attribution.asking import Asking, check_ends, find_smallest, judge, judge_sets, make_asking, reaches, search_grid, some_rows
 from chanattr.attribution.image import answer, groups_of_channels, mean_where_asked, shard_size_of, shards_of, to_f4, to_i4, to_numpy
 from chanattr.attribution.inputs import (
-    check_class_names,
     check_finite,
     check_found,
     check_images,

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chanattr import tables
+from chanattr.arguments import STEPS, check_number
 from chanattr.attribution.asking import Asking, ask_predicted, find_smallest, mask_bytes, search_grid
 from chanattr.attribution.image import LARGE_SHARD
 from chanattr.attribution.inputs import check_images, check_model
@@ -24,7 +25,7 @@ from chanattr.network.names import kind
 from chanattr.network.outputs import Inputs, batch_size_of
 from chanattr.network.tail import bind
 from chanattr.search.objective import Scored
-from chanattr.settings import STEPS, Search, area_grid, check_number
+from chanattr.settings import Search, area_grid
 
 MASKS = 8  # that the cost of an evaluation is measured on; fewer rounds than a search, so the estimate is one
 FAR = 1e9  # below every level

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chanattr.axes import is_storable
 from chanattr.errors import ChanattrError, InputError, ModelError, first_line
 from chanattr.network.hooks import frozen
 from chanattr.network.inputs import described, running, take_rows, tensors_of
@@ -111,7 +110,7 @@ def array_of(given: object) -> np.ndarray | None:
     """A caller's real numbers as an array of its own, a tensor's without their history; None where they are none."""
     try:
         plain = given.detach().cpu() if isinstance(given, Tensor) else given
-        values = np.asarray(plain.float() if isinstance(plain, Tensor) and plain.is_floating_point() else plain)  # numpy has no bfloat16
+        values = np.asarray(plain.double() if isinstance(plain, Tensor) and plain.is_floating_point() else plain)  # numpy has no bfloat16
     except (TypeError, ValueError, RuntimeError):
         return None
     return values.copy() if values.dtype.kind in "biuf" else None
@@ -156,25 +155,6 @@ def check_range(targets: Tensor, classes: int, remedy: str = "leave targets out 
     if len(bad):
         raise InputError(f"target {int(bad[0])} for a model with {classes} classes; expected 0 to {classes - 1}; {remedy}")
     return targets
-
-
-def check_class_names(argument: str, names: object) -> None:
-    """Refuses names of classes that are no texts, or none that a run file holds.
-
-    Args:
-        argument: for messages.
-        names: one a class, by number.
-
-    Raises:
-        InputError: so; names the first.
-    """
-    if isinstance(names, (str, bytes, Mapping)) or not isinstance(names, Iterable) or not isinstance(names, Sized):
-        raise InputError(f"{argument}={repr(names)[:100]}; expected a list of texts, one a class by its number; leave it out where "
-                         "they are unknown")
-    for number, name in enumerate(names):
-        if not isinstance(name, str) or not is_storable(name):
-            raise InputError(f"{argument}[{number}]={name!r}; expected a text without NUL and undecodable characters, for a run file must "
-                             "hold it; write it as text, '' where it is unknown")
 
 
 def check_stem(stem: Stem, names: Sequence[str], layer: str) -> None:

@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from chanattr.arguments import SEEDS, Range, check_number
 from chanattr.attribution.inputs import array_of
 from chanattr.errors import InputError
-from chanattr.settings import PERTURBATIONS, SEED, SEEDS, Range, check_number
+from chanattr.settings import PERTURBATIONS, SEED
 
 BLUR, LEVELS = 20 / 224, 8  # TorchRay's: 20 pixels of 224, in 8 levels
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chanattr.arguments import COUNT, SEEDS, Range, check_batch_size, check_name, check_number, listed
 from chanattr.attribution.inputs import checked_reward
 from chanattr.attribution.score import Fill
 from chanattr.errors import InputError
@@ -23,25 +24,7 @@ from chanattr.search.family import Channels
 from chanattr.search.groups import Group, Groups, groups_of
 from chanattr.search.objective import Reward, check_game, level_of, reward_function
 from chanattr.search.pictures import Pictures
-from chanattr.settings import (
-    COUNT,
-    GAMES,
-    LEVELS,
-    PRECISIONS,
-    REWARDS,
-    SEED,
-    SEEDS,
-    ExactSearch,
-    Range,
-    Search,
-    Settings,
-    area_grid,
-    check_batch_size,
-    check_name,
-    check_number,
-    check_search,
-    listed,
-)
+from chanattr.settings import GAMES, LEVELS, PRECISIONS, REWARDS, SEED, ExactSearch, Search, Settings, area_grid, check_search
 
 Areas = Sequence[int] | str | None
 ALONE = 3  # areas' worth of evaluations that a* alone takes (docs/performance.md: 80 to 136 at 40 an area)
@@ -219,6 +202,7 @@ def check_areas(areas: Sequence[int] | str | None, channels: int, unit: str = "c
         return area_grid(channels)
     if isinstance(areas, str) and areas == "smallest":
         return ()
-    given = listed(areas, f"whole numbers of {unit}, None for a grid over all of them, or 'smallest' for a* alone")
+    given = listed("areas", areas, f"whole numbers of {unit}, None for a grid over all of them, or 'smallest' for a* alone",
+                   "for one area give a list of one")
     allowed, remedy = Range(1, channels, whole=True, unit=unit), "leave areas out for a grid over all of them"
     return tuple(sorted({int(check_number(f"area {area!r} for a layer of {channels} {unit}", area, allowed, remedy)) for area in given}))

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from chanattr.arguments import Range, check_number, listed
 from chanattr.attribution.image import shard_size_of, shards_of, to_f4, to_i4, to_numpy
 from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_targets, goal_of, tail_at
 from chanattr.attribution.perturbation import BLUR, LEVELS, Perturbation, perturbation_of
@@ -29,7 +30,7 @@ from chanattr.records import SpatialAttribution
 from chanattr.search.objective import Reward
 from chanattr.search.pictures import LEVELS as CODE_LEVELS
 from chanattr.search.pictures import Pictures
-from chanattr.settings import FILLS, PICTURE, PICTURE_AREAS, PenaltySearch, Range, Search, check_number, listed
+from chanattr.settings import FILLS, PICTURE, PICTURE_AREAS, PenaltySearch, Search
 
 LOG = logging.getLogger(__name__)
 
@@ -202,6 +203,6 @@ def check_shares(areas: object) -> tuple[float, ...]:
     Raises:
         InputError: none, or one that is not above 0 and at most 1.
     """
-    given = listed(areas, f"shares of the picture such as {PICTURE_AREAS}")
+    given = listed("areas", areas, f"shares of the picture such as {PICTURE_AREAS}", "for one area give a list of one")
     allowed, remedy = Range(0, 1, without="low"), "areas are shares of the picture"
     return tuple(sorted({check_number(f"area {area!r}", area, allowed, remedy) for area in given}))

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from chanattr import tables
+from chanattr.arguments import check_name
 from chanattr.errors import InputError
 from chanattr.evidence.compare import mean_known
 from chanattr.evidence.intervals import Interval, mean_by_class
-from chanattr.settings import Settings, check_name
+from chanattr.settings import Settings
 
 FIGURES = ("scores", "top1", "log_probability", "logits")
 

@@ -12,8 +12,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from chanattr import tables
+from chanattr.arguments import STEPS, check_number
 from chanattr.attribution.image import mean_where_asked, shard_size_of, shards_of, to_f4
-from chanattr.attribution.inputs import check_finite, check_images, check_keys, check_stem, check_targets, checked_reward, goal_of, tail_at
+from chanattr.attribution.inputs import (
+    array_of,
+    check_finite,
+    check_images,
+    check_keys,
+    check_stem,
+    check_targets,
+    checked_reward,
+    goal_of,
+    tail_at,
+)
 from chanattr.attribution.question import Asked, batch_size_of, family_of
 from chanattr.attribution.score import fill_of
 from chanattr.axes import is_grouped
@@ -28,7 +39,7 @@ from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward, log_probability, reward_function
-from chanattr.settings import STEPS, area_grid, check_number
+from chanattr.settings import area_grid
 
 SMALL = 20  # a set that is dropped for fidelity has a channel in so many
 FIGURES = ("", "_probability", "_top1", "_top5")  # of a masked image, in the order of `_judge`
@@ -267,14 +278,16 @@ def _check_rankings(rankings: Any, images: int, channels: int) -> np.ndarray:
 
 def _check_counts(counts: Sequence[int] | np.ndarray | None, channels: int) -> np.ndarray:
     given = area_grid(channels) if counts is None else counts
-    values = np.asarray(given)
-    if values.ndim != 1 or values.dtype.kind not in "iu" or (values.size and not 0 <= values.min() <= values.max() <= channels):
+    values = array_of(given)
+    whole = values is not None and values.ndim == 1 and values.dtype.kind in "iu"
+    if values is None or not whole or (values.size and not 0 <= values.min() <= values.max() <= channels):
         raise InputError(f"counts={str(given)[:80]}; expected whole numbers of channels from 0 to {channels}; leave counts out for a grid")
     return np.unique(np.concatenate([values.astype(int), [0, channels]]))
 
 
 def _check_worth(worth: np.ndarray | Tensor, images: int, channels: int) -> np.ndarray:
-    values = np.asarray(worth.detach().cpu() if isinstance(worth, Tensor) else worth, float)
+    given = array_of(worth)
+    values = np.zeros(0) if given is None else given.astype(float)
     if values.shape != (images, channels) or not np.isfinite(values).all():
         raise InputError(f"worth has shape {values.shape}{'' if np.isfinite(values).all() else ' and numbers that are not finite'}; "
                          f"expected [{images}, {channels}] finite numbers; leave worth out for curves alone")

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from chanattr.arguments import SEEDS, check_function, check_kind, check_number, listed
 from chanattr.attribution.asking import Asking, find_smallest, judge_sets, make_asking, reaches, reaches_level, search_grid, some_rows
 from chanattr.attribution.image import shard_size_of, to_f4, to_i4, to_numpy
 from chanattr.attribution.inputs import check_finite, check_found, check_images, tail_at
@@ -33,7 +34,7 @@ from chanattr.records import NOT_RUN, ImageAttribution
 from chanattr.search.family import nested_masks
 from chanattr.search.objective import Reward, contrastive
 from chanattr.search.smallest import nested, on_grid
-from chanattr.settings import SEEDS, area_grid, check_number
+from chanattr.settings import area_grid
 
 LOG = logging.getLogger(__name__)
 
@@ -75,9 +76,9 @@ def evaluate(model: nn.Module, images: Inputs, found: ImageAttribution, *, metho
         ('exact', 'random')
     """
     baselines = baselines_of(methods)
-    if not isinstance(found, ImageAttribution):
-        raise InputError(f"found is {type(found).__name__}; expected an ImageAttribution; pass what per_image gave for these images")
+    check_kind("found", found, ImageAttribution, "pass what per_image gave for these images")
     check_names(found, baselines)
+    check_kind("peers", peers, bool, "leave it out for none")
     seed = int(check_number(f"seed={seed!r}", seed, SEEDS))
     count = check_images(images)
     if len(found) != count:
@@ -253,15 +254,16 @@ def baselines_of(methods: Sequence[str] | Mapping[str, Baseline] | None) -> dict
         InputError: no such name, or one twice.
     """
     if isinstance(methods, Mapping):
+        for name, function in methods.items():
+            check_function(f"method {name!r}", function, "a Subject", "give names, or a mapping of names to functions")
         return dict(methods)
-    if methods is not None and not isinstance(methods, (str, Sequence)):
-        raise InputError(f"methods={methods!r}; expected names, or a mapping of names to functions of a Subject; leave it out for "
-                         "the usual")
     if methods is None:
         return {name: function for name, function in BASELINES.items() if name not in SAMPLED}
-    names, known = [methods] if isinstance(methods, str) else list(methods), BASELINES | PEERS
+    known = BASELINES | PEERS
+    names = [methods] if isinstance(methods, str) else listed(
+        "methods", methods, "names, or a mapping of names to functions of a Subject", "leave it out for the usual", least=0)
     for name in names:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise InputError(f"method {name!r}; expected some of {', '.join(known)}; leave it out for this toolkit's own but "
                              f"{' and '.join(SAMPLED)}")
         if names.count(name) > 1:

@@ -14,10 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from chanattr import tables
+from chanattr.arguments import Range, check_class_names, check_name, check_number, listed
 from chanattr.attribution.asking import Asking, check_ends, judge, make_asking, search_grid
 from chanattr.attribution.classes import own_answers
 from chanattr.attribution.image import groups_of_channels, in_groups, mean_where_asked, shard_size_of, shards_of, to_i4, to_numpy
-from chanattr.attribution.inputs import check_class_names, check_images, check_range, check_targets, tail_at
+from chanattr.attribution.inputs import check_images, check_range, check_targets, tail_at
 from chanattr.attribution.question import Areas, Asked, Question, make_question
 from chanattr.attribution.score import Fill, fill_of
 from chanattr.errors import InputError
@@ -32,7 +33,7 @@ from chanattr.records import ImageAttribution
 from chanattr.search.family import largest, nested_masks
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward, log_probability, logit
-from chanattr.settings import Range, Search, check_number
+from chanattr.settings import Search
 
 LOG = logging.getLogger(__name__)
 GROUP = 512  # images whose activations are held at once, of whole classes (a larger class alone)
@@ -120,13 +121,12 @@ def held_out(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence[
         >>> found.methods, found.by_class().shape
         (('joint', 'random'), (1, 2, 2, 2))
     """
-    if isinstance(methods, str) or not len(methods) or any(name not in METHODS for name in methods):
-        raise InputError(f"methods={methods!r}; expected a list of {', '.join(METHODS)}; leave it out for all of them")
-    chosen = tuple(dict.fromkeys(methods))
+    chosen = tuple(dict.fromkeys(listed("methods", methods, ", ".join(METHODS), "leave it out for all of them")))
+    for method in chosen:
+        check_name("method", method, METHODS, remedy="leave it out for all of them")
     remedy = "ask for 2, so that each half is scored with the other's sets"
     folds = int(check_number(f"folds={folds!r}", folds, Range(2, whole=True), remedy))
-    if isinstance(rewards, str) or callable(rewards) or not len(rewards):
-        raise InputError(f"rewards={rewards!r}; expected a list of one or more; for one reward give a list of one")
+    rewards = listed("rewards", rewards, "one or more", "for one reward give a list of one")
     asked = [Asked(areas=counts, search=search, reward=reward, game=game, level=level, score=score, seed=seed, folds=folds,
                    batch_size=batch_size, precision=precision, memory_budget=memory_budget, group=group, refine="mean" in chosen)
              for reward in rewards]

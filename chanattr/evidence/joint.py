@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chanattr import tables
+from chanattr.arguments import SHARE, check_kind, check_number, listed
 from chanattr.codes import laid_out
 from chanattr.errors import InputError
 from chanattr.evidence.compare import mean_known
@@ -88,8 +89,10 @@ def joint_view(codes: SpatialAttribution, found: Sequence[ImageAttribution], *, 
         >>> view.layers, view.keys, view.overlap.shape
         (('features.10',), ('a.jpg', 'b.jpg', 'c.jpg'), (1, 3))
     """
-    if not found:
-        raise InputError("joint_view got no channel sets; expected answers of one layer or more; pass [run.per_image(layer), ...]")
+    check_kind("codes", codes, SpatialAttribution, "pass what run.spatial() gives")
+    found = listed("found", found, "answers at one layer or more", "pass [run.per_image(layer), ...]")
+    for one in found:
+        check_kind("one of found", one, ImageAttribution, "pass [run.per_image(layer), ...]")
     answers: list[SpatialAttribution | ImageAttribution] = [codes, *found]
     ran = [{key for key, area in zip(one.keys, one.smallest_area, strict=True) if area != NOT_RUN} for one in answers]
     keys = [key for key in codes.keys if all(key in done for done in ran)]
@@ -118,7 +121,7 @@ def _codes(codes: SpatialAttribution, area: float | None) -> SpatialAttribution:
     if area is None:
         has = codes.smallest_area > 0
         return dataclasses.replace(codes, smallest_code=np.where(has[:, None, None], codes.smallest_code, codes.codes[:, -1]))
-    place = np.flatnonzero(np.isclose(codes.areas, area, rtol=1e-5))
+    place = np.flatnonzero(np.isclose(codes.areas, check_number(f"area={area!r}", area, SHARE, "leave it out for a*"), rtol=1e-5))
     if not len(place):
         raise InputError(f"area={area!r}; expected one of {[round(float(a), 6) for a in codes.areas]}, or None for a*")
     return dataclasses.replace(codes, smallest_code=codes.codes[:, place[0]])

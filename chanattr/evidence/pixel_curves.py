@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chanattr import tables
+from chanattr.arguments import Range, check_number
 from chanattr.attribution.image import to_f4, to_i4
-from chanattr.attribution.inputs import check_finite, check_keys
+from chanattr.attribution.inputs import array_of, check_finite, check_keys
 from chanattr.errors import InputError
 from chanattr.evidence.curves import area_under
 from chanattr.evidence.saliency import PictureSubject, subject_of
 from chanattr.evidence.whole import exact_logits
 from chanattr.network.batches import in_batches
 from chanattr.search.objective import Reward, log_probability
-from chanattr.settings import Range, check_number
 
 STEP = 1 / 50  # of the pixels; Petsiuk's is 1 / 224
 KERNEL, SIGMA, CUT = 11, 5.0, 4.0  # of Petsiuk's blur: its width and its sigma in pixels, and where scipy ends a Gaussian, in sigmas
@@ -180,11 +180,12 @@ def _order(heat: Any, images: Tensor) -> Int[Tensor, "N HW"]:
         InputError: no finite map an image.
     """
     count, _, height, width = images.shape
-    values = torch.as_tensor(heat if isinstance(heat, Tensor) else np.asarray(heat)).detach().to(images.device)
-    if values.shape != (count, height, width) or values.is_complex() or not values.isfinite().all():
-        raise InputError(f"heat has shape {tuple(values.shape)} and type {values.dtype}; expected finite maps [{count}, {height}, "
+    given = array_of(heat)
+    if given is None or given.shape != (count, height, width) or not np.isfinite(given).all():
+        what = f"heat is {type(heat).__name__}" if given is None else f"heat has shape {given.shape} and type {given.dtype}"
+        raise InputError(f"{what}; expected finite maps [{count}, {height}, "
                          f"{width}], one an image and of its size; scale them up with torch.nn.functional.interpolate")
-    return values.flatten(1).argsort(dim=1, descending=True, stable=True)
+    return torch.from_numpy(given).to(images.device).flatten(1).argsort(dim=1, descending=True, stable=True)
 
 
 def _base(asked: str | Tensor, images: Tensor, name: str) -> Tensor:
@@ -193,13 +194,16 @@ def _base(asked: str | Tensor, images: Tensor, name: str) -> Tensor:
         if asked not in BASES:
             raise InputError(f"{name}={asked!r}; expected one of {', '.join(BASES)}, or images; leave it out for Petsiuk's")
         return torch.zeros_like(images) if asked == "zero" else petsiuk_blur(images)
-    given = torch.as_tensor(asked).to(images)
+    values = array_of(asked)
+    if values is None:
+        raise InputError(f"{name} is {type(asked).__name__}; expected one of {', '.join(BASES)}, or images; leave it out for Petsiuk's")
+    given = torch.from_numpy(values).to(images)
     given = given[:, None, None] if given.ndim == 1 else given
     try:
         whole = given.expand(images.shape)
     except RuntimeError:
         whole = None
     if whole is None or not given.isfinite().all() or math.prod(given.shape) == 0:
-        raise InputError(f"{name} has shape {tuple(asked.shape)} for images {tuple(images.shape)}; expected finite images of the same "
+        raise InputError(f"{name} has shape {tuple(values.shape)} for images {tuple(images.shape)}; expected finite images of the same "
                          "shape, one [C, H, W], or a colour [C]; resize them")
     return whole

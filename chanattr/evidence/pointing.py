@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from chanattr import tables
+from chanattr.arguments import RATE, SEEDS, Range, check_kind, check_name, check_number, listed
+from chanattr.attribution.inputs import array_of
 from chanattr.errors import InputError
 from chanattr.evidence.heat import distance, inside, maximum, smoothed
 from chanattr.evidence.intervals import Interval, mean_of, resamples, share_by_class, wilson
-from chanattr.settings import RATE, Range, check_name, check_number
 
 if TYPE_CHECKING:
     from chanattr.images.boxes import ImageBoxes
@@ -181,7 +182,9 @@ def pointing_game(heat: np.ndarray, keys: Sequence[str], targets: Sequence[int] 
         >>> found.hit.tolist(), found.points.tolist(), found.energy.tolist(), found.share.round(2).tolist()
         ([1], [[61.0, 61.0]], [1.0], [0.16])
     """
-    maps, goal, names = _check_maps(heat), np.asarray(targets), tuple(keys)
+    maps, names = _check_maps(heat), tuple(listed("keys", keys, "texts, one a map", "give the names that annotations know"))
+    given = array_of(targets)
+    goal = np.zeros(0) if given is None else given
     _check_rows(maps, names, goal, annotations, tolerance, smooth, padding)
     places = _check_regions(regions, names, annotations)
     rows = [_row(one, int(target), annotations.get(name), place, (smooth, padding))
@@ -211,6 +214,8 @@ def pointing_table(methods: Mapping[str, Pointing], seed: int = 0) -> str:
         >>> ca.pointing_table({"masks": found}).splitlines()[1].split()[:4]
         ['masks', '1', '100.0', '(20.7-100.0)']
     """
+    check_kind("methods", methods, Mapping, "give a Pointing by its name")
+    seed = int(check_number(f"seed={seed!r}", seed, SEEDS))
     if not methods:
         raise InputError("no method for a table; expected a Pointing by its name; play the pointing game first")
     rows = []
@@ -288,10 +293,10 @@ def _check_maps(heat: Any) -> np.ndarray:
     Raises:
         InputError: something else.
     """
-    try:
-        values = np.asarray(heat, float)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"heat is {type(heat).__name__} ({error}); expected maps [N, H, W]; pass heat.detach().cpu().numpy()") from error
+    given = array_of(heat)
+    if given is None:
+        raise InputError(f"heat is {type(heat).__name__}; expected maps [N, H, W]; give an array or a tensor of numbers")
+    values = given.astype(float)
     if values.ndim == 4:
         values = values.sum(1)
     if values.ndim != 3 or not values.size:
@@ -303,6 +308,7 @@ def _check_maps(heat: Any) -> np.ndarray:
 
 def _check_rows(maps: np.ndarray, keys: tuple[str, ...], targets: np.ndarray, annotations: Mapping[str, ImageBoxes], tolerance: float,
                 smooth: float, padding: str) -> None:
+    check_kind("annotations", annotations, Mapping, "pass what load_annotations gives")
     if len(keys) != len(maps) or targets.shape != (len(maps),) or targets.dtype.kind not in "iu":
         raise InputError(f"{len(maps)} heat maps with {len(keys)} keys and targets of shape {targets.shape} and type {targets.dtype}; "
                          "expected one key and one class number a map; give them in the order of the maps")
@@ -327,7 +333,8 @@ def _check_regions(regions: Any, keys: tuple[str, ...], annotations: Mapping[str
             raise InputError(f"the annotations of {unknown[0]!r} tell no size, so nothing tells what its heat map covers; expected width "
                              "and height, or regions=; add them, or pass what regions_of gives")
         return np.array([[0, 0, *(annotations[key].size if key in annotations else (1, 1))] for key in keys], float)
-    values = np.asarray(regions, float)
+    given = array_of(regions)
+    values = np.zeros(0) if given is None else given.astype(float)
     if values.shape != (len(keys), 4):
         raise InputError(f"regions have shape {values.shape}; expected [{len(keys)}, 4]: left, top, right and bottom of each; see "
                          "regions_of")

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from chanattr.arguments import RATE, SEEDS, SHARE, check_function, check_name, check_number
 from chanattr.attribution.inputs import check_finite, checked_reward
 from chanattr.attribution.perturbation import blurred, pyramid_of
 from chanattr.attribution.question import batch_size_of
@@ -25,7 +26,6 @@ from chanattr.network.outputs import call, logits_of
 from chanattr.progress import Progress, advance
 from chanattr.search.exact import FORWARDS
 from chanattr.search.objective import Reward, log_probability, reward_function
-from chanattr.settings import RATE, SEEDS, SHARE, check_name, check_number
 
 RISE_MASKS, RISE_CELLS, RISE_SHARE = 1000, 7, 0.5  # masks drawn; cells a side; share of cells kept (Petsiuk's 7 and 0.5)
 PATCH, STRIDE = 1 / 7, 1 / 14  # of the side: an occluded square, and from one to the next
@@ -122,7 +122,9 @@ def saliency(model: nn.Module, images: Tensor, method: str, *, targets: Sequence
     check_name("method", method, SALIENCY, remedy="ask for one of them")
     share = check_number(f"smooth={smooth!r}", SMOOTHED.get(method, 0.0) if smooth is None else smooth, SHARE)
     seed = int(check_number(f"seed={seed!r}", seed, SEEDS))
-    subject = subject_of(model, images, targets, reward, score, batch_size)._replace(pyramid=pyramid or pyramid_of, seed=seed)
+    pyramid = pyramid_of if pyramid is None else pyramid
+    check_function("pyramid", pyramid, "images", "leave it out for the usual")
+    subject = subject_of(model, images, targets, reward, score, batch_size)._replace(pyramid=pyramid, seed=seed)
     if method == "grad_cam":
         subject = subject._replace(layer=grid_layer(model, images[:2], layer))
     found = []

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from chanattr.arguments import SEEDS, SHARE, STEPS, check_function, check_number
 from chanattr.attribution.image import per_image
 from chanattr.attribution.spatial import spatial
 from chanattr.codes import level_sets
@@ -23,7 +24,7 @@ from chanattr.network.inputs import take_rows
 from chanattr.network.names import kind, named, unwrapped
 from chanattr.network.outputs import Inputs, call
 from chanattr.progress import Progress, advance
-from chanattr.settings import PICTURE, PICTURE_AREAS, SEEDS, SHARE, STEPS, Search, check_number
+from chanattr.settings import PICTURE, PICTURE_AREAS, Search
 
 Attribute = Callable[[nn.Module, Any, str, Tensor], Any]
 LIMIT, LABEL_LIMIT = 0.5, 0.9  # above-chance overlap from which sets count as unchanged: by random weights, and by other labels
@@ -77,7 +78,8 @@ def randomisation(model: nn.Module, images: Inputs, layer: str, *, attribute: At
     """
     goal = targets_of(model, images, targets, score, BATCH).cpu()
     limit, seed = check_number(f"limit={limit!r}", limit, SHARE), int(check_number(f"seed={seed!r}", seed, SEEDS))
-    ask = attribute or _usual(layer, areas, search, score)
+    ask = _usual(layer, areas, search, score) if attribute is None else attribute
+    check_function("attribute", ask, "model, images, layer and targets", "leave it out for the default search")
     example = take_rows(images, slice(0, 2))
     names = cascade_order(model, example)
     trained = _activation(model, example, layer)
@@ -128,7 +130,8 @@ def label_randomisation(model: nn.Module, images: Inputs, layer: str, *, attribu
     """
     goal = targets_of(model, images, targets, score, BATCH).cpu()
     limit, seed = check_number(f"limit={limit!r}", limit, SHARE), int(check_number(f"seed={seed!r}", seed, SEEDS))
-    ask = attribute or _usual(layer, areas, search, score)
+    ask = _usual(layer, areas, search, score) if attribute is None else attribute
+    check_function("attribute", ask, "model, images, layer and targets", "leave it out for the default search")
     others = _other_labels(goal, exact_logits(model, take_rows(images, slice(0, 2)), score).shape[1], seed)
     first, again, other = (_masks_of(ask(model, images, layer, of), len(goal)) for of in (goal, goal, others))
     return _judged(layer, first, {0: again, 1: other}, ["", "targets"], [True, True], limit, "about the same classes",
@@ -216,7 +219,7 @@ def _usual(layer: str, areas: Sequence[float] | None, search: Search | None, sco
         found = spatial(model, images, targets=targets, areas=shares, search=search, score=score, refine=False)
         return level_sets(found.masks()).reshape(*found.codes.shape[:2], -1)
 
-    return pixels if layer == PICTURE else channels
+    return pixels if isinstance(layer, str) and layer == PICTURE else channels
 
 
 def _other_labels(goal: Int[Tensor, "N"], classes: int, seed: int) -> Int[Tensor, "N"]:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from chanattr import tables
+from chanattr.arguments import COUNT, STEPS, Range, check_kind, check_name, check_number, listed
 from chanattr.errors import InputError
 from chanattr.records import ClassAttribution, ImageAttribution, entries_of
-from chanattr.settings import Range, check_name, check_number
 
 SOURCES = ("joint", "mean")
 
@@ -85,16 +85,14 @@ def sets_of(record: ClassAttribution | ImageAttribution, count: int | None = Non
     Raises:
         InputError: no record, no such source, no sets of this area, or "mean" without a count or for images.
     """
-    if not isinstance(record, (ClassAttribution, ImageAttribution)):
-        raise InputError(f"{type(record).__name__} in place of sets; expected a ClassAttribution or an ImageAttribution; pass what "
-                         "per_class or per_image gave")
+    check_kind("record", record, (ClassAttribution, ImageAttribution), "pass what per_class or per_image gave")
     names = _names(record)
     check_name("source", source, SOURCES)
     if source == "mean":
         return ChannelSets(*_by_mean(record, count), names)
     if count is None:
         return ChannelSets(record.smallest_mask, record.smallest_area >= 0, names)
-    where = np.flatnonzero(record.areas == count)
+    where = np.flatnonzero(record.areas == check_number(f"count={count!r}", count, STEPS, "leave it out for a*"))
     if not len(where):
         raise InputError(f"no sets of {count!r} channels here; expected one of {record.areas.tolist()}, or None for a*; ask again with "
                          "this area, or for classes use source='mean'")
@@ -160,8 +158,7 @@ def shared(record: ClassAttribution | ImageAttribution, targets: Sequence[int], 
         >>> ca.shared(classes, [0, 1], 4).tolist()
         [1, 2, 3]
     """
-    if not len(targets):
-        raise InputError("targets=[]; expected one class or more; name those whose common channels are wanted")
+    targets = listed("targets", targets, "one class or more", "name those whose common channels are wanted")
     masks, defined, names = sets_of(record, count, source)
     rows = [_row(record, target, defined, names) for target in targets]
     return np.flatnonzero(masks[rows].all(0))
@@ -206,8 +203,7 @@ def cluster(likeness: Overlap) -> Clusters:
         >>> joined.order.tolist(), joined.merges.round(2).tolist()[0]
         ([2, 0, 1], [0.0, 1.0, 0.4, 2.0])
     """
-    if not isinstance(likeness, Overlap):
-        raise InputError(f"likeness is {type(likeness).__name__}; expected what ca.overlap gives; call that on the record first")
+    check_kind("likeness", likeness, Overlap, "pass what ca.overlap gives")
     if (missing := np.flatnonzero(likeness.sizes < 0)).size:
         named = ", ".join(repr(likeness.names[row]) for row in missing[:3])
         raise InputError(f"{len(missing)} of {len(likeness.sizes)} rows have no set, first {named}; expected a set a row, for distances "
@@ -282,7 +278,7 @@ def _names(record: ClassAttribution | ImageAttribution) -> tuple[str, ...]:
 def _row(record: ClassAttribution | ImageAttribution, target: int, defined: np.ndarray, names: Sequence[str]) -> int:
     """The row of a class (or the row itself), where it has a set."""
     rows = record.targets if isinstance(record, ClassAttribution) else np.arange(len(record))
-    where = np.flatnonzero(rows == target)
+    where = np.flatnonzero(rows == check_number(f"target {target!r}", target, COUNT, "name a class by its number, an image by its row"))
     if not len(where):
         kind = "class" if isinstance(record, ClassAttribution) else "row"
         held = f"{rows[:20].tolist()}{' and more' if len(rows) > 20 else ''}"

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from chanattr.arguments import SEEDS, check_name, check_number
 from chanattr.attribution.image import shard_size_of, shards_of
 from chanattr.attribution.inputs import check_finite, check_images, check_targets, goal_of, tail_at
 from chanattr.attribution.question import batch_size_of
@@ -27,7 +28,6 @@ from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution
 from chanattr.search.family import largest
 from chanattr.search.objective import logit
-from chanattr.settings import SEEDS, check_name, check_number
 
 LOG = logging.getLogger(__name__)
 GAMES = ("preserve", "delete")

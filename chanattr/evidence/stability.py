@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from chanattr import tables
+from chanattr.arguments import listed
 from chanattr.attribution.asking import Asking, check_ends, judge_sets, make_asking, search_grid
 from chanattr.attribution.image import mean_where_asked, per_image, shard_size_of, shards_of, to_f4, to_i4, to_numpy
 from chanattr.attribution.inputs import check_images, check_keys, check_stem, check_targets, goal_of, tail_at
@@ -123,8 +124,8 @@ def stability(model: nn.Module, images: Inputs, layer: str, *, targets: Sequence
     """
     check_images(images)
     named = check_views(views)
-    if not len(fills):
-        raise InputError("fills are none; expected one or more; leave fills out for 'zero' and 'mean'")
+    fills = listed("fills", fills, "one or more", "leave it out for 'zero' and 'mean'")
+    seeds = listed("seeds", seeds, "whole numbers", "leave it out for 1 and 2", least=0)
     shown = {name: viewed(images, name, view) for name, view in named.items()}
     changes = {**{f"seed {seed}": (images, {"seed": seed}) for seed in seeds}, **{f"view {name}": (x, {}) for name, x in shown.items()},
                **{f"fill {fill if isinstance(fill, (str, int, float)) else number}": (images, {"fill": fill})
@@ -304,7 +305,7 @@ def check_views(views: Views) -> dict[str, View]:
     """
     if isinstance(views, str) or not isinstance(views, (Sequence, Mapping)):
         raise InputError(f"views={views!r}; expected names out of {', '.join(VIEWS)}, or names with a function each; give a list of one")
-    found = dict(views) if isinstance(views, Mapping) else {name: VIEWS.get(name) for name in views}
+    found = dict(views) if isinstance(views, Mapping) else {str(name): VIEWS.get(name) if isinstance(name, str) else None for name in views}
     for name, view in found.items():
         if not callable(view):
             raise InputError(f"view {name!r} is not known; expected one of {', '.join(VIEWS)}, or a function of the images under a name of "

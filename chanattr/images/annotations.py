@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from chanattr.arguments import check_class_names, check_kind, check_name, path_of
 from chanattr.errors import InputError
 from chanattr.images.boxes import Box, Classify, ImageBoxes, Told, bounded_bytes, corners_of, is_number, joined, shown, size_of
 from chanattr.images.find import UNKNOWN, PathLike, class_of
 from chanattr.images.voc import read_voc
-from chanattr.settings import check_name
 
 LARGEST = 2 * 10**9  # bytes; COCO's largest file of boxes has 0.5 10^9
 FORMS = ("plain", "coco", "voc")
@@ -57,7 +57,9 @@ def load_annotations(path: PathLike, *, class_names: Sequence[str] = (), wordnet
         ...     ca.load_annotations(file)["a.jpg"].boxes.tolist()
         [[10.0, 20.0, 30.0, 25.0]]
     """
-    place = Path(path)
+    place = path_of("path", path)
+    check_class_names("class_names", class_names)
+    check_class_names("wordnet_ids", wordnet_ids)
     if form is not None:
         check_name("form", form, FORMS, remedy="leave it out to go by the file's looks")
 
@@ -92,6 +94,7 @@ def for_keys(annotations: Mapping[str, ImageBoxes], keys: Sequence[str]) -> dict
         >>> list(for_keys({"val_1": one}, ["snakes/val_1.JPEG", "snakes/val_2.JPEG"]))
         ['snakes/val_1.JPEG']
     """
+    check_kind("annotations", annotations, Mapping, "pass what load_annotations gives")
     ways: list[Callable[[str], str]] = [str, lambda key: str(PurePosixPath(key).with_suffix("")), lambda key: PurePosixPath(key).stem]
     known = [_once(annotations, way) for way in ways]
     found = {}

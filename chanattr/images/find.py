@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from chanattr.arguments import check_class_names, listed, path_of
 from chanattr.errors import InputError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"})
@@ -50,9 +51,10 @@ def find_images(paths: PathLike | Sequence[PathLike], *, class_names: Sequence[s
     Raises:
         InputError: nothing is found, a class folder names no class, or a file is given twice.
     """
-    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    if not given:
-        raise InputError("no path was given; expected picture files, folders or globs")
+    check_class_names("class_names", class_names)
+    check_class_names("wordnet_ids", wordnet_ids)
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else listed("paths", paths, "picture files, folders or globs",
+                                                                         "give one or more")
     places = [place for one in given for place in _expand(one)]
     labelled = [pair for place in places for pair in _inside(place, class_names, wordnet_ids)]
     base = _root(places, root)
@@ -63,7 +65,7 @@ def find_images(paths: PathLike | Sequence[PathLike], *, class_names: Sequence[s
 
 def _expand(one: PathLike) -> list[Path]:
     """A file or a folder as it is; anything else as a glob."""
-    if Path(one).exists():
+    if os.path.exists(path_of("one of paths", one)):  # false also where a name is too long to be one
         return [Path(one)]
     matches = sorted(Path(match) for match in glob.glob(str(one), recursive=True))
     if not matches:
@@ -132,7 +134,7 @@ def _no_class(place: Path, unknown: list[str], folders: int, classes: int) -> st
 
 def _root(places: Sequence[Path], root: PathLike | None) -> Path:
     if root is not None:
-        return Path(os.path.abspath(root))
+        return Path(os.path.abspath(path_of("root", root)))
     if len(places) == 1 and places[0].is_dir():
         return Path(os.path.abspath(places[0]))
     return Path(os.path.commonpath([Path(os.path.abspath(place)).parent for place in places]))

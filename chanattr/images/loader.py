@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from chanattr import embedded
+from chanattr.arguments import COUNT, STEPS, check_function, check_number
 from chanattr.errors import ImageError, InputError
 from chanattr.images.find import PathLike, PictureFile, find_images
 from chanattr.images.read import decode, open_image, read_bytes, thumbnail_of
 from chanattr.processes import leave_signals
-from chanattr.settings import COUNT, STEPS, check_number
 from chanattr.tables import count, outline
 
 THUMBNAILS = 500
@@ -176,6 +176,7 @@ def image_loader(paths: PathLike | Sequence[PathLike], preprocess: Preprocess, *
         >>> loader.keys[0], int(loader.labels[0]), len(loader)
         ('130_flamingo/flamingo_image_0001.jpg', 130, 1)
     """
+    check_function("preprocess", preprocess, "an RGB picture that gives the tensor [3, H, W]", "pass load_model(...).preprocess")
     batch_size = int(check_number(f"batch_size is {batch_size}", batch_size, STEPS, "leave it out for the usual"))
     readers = int(check_number(f"readers is {readers}", readers, COUNT, "leave it out to read in this process"))
     if limit_per_class is not None:

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from chanattr.arguments import Range, check_number
 from chanattr.errors import InputError
-from chanattr.settings import Range, check_number
 
 OUTSIDE = 0.1  # of the range of pixels: bicubic sizes and noise may leave it by so much
 

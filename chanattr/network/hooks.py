@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from chanattr.arguments import listed
 from chanattr.errors import InputError, LayerError
 from chanattr.network.layout import axis_for_mask
-from chanattr.network.names import check_calls, find, unwrapped
+from chanattr.network.names import check_calls, check_module, find, unwrapped
 from chanattr.network.outputs import first_tensor, replace_tensor
 
 Change = Callable[[Tensor], Tensor]
@@ -39,6 +40,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
         >>> model.training, model.weight.requires_grad
         (True, True)
     """
+    check_module(model)
     training = [(module, module.training) for module in model.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     try:
@@ -152,7 +154,7 @@ def inject(model: nn.Module, layer: str, mask: Tensor | np.ndarray | Sequence[fl
         0.0
     """
     place = find(model, layer)
-    given, filled = torch.as_tensor(mask), torch.as_tensor(fill)
+    given, filled = _numbers("mask", mask), _numbers("fill", fill)
     size = next((values.shape[-1] for values in (given, filled) if values.ndim), None)
 
     def masked(activation: Tensor) -> Tensor:
@@ -163,6 +165,15 @@ def inject(model: nn.Module, layer: str, mask: Tensor | np.ndarray | Sequence[fl
 
     with change(model, layer, masked):
         yield
+
+
+def _numbers(name: str, given: Tensor | np.ndarray | Sequence[float] | float) -> Tensor:
+    try:
+        values = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{name}={str(given)[:80]} are no numbers; expected one, or one a channel; give a tensor, an array or a "
+                         "list") from error
+    return values
 
 
 def apply_mask(activation: Tensor, mask: Tensor, fill: Tensor, axis: int, layer: str) -> Tensor:
@@ -234,6 +245,6 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
         return activation
 
     with ExitStack() as stack:
-        for name in layers:
+        for name in listed("layers", layers, "layer names", "put a single name in a list"):
             stack.enter_context(change(model, name, functools.partial(keep, name)))
         yield seen

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from chanattr.errors import ModelError
+from chanattr.network.names import check_module
 
 FLOATING = ("FloatFunctional", "FXFloatFunctional")  # not yet in integers, though they lie beside what is
 LEVELS = 255  # the largest number of eight bits without a sign, which activations are rounded to
@@ -135,6 +136,7 @@ def dequantised(model: nn.Module) -> nn.Module:
         >>> integers = torchvision.models.quantization.resnet18(weights="DEFAULT", quantize=True)  # doctest: +SKIP
         >>> found = ca.per_image(ca.dequantised(integers), images, "layer3")  # doctest: +SKIP
     """
+    check_module(model)
     made = _turned(copy.deepcopy(model), "", {})
     if not any(isinstance(module, Rounded) for module in made.modules()):
         raise ModelError(f"{type(model).__name__} has no quantised module; expected a model after torch.ao.quantization.convert; "

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from chanattr.arguments import check_name
 from chanattr.errors import ChanattrError, InputError, ModelError, first_line
 from chanattr.network.batches import in_batches
 from chanattr.network.cache import forget, graphs_of
@@ -25,7 +26,6 @@ from chanattr.network.replay import Diverged, Plan, answering, keeping, make_pla
 from chanattr.network.rows import check_alone, check_rows, difference
 from chanattr.network.stem import Stem, halving
 from chanattr.network.weights import check_weights
-from chanattr.settings import check_name
 
 LOG = logging.getLogger(__name__)
 ENGINES = ("auto", "tail", "replay", "injection")

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from chanattr import embedded
+from chanattr.arguments import path_of
 from chanattr.errors import InputError, ModelError, first_line
 from chanattr.network.integers import dequantised
 
@@ -81,7 +82,8 @@ def load_model(name: str, *, weights: str | None = None, device: str = "cpu") ->
     if not isinstance(name, str):
         raise ModelError(f"a model's name is {type(name).__name__}; expected text, such as 'embedded' or 'path/to/file.py:function'; a "
                          "module at hand needs no loading: pass it itself")
-    if weights == RANDOM and ".py:" in name:
+    random = isinstance(weights, str) and weights == RANDOM
+    if random and ".py:" in name:
         raise ModelError(f"{name} was asked for with random weights; expected a model known by name, for a function makes its own weights; "
                          "let it give random ones")
     source = next((make for matches, make in SOURCES.values() if matches(name)), None)
@@ -91,9 +93,13 @@ def load_model(name: str, *, weights: str | None = None, device: str = "cpu") ->
         torch.manual_seed(0)
         warnings.simplefilter("ignore")  # vendors' remarks about their own defaults
         loaded = source(name, weights is None)
-    if weights not in (None, RANDOM):
-        _load_weights(loaded.module, Path(str(weights)), name)
-    loaded.module.eval().to(device)
+    if weights is not None and not random:
+        _load_weights(loaded.module, path_of("weights", weights), name)
+    try:
+        loaded.module.eval().to(device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ModelError(f"device={device!r} cannot be used ({first_line(error)}); expected one of this machine; leave it out for the "
+                         "CPU") from error
     return loaded
 
 
@@ -313,7 +319,7 @@ SOURCES: dict[str, Source] = {  # by the words that an error has for them; the f
 def _unknown(name: str) -> str:
     close = difflib.get_close_matches(name, ["embedded", *LITE, *torchvision_names()], 3, 0.5)
     *others, last = SOURCES
-    if Path(name).is_file():
+    if os.path.isfile(name):  # false also where a name is too long to be one
         return f"{name} is a file, and not yet a model; expected the function in it that makes one; name it as {name}:FUNCTION"
     return f"no model {name!r}{_meant(close)} Expected {', '.join(others)} or {last}"
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from chanattr.arguments import STEPS, check_kind, check_number, listed
 from chanattr.attribution.inputs import array_of, check_model
 from chanattr.attribution.score import channels_last
 from chanattr.axes import class_row
@@ -28,7 +29,6 @@ from chanattr.pictures.pixels import Pixels, check_pixels
 from chanattr.pictures.reach import reaching
 from chanattr.progress import Progress, advance
 from chanattr.records import ClassAttribution
-from chanattr.settings import STEPS, check_number
 
 # Starts that a picture is chosen from: how many, times the contrast, and by which power more their frequencies fall. A channel after a ReLU
 # may be silent on faint noise, and then nothing tells the way: bolder and smoother ones are tried, but only then, for they leave traces.
@@ -115,7 +115,9 @@ def class_weights(classes: ClassAttribution, target: int, against: int | None = 
         >>> (10 * ca.class_weights(classes, 1, against=0)).round().tolist()
         [[-10.0, 2.0, 2.0, 2.0, 2.0, 2.0, 0.0, 0.0]]
     """
-    if against is not None and against == target:
+    check_kind("classes", classes, ClassAttribution, "pass what per_class gave")
+    rows = [class_row(classes, one) for one in ([target] if against is None else [target, against])]
+    if len(set(rows)) < len(rows):
         raise InputError(f"class {target} less class {against}, itself; expected another class, whose rates are taken off; name one, or "
                          "leave against out")
     rates = []
@@ -148,7 +150,7 @@ def check_wanted(wanted: Sequence[int] | np.ndarray, place: Layer,
         what = f"wanted={str(wanted)[:80]}" if values.ndim < 2 else f"wanted of shape {values.shape}"
         raise InputError(f"{what} at {place.name!r}; expected channel numbers from 0 to {place.channels - 1}, or "
                          f"weights [rows, {place.channels}] that are not all 0; ca.class_weights gives a class's")
-    labels = tuple(usual if names is None else map(str, names))
+    labels = tuple(usual if names is None else map(str, listed("names", names, "texts, one a row", "leave names out for the usual")))
     if len(labels) != len(weights):
         raise InputError(f"{len(labels)} names for {len(weights)} rows; expected one each; leave names out for the usual")
     return weights, labels

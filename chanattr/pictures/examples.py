@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from chanattr.arguments import STEPS, check_number
 from chanattr.attribution.asking import judge, make_asking
 from chanattr.attribution.inputs import check_found, check_images, check_keys, check_model, goal_of
 from chanattr.attribution.score import channels_last
@@ -27,7 +28,6 @@ from chanattr.pictures.reach import Read, reaching
 from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
 from chanattr.search.objective import Reward
-from chanattr.settings import STEPS, check_number
 
 KINDS = ("driven", "needed")
 BATCH = 16
@@ -106,7 +106,7 @@ def examples(model: nn.Module, images: Float[Tensor, "N C H W"], layer: str, *, 
     """
     total = check_images(images)
     count, side = (int(check_number(f"{name}={number!r}", number, STEPS)) for name, number in {"count": count, "side": side}.items())
-    if kind not in KINDS or (kind == "needed") != (found is not None):
+    if not isinstance(kind, str) or kind not in KINDS or (kind == "needed") != (found is not None):
         given = "none" if found is None else "given"
         raise InputError(f"kind={kind!r} with found {given}; expected 'driven' without, or 'needed' with what per_image gave for these "
                          "images")
@@ -257,7 +257,7 @@ def crops(pictures: Mapping[int, UInt8[np.ndarray, "H W C"]], rows: Int[np.ndarr
 
 def _standing(asked: Asked, place: Layer, total: int) -> Standing:
     """Before any image was looked at."""
-    weights, names = check_wanted(list(asked.channels), place, None)
+    weights, names = check_wanted(asked.channels, place, None)
     shape = (total, len(names))
     return Standing(asked, weights.argmax(1), names, np.full(shape, np.nan), np.zeros(shape, np.int64))
 

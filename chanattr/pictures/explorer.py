@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from chanattr import tables
+from chanattr.arguments import check_class_names, check_kind
 from chanattr.errors import InputError, StoreError
 from chanattr.pictures.figures import raster, theme, words
 from chanattr.pictures.figures.slider import seen_part, steps_of
@@ -46,11 +47,13 @@ def explore(run: Run, label: str = "exact", *, names: tuple[str, ...] = ()) -> A
     except ImportError as error:
         raise InputError("explore needs ipywidgets, which is not installed; expected version 8 or newer; install the extra: pip install "
                          "'chanattr[notebook]'") from error
+    check_kind("run", run, Run, "open it with ca.open_run")
     layers = {layer: [key for key in run.keys if key in done] for layer in run.layers
               if label in run.labels(layer) and (done := run.finished(layer, label))}
     if not layers:
         raise InputError(f"{run.path} has no sets of channels of images under the label {label!r}; expected one image or more; attribute "
                          "some, or name another label")
+    check_class_names("names", names)
     return _Explorer(widgets, run, label, layers, names or tuple(run.attributes.get("class_names") or ())).box
 
 

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from chanattr.arguments import check_batch_size
 from chanattr.picture_settings import PictureSettings
 from chanattr.pictures.parameters import Picture, by_fourier, by_magnitude, by_pixel, components_of, natural_magnitude, spectrum_scale
 from chanattr.pictures.pixels import Pixels, normalised, to_bytes
-from chanattr.settings import check_batch_size
 
 FAINT = 1e-1  # of Adam, in a picture's mean slope: coefficients with a fainter one are moved less, not like all others
 AT_ONCE = 8  # pictures made at once on a GPU; on the CPU one, which costs hardly more there, so that none hangs on those beside it

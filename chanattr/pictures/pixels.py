@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from chanattr.arguments import check_function
 from chanattr.errors import InputError
 
 ASKED = 256  # side of the plain pictures that a preprocessing is asked with
@@ -50,6 +51,7 @@ def pixels_of(preprocess: Callable[[Image.Image], Tensor]) -> Pixels:
         >>> ca.pixels_of(ca.load_model("embedded").preprocess).size
         (227, 227)
     """
+    check_function("preprocess", preprocess, "a PIL picture that gives the tensor [3, H, W]", "pass load_model(...).preprocess")
     shown = [preprocess(Image.new("RGB", (ASKED, ASKED), (level,) * 3)) for level in (0, 255, 51)]
     if not all(isinstance(x, Tensor) and x.ndim == 3 and len(x) in (1, 3) and x.shape == shown[0].shape for x in shown):
         got = tuple(shown[0].shape) if isinstance(shown[0], Tensor) else type(shown[0]).__name__

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from chanattr.arguments import COUNT, check_number
 from chanattr.attribution.image import mean_fill, mean_of
 from chanattr.attribution.question import Areas, Asked
 from chanattr.errors import ModelError
@@ -28,7 +29,7 @@ from chanattr.runs.shards import part_of, parts
 from chanattr.runs.worker import Worker
 from chanattr.search.groups import Group
 from chanattr.search.objective import Reward
-from chanattr.settings import COUNT, Search, check_number
+from chanattr.settings import Search
 from chanattr.store import Run
 
 
@@ -89,7 +90,7 @@ def attribute(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: Sequ
         (2, ('1',), (2, 2, 4))
     """
     started = time.monotonic()
-    check_words(label, shard_size, class_names, reward=reward, score=score)
+    check_words(run, label, name, shard_size, class_names, reward=reward, score=score)
     crew = cluster_of(workers) if isinstance(workers, str) else int(check_number(f"workers={workers!r}", workers, COUNT))
     classes = classes and shard is None
     asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, folds=folds, score=score, seed=seed,

@@ -6,16 +6,16 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from chanattr.attribution.inputs import check_class_names, check_range
+from chanattr.arguments import SEEDS, STEPS, check_class_names, check_kind, check_number, check_storable
+from chanattr.attribution.inputs import check_range
 from chanattr.errors import InputError, StoreError
 from chanattr.network.tail import Tail, stems
 from chanattr.runs.plan import Ready
 from chanattr.runs.shards import parts
-from chanattr.settings import STEPS, check_number
+from chanattr.settings import TARGETS
 from chanattr.store import Run
 from chanattr.store.layout import ASKED, asked_of
 from chanattr.store.writer import check_model
@@ -23,11 +23,13 @@ from chanattr.store.writer import check_model
 Targets = str | int
 
 
-def check_words(label: object, shard_size: int | None, class_names: object, **callables: object) -> None:
+def check_words(run: object, label: object, name: object, shard_size: int | None, class_names: object, **callables: object) -> None:
     """Refuses what can be refused by itself: before the model is looked at.
 
     Args:
+        run: a run, open for writing.
         label: under which answers are to lie.
+        name: of the model; "" is its type's.
         shard_size: as asked; None is the file's.
         class_names: one a class.
         callables: by the argument; their stored name must tell them from others.
@@ -36,16 +38,17 @@ def check_words(label: object, shard_size: int | None, class_names: object, **ca
         InputError: a label or a name that is no text, an empty label, a size that is no whole number from 1, or as a callable a lambda,
             a function inside a function, a method, or an object such as a partial.
     """
-    if not isinstance(label, str) or not label:
-        raise InputError(f"label={label!r}; expected a name under which the answers lie in the file; leave it out for 'exact'")
+    check_kind("run", run, Run, "open it with ca.open_run(path, 'a')")
+    check_storable("label", label or None, "leave it out for 'exact'")
+    check_storable("name", name, "leave it out for the model's type")
     if shard_size is not None:
         check_number(f"shard_size={shard_size!r}", shard_size, STEPS)
     check_class_names("class_names", class_names)
     for argument, given in callables.items():
         if given is None or isinstance(given, str):
             continue
-        name = getattr(given, "__qualname__", "")
-        if not name or "<" in name or inspect.ismethod(given):
+        own = getattr(given, "__qualname__", "")
+        if not own or "<" in own or inspect.ismethod(given):
             raise InputError(f"{argument}={given!r} has no name of its own, and a run file tells questions apart by module:function; "
                              "expected a function at the top of a module; write it there with def, and pass that")
 
@@ -56,6 +59,7 @@ def first_images(loader: Iterable[Any]) -> Tensor:
     Raises:
         InputError: it can be gone through only once, holds nothing, or gives something else than batches.
     """
+    check_kind("loader", loader, Iterable, "pass a DataLoader, or a list of the batches")
     if iter(loader) is loader:
         raise InputError(f"loader is {type(loader).__name__}, which can be gone through only once; expected batches that can be gone "
                          "through again, for classes and when resuming; pass a DataLoader, or a list of the batches")
@@ -144,10 +148,10 @@ def check_targets(tail: Tail, example: Tensor, targets: Targets) -> int:
         InputError: neither 'predicted', nor 'label', nor a class of the model.
     """
     classes = int(tail.stem(example).logits.shape[1])
-    if targets in ("predicted", "label"):
+    if isinstance(targets, str) and targets in TARGETS:
         return classes
-    if isinstance(targets, bool) or not isinstance(targets, (int, np.integer)):
-        raise InputError(f"targets={targets!r}; expected 'predicted', 'label' or one class number for all images")
+    remedy = "name a class by its number, or images by 'predicted' or 'label'"
+    check_number(f"targets={targets!r}", targets, SEEDS, remedy)
     check_range(torch.tensor([int(targets)]), classes, "give one of these, 'predicted' or 'label'")
     return classes
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chanattr.arguments import SEEDS, STEPS, check_kind, check_number, listed
+from chanattr.attribution.inputs import check_model
 from chanattr.errors import InputError
 from chanattr.evidence.again import fill_again, question_again
 from chanattr.evidence.baselines import Baseline
@@ -22,7 +24,6 @@ from chanattr.progress import Progress, advance
 from chanattr.records import ImageAttribution
 from chanattr.runs.shards import Shard, pictures_of
 from chanattr.search.objective import Reward
-from chanattr.settings import SEEDS, STEPS, check_number
 from chanattr.store import Run
 
 
@@ -61,10 +62,12 @@ def evaluate_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layers: S
         >>> told["1"].methods
         ('exact', 'random')
     """
+    check_kind("run", run, Run, "open it with ca.open_run")
     limit = None if limit is None else int(check_number(f"limit={limit!r}", limit, STEPS))
     seed = int(check_number(f"seed={seed!r}", seed, SEEDS))
     baselines = baselines_of(methods)
-    names = list(layers) if layers is not None else [layer for layer in run.layers if label in run.labels(layer)]
+    names = ([layer for layer in run.layers if label in run.labels(layer)] if layers is None else
+             listed("layers", layers, "layers of the run", "leave it out for all"))
     known = set.intersection(*[run.finished(layer, label) for layer in names]) if names else set()
     total = min(len(known), limit or len(known)) * len(names)
     chosen_methods = {layer: dict(baselines) for layer in names}
@@ -117,8 +120,10 @@ def asked_again(run: Run, model: nn.Module, pictures: Iterable[Shard], answers: 
     tails: dict[str, Tail] = {}
     for shard in pictures:
         images = shard.images.to(device_of(model))
-        tails = tails or bind(model, images[:2], list(dict.fromkeys(layer for layer, _ in answers)), engine=engine, score=score,
-                              channel_axis=channel_axis)
+        if not tails:
+            check_model(model, images[:2], score)
+            tails = bind(model, images[:2], list(dict.fromkeys(layer for layer, _ in answers)), engine=engine, score=score,
+                         channel_axis=channel_axis)
         kept = stems(tails, images)
         for layer, label in answers:
             rows = [row for row, key in enumerate(shard.keys) if key in done[layer, label]]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from chanattr.arguments import STEPS, check_kind, check_number, listed
 from chanattr.errors import InputError
 from chanattr.network.outputs import device_of
 from chanattr.network.weights import model_sha256
@@ -17,13 +18,12 @@ from chanattr.picture_records import ChannelImages, Examples, Inversion
 from chanattr.picture_settings import PictureSettings
 from chanattr.pictures.channels import class_weights
 from chanattr.pictures.examples import BATCH, Part
-from chanattr.pictures.pixels import Pixels
+from chanattr.pictures.pixels import Pixels, check_pixels
 from chanattr.progress import Progress
 from chanattr.records import ImageAttribution
 from chanattr.runs.making import Maker
 from chanattr.runs.shards import Shard, join, pictures_of, shards
 from chanattr.search.objective import Reward
-from chanattr.settings import STEPS, check_number
 from chanattr.store import Run
 from chanattr.store.index import check_bytes
 
@@ -80,8 +80,8 @@ def invert_run(run: Run, model: nn.Module, loader: Iterable[Any], *, pixels: Pix
         >>> made["1"].whole.keys, made["1"].masked.pictures.shape
         (('a.jpg',), (1, 8, 8, 3))
     """
-    names = list(layers or layers_with(run, label))
-    maker = Maker(run, model, check_run_model(run, model), pixels, score, channel_axis, progress)
+    maker = Maker(run, model, check_run_model(run, model), check_pixels(pixels), score, channel_axis, progress)
+    names = layers_with(run, label) if layers is None else listed("layers", layers, "layers of the run", "leave it out for all")
     chosen = choose_keys(run, names, label, keys, limit)
 
     @functools.cache
@@ -142,16 +142,19 @@ def visualise_run(run: Run, model: nn.Module, loader: Iterable[Any] | None, *, p
         >>> made.single.names, made.single.pictures.shape
         (('channel 3',), (1, 1, 8, 8, 3))
     """
-    maker = Maker(run, model, check_run_model(run, model), pixels, score, channel_axis, progress)
+    maker = Maker(run, model, check_run_model(run, model), check_pixels(pixels), score, channel_axis, progress)
     top, count, shown = (int(check_number(f"{name}={number!r}", number, STEPS))
                          for name, number in {"top": top, "count": count, "shown": shown}.items())
     if against is not None and target is None:
         raise InputError(f"against={against} without a class; expected one that it is taken off; pass target= too")
+    if loader is not None:
+        check_kind("loader", loader, Iterable, "pass a DataLoader, or a list of the batches")
     weights = None if target is None else class_weights(run.per_class(layer, label), target, against)
     found = run.per_image(layer, label)
     rates = found.smallest_mask[:, found.groups].sum(0) if weights is None else weights[0]
-    numbers = list(channels) or np.argsort(-rates, kind="stable")[:top].tolist()
-    if not all(0 <= number < len(found.groups) for number in numbers):
+    given = listed("channels", channels, "channel numbers", "leave it out for those that most sets have", least=0)
+    numbers = given or np.argsort(-rates, kind="stable")[:top].tolist()
+    if not all(isinstance(number, int) and 0 <= number < len(found.groups) for number in numbers):
         raise InputError(f"channels {str(numbers)[:80]} at {layer!r}; expected channel numbers from 0 to {len(found.groups) - 1}; "
                          "'chanattr show' lists those of a* sets")
     name = f"class {target}" + (f" less class {against}" if against is not None else "")
@@ -214,6 +217,7 @@ def check_run_model(run: Run, model: nn.Module) -> str:
     Raises:
         InputError: so.
     """
+    check_kind("run", run, Run, "open it with ca.open_run")
     known = run.attributes.get("model_sha256")
     digest = model_sha256(model)
     if known and known != digest:
@@ -235,7 +239,7 @@ def choose_keys(run: Run, layers: Sequence[str], label: str, keys: Sequence[str]
         area = run.field(layer, "smallest_area", label)
         fitting &= {key for key, a in zip(run.keys, area.tolist(), strict=True) if a > 0}
     if keys:
-        for key in keys:
+        for key in listed("keys", keys, "keys of the run", "leave it out for some of each class"):
             if key not in fitting:
                 raise InputError(f"image {key!r} has no a* set at {', '.join(layers)} in {run.path}; expected a key of the run with one at "
                                  "every layer; 'chanattr show' says what is in it")

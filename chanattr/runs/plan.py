@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from chanattr.arguments import listed
 from chanattr.attribution.asking import masks_at_once
 from chanattr.attribution.image import answer
 from chanattr.attribution.inputs import check_model
@@ -67,8 +68,7 @@ class Plan:
             LayerError: as `describe`.
             ModelError: the model fails on the example.
         """
-        if isinstance(layers, str) or not layers:
-            raise InputError(f"layers={layers!r}; expected a list of layer names, at least one; put a single name in a list")
+        layers = listed("layers", layers, "layer names, at least one", "put a single name in a list")
         check_model(model, example, asked.score)
         names = functools.partial(one_names, model, example, channel_axis=channel_axis)
         chosen = tuple(names(layers))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from chanattr.arguments import check_function, check_kind, check_name, listed
 from chanattr.errors import InputError
 from chanattr.evidence.pointing import Pointing, pointing_game
 from chanattr.evidence.saliency import SALIENCY, pointing_of, saliency
@@ -17,7 +18,6 @@ from chanattr.images.frame import measured_frame, regions_of
 from chanattr.network.outputs import device_of
 from chanattr.progress import Progress, advance
 from chanattr.runs.shards import pictures_of
-from chanattr.settings import check_name
 from chanattr.store import Run
 
 OURS = "masks"
@@ -58,6 +58,9 @@ def pointing_run(run: Run, annotations: Mapping[str, ImageBoxes], preprocess: Ca
         ...     ca.pointing_run(run, {"a.jpg": boxes}, preprocess)["masks"].hit.tolist()
         [1]
     """
+    check_kind("run", run, Run, "open it with ca.open_run")
+    check_function("preprocess", preprocess, "a picture", "pass that of the run, load_model(...).preprocess")
+    methods = listed("methods", methods, ", ".join(SALIENCY), "leave it out for the masks of the run alone", least=0)
     for method in methods:
         check_name("method", method, SALIENCY, remedy="leave it out for the masks of the run alone")
     if methods and model is None:

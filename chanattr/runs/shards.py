@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chanattr.arguments import STEPS, Range, check_kind, check_number
 from chanattr.errors import InputError
-from chanattr.settings import STEPS, Range, check_number
 from chanattr.store import Run
 
 LABELS = np.iinfo(np.int32)  # as a run file holds them
@@ -79,6 +79,7 @@ def parts(loader: Iterable[Any]) -> Iterator[Shard]:
     Raises:
         InputError: as `as_shard`.
     """
+    check_kind("loader", loader, Iterable, "pass a DataLoader, or a list of the batches")
     yield from (part for part in map(as_shard, loader) if part.keys)
 
 
@@ -122,6 +123,8 @@ def part_of(loader: Iterable[Any], part: tuple[int, int] | None, size: int) -> I
     """
     if part is None:
         return loader
+    if not isinstance(part, Sequence) or isinstance(part, str) or len(part) != 2:
+        raise InputError(f"shard={part!r}; expected two numbers (number, of how many); leave it out for all images")
     number, count = part
     count = int(check_number(f"shard {number}/{count}", count, STEPS, "count from 1"))
     number = int(check_number(f"shard {number}/{count}", number, Range(1, count, whole=True), "count from 1"))

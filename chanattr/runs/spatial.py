@@ -72,7 +72,7 @@ def spatial_run(run: Run, model: nn.Module, loader: Iterable[Any], *, layer: str
         ...     found = run.spatial()
     """
     started = time.monotonic()
-    check_words(label, shard_size, class_names, reward=reward, score=score)
+    check_words(run, label, name, shard_size, class_names, reward=reward, score=score)
     asked = Asked(search=search, reward=reward, game=game, level=level, refine=refine, score=score, seed=seed, model=name or kind(model),
                   preprocessing=preprocessing, batch_size=batch_size, precision=precision)
     under = _under(perturbation, levels, blur, seed)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chanattr.errors import InputError
+from chanattr.errors import InputError, first_line
 from chanattr.search.family import Channels
 
 GroupOfEvery = Sequence[int] | np.ndarray | Tensor  # channel, numbered from 0 without a gap
@@ -87,7 +87,10 @@ def groups_of(group: object, channels: int, layer: str) -> Groups:
               f"layer {layer!r}, numbered from 0 without a gap, or a function of {channels} that gives one of these; "
               "leave it out for single channels")
     if callable(group):
-        group = group(channels)
+        try:
+            group = group(channels)
+        except Exception as error:
+            raise InputError(f"the function given as group failed on {channels} channels ({first_line(error)}); {remedy}") from error
     values = _whole_numbers(group)
     if values.ndim == 0 and values.size and int(values) > 0 and channels % int(values) == 0:
         return Groups.consecutive(int(values), channels)

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from chanattr.arguments import check_name
 from chanattr.errors import InputError
-from chanattr.settings import GAMES, check_name
+from chanattr.settings import GAMES
 
 Reward = Callable[[Tensor, Tensor], Tensor]
 TOLERANCE = 1e-5

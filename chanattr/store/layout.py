@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from chanattr.axes import array_axes, is_grouped, is_storable, row_axis
+from chanattr.arguments import is_storable
+from chanattr.axes import array_axes, is_grouped, row_axis
 from chanattr.codes import COLDNESS, GRID, RADIUS
 from chanattr.errors import StoreError
 from chanattr.records import NOT_RUN, ClassAttribution, ImageAttribution, SpatialAttribution

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from chanattr import tables
+from chanattr.arguments import check_kind
 from chanattr.errors import StoreError
 from chanattr.records import ClassAttribution, ImageAttribution, SpatialAttribution
 from chanattr.store.digest import content_sha256
@@ -60,14 +61,16 @@ def answers_of(index: Index, kind: type, layer: str, label: str) -> Answers:
     Raises:
         StoreError: there are none.
     """
+    check_kind("layer", layer, str, "name a layer of the run")
+    check_kind("label", label, str, "leave it out for 'exact'")
     found = index.answers[kind].get((layer, label))
     if found is not None and found.pieces:
         return found
     held = sorted({f"{name} ({lab})" for name, lab in index.answers[kind]})
     near = difflib.get_close_matches(layer, [name for name, _ in index.answers[kind]], 1)
     hint = f"; did you mean {near[0]!r}?" if near and near[0] != layer else ""
-    raise StoreError(f"no {_WORDS[kind]} at layer {layer!r} under the label {label!r}{hint}; this run holds {', '.join(held) or 'none'}; "
-                     "attribute that layer first")
+    raise StoreError(f"no {_WORDS[kind]} at layer {layer!r} under the label {label!r}{hint}; expected some that this run holds, "
+                     f"{', '.join(held) or 'which are none'}; attribute that layer first")
 
 
 def row_field(index: Index, kind: type, layer: str, label: str, name: str, rows: Keys) -> Any:

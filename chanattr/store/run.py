@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from chanattr.arguments import path_of
 from chanattr.errors import StoreError
 from chanattr.picture_records import ChannelImages, Examples, Inversion
 from chanattr.records import ClassAttribution, ImageAttribution, SpatialAttribution
@@ -51,9 +52,9 @@ def open_run(path: str | os.PathLike[str], mode: str = "r") -> Run:
         ...     run.per_image("features.10", rows=["b.jpg"]).smallest_area.tolist()
         [3]
     """
-    if mode not in ("r", "a"):
+    if not isinstance(mode, str) or mode not in ("r", "a"):
         raise StoreError(f"mode={mode!r}; expected 'r' to read or 'a' to write; a new run is made by 'a'")
-    return Run(Path(path), mode)
+    return Run(path_of("path", path), mode)
 
 
 class Run:

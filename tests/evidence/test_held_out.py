@@ -170,7 +170,7 @@ def test_no_image_reaches_the_level(caplog: pytest.LogCaptureFixture) -> None:
     ({"targets": [4] * 13}, "target 4 for a model with 4 classes; expected 0 to 3"),
     ({"targets": [-1] * 13}, "target -1"),
     ({"folds": 1}, "folds=1; expected a whole number from 2"),
-    ({"methods": ["best"]}, "expected a list of joint, mean"),
+    ({"methods": ["best"]}, "method='best'; expected one of joint, mean"),
     ({"methods": []}, "expected a list"),
     ({"rewards": "logit"}, "for one reward give a list of one"),
     ({"counts": (7,)}, "area 7 for a layer of 6 channels"),

@@ -86,7 +86,7 @@ def test_areas_and_missing_a_stars() -> None:
 def test_what_does_not_belong_together_is_refused() -> None:
     with pytest.raises(ca.InputError, match="no image is in all of 2 answers"):
         ca.joint_view(made(), [channels_of(np.ones((4, 4)), ("other",))])
-    with pytest.raises(ca.InputError, match="answers of one layer or more"):
+    with pytest.raises(ca.InputError, match="answers at one layer or more"):
         ca.joint_view(made(), [])
     with pytest.raises(ca.InputError, match="several models"):
         ca.joint_view(made(), [channels_of(np.ones((4, 4)), model="ff")])

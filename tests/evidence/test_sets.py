@@ -144,7 +144,7 @@ BAD: list[tuple[Callable[[ca.ClassAttribution], object], str]] = [
     (lambda r: overlap(r, 4, source="best"), "source='best'; expected one of joint, mean"),
     (lambda r: overlap(r, source="mean"), "expected a whole number from 1 to 24"),
     (lambda r: overlap(r, 25, source="mean"), "count=25"),
-    (lambda r: shared(r, [], 4), "expected one class or more"),
+    (lambda r: shared(r, [], 4), "targets=[]; expected a list of one class or more"),
     (lambda r: shared(r, [0, 7], 4), "class 7 is not in this record"),
     (lambda r: unique(dataclasses.replace(r, smallest_area=np.array([-1, 4, 4, 4], np.int32)), 0), "'ant' has no such set"),
     (lambda r: cluster(overlap(dataclasses.replace(r, smallest_area=np.array([4, -1, 4, 4], np.int32)))), "1 of 4 rows have no set"),

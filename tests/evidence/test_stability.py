@@ -173,7 +173,7 @@ def test_views_of_ones_own_beside_those_that_ship() -> None:
     ({"views": {"fewer": lambda x: x[:1]}}, "view 'fewer' gave"),
     ({"views": {"nan": lambda x: x * torch.nan}}, "view 'nan' gave"),
     ({"views": {"none": lambda x: None}}, "view 'none' gave NoneType"),
-    ({"fills": ()}, "fills are none; expected one or more"),
+    ({"fills": ()}, r"fills=\(\); expected a list of one or more"),
     ({"targets": [0]}, r"targets have shape \(1,\)"),
     ({"fills": ("zero", "half")}, "fill='half'; expected"),
     ({"areas": (9,)}, "area 9 for a layer of 6 channels"),

@@ -8,10 +8,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from chanattr import tables
+from chanattr.arguments import STEPS, check_number
 from chanattr.axes import class_row
 from chanattr.pictures.figures import theme, words
 from chanattr.records import ClassAttribution
-from chanattr.settings import STEPS, check_number
 
 
 class ClassChannels(NamedTuple):

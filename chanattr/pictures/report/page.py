@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chanattr import __version__, tables
-from chanattr.errors import InputError, StoreError
+from chanattr.arguments import STEPS, check_kind, check_number, path_of
+from chanattr.errors import StoreError
 from chanattr.pictures.figures import theme, words
 from chanattr.pictures.report import cards, start
 from chanattr.pictures.report.answer import Section, asked, sections, sentence
@@ -22,7 +23,7 @@ from chanattr.pictures.report.layer import class_figures, layer_section
 from chanattr.pictures.report.markup import Markup, element, join, script_json
 from chanattr.pictures.report.masks import under
 from chanattr.pictures.report.plots import shared
-from chanattr.settings import LABEL, STEPS, check_number
+from chanattr.settings import LABEL
 
 if TYPE_CHECKING:
     from chanattr.store import Run
@@ -59,9 +60,10 @@ def report(run: Run, path: str | os.PathLike[str], *, images: int = 200, classes
     """
     images, classes = (int(check_number(f"{name}={value!r}", value, STEPS, f"leave it out for {usual}"))
                        for name, value, usual in (("images", images, 200), ("classes", classes, 60)))
-    if isinstance(run, (str, os.PathLike)):
-        raise InputError(f"run is {type(run).__name__}; expected an open run; give what ca.open_run({str(run)!r}) gives")
-    target = Path(path)
+    from chanattr.store import Run  # not before it is needed: a page's parts are drawn without h5py
+
+    check_kind("run", run, Run, "open it with ca.open_run")
+    target = path_of("path", path)
     _check_place(target, run.path)
     write_text(target, html_of(run, images, classes))
     return target
