@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from chanattr.arguments import path_of
+from chanattr.arguments import check_name, path_of
 from chanattr.errors import StoreError
 from chanattr.picture_records import ChannelImages, Examples, Inversion
 from chanattr.records import ClassAttribution, ImageAttribution, SpatialAttribution
@@ -27,7 +27,6 @@ from chanattr.store.merge import merge
 from chanattr.store.parts import PartGone, Place, build_part, remove_parts, write_part
 from chanattr.store.picture_layout import Made
 from chanattr.store.picture_rows import picture_piece, records
-from chanattr.store.reader import Keys
 from chanattr.store.source import Source
 
 T = TypeVar("T")
@@ -44,6 +43,7 @@ def open_run(path: str | os.PathLike[str], mode: str = "r") -> Run:
 
     Raises:
         StoreError: nothing there, damaged, not a run, held by another writer, or not writable.
+        InputError: no path, or another mode.
 
     Examples:
         >>> import tempfile, chanattr as ca
@@ -52,8 +52,7 @@ def open_run(path: str | os.PathLike[str], mode: str = "r") -> Run:
         ...     run.per_image("features.10", rows=["b.jpg"]).smallest_area.tolist()
         [3]
     """
-    if not isinstance(mode, str) or mode not in ("r", "a"):
-        raise StoreError(f"mode={mode!r}; expected 'r' to read or 'a' to write; a new run is made by 'a'")
+    check_name("mode", mode, ("r", "a"), remedy="'r' reads, and 'a' writes, also a new run")
     return Run(path_of("path", path), mode)
 
 
@@ -177,7 +176,7 @@ class Run:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Keys of all images in the order of first writing: the rows of `per_image`."""
+        """reader.Keys of all images in the order of first writing: the rows of `per_image`."""
         return tuple(self._index.keys)
 
     @property
@@ -186,11 +185,11 @@ class Run:
         return dict(json.loads(json.dumps(self._index.attributes)))
 
     def finished(self, layer: str, label: str = "exact", *, spatial: bool = False) -> set[str]:
-        """Keys of the images that have a set of channels (or a mask on the picture) at a layer; empty for a layer that has none."""
+        """reader.Keys of the images that have a set of channels (or a mask on the picture) at a layer; empty for a layer that has none."""
         answers = self._index.answers[reader.BY_IMAGE[spatial]].get((layer, label))
         return {self._index.keys[row] for row in answers.done} if answers else set()
 
-    def per_image(self, layer: str, label: str = "exact", rows: Keys = None) -> ImageAttribution:
+    def per_image(self, layer: str, label: str = "exact", rows: reader.Keys = None) -> ImageAttribution:
         """The answers for images at a layer, in the order of `keys` or of the rows given.
 
         Only what is asked for is read. Rows that were not run come back with `smallest_area` -2, NaN scores and empty masks. Energies
@@ -206,7 +205,7 @@ class Run:
         """
         return self._read(lambda index: reader.image_record(index, layer, label, rows))
 
-    def spatial(self, rows: Keys = None, layer: str = ":input", label: str = "exact") -> SpatialAttribution:
+    def spatial(self, rows: reader.Keys = None, layer: str = ":input", label: str = "exact") -> SpatialAttribution:
         """The masks on the picture, in the order of `keys` or of the rows given; ``found.masks()`` has what their codes mean.
 
         Only what is asked for is read. Rows that were not run come back with `smallest_area` -2, NaN scores and codes of 0.
@@ -220,7 +219,7 @@ class Run:
         """
         return self._read(lambda index: reader.spatial_record(index, layer, label, rows))
 
-    def field(self, layer: str, name: str, label: str = "exact", *, rows: Keys = None, spatial: bool = False) -> np.ndarray:
+    def field(self, layer: str, name: str, label: str = "exact", *, rows: reader.Keys = None, spatial: bool = False) -> np.ndarray:
         """One array of `per_image` (or of `spatial`), by its name there, without reading the others: for statistics over large files.
 
         Raises:

@@ -17,7 +17,7 @@ import pytest
 import chanattr.store.merge
 import chanattr.store.netcdf
 from chanattr.axes import equal
-from chanattr.errors import StoreError
+from chanattr.errors import InputError, StoreError
 from chanattr.store import open_run
 from chanattr.store.join import join_runs
 from tests.store.make import classes, images, keys, table, write_all
@@ -102,7 +102,7 @@ def test_paths_that_cannot_be_runs(tmp_path: Path) -> None:
             open_run(tmp_path / "no" / "run.h5", mode)
     with pytest.raises(StoreError, match=r"no run at .*run.h5: neither the file nor parts of it; expected .* mode 'a'"):
         open_run(tmp_path / "run.h5")
-    with pytest.raises(StoreError, match=r"mode='w'; expected 'r' to read or 'a'"):
+    with pytest.raises(InputError, match=r"mode='w'; expected one of r, a; 'r' reads, and 'a' writes"):
         open_run(tmp_path / "run.h5", "w")
     assert list(tmp_path.iterdir()) == []
 
