@@ -78,14 +78,14 @@ def check_batch_size(batch_size: int | None, usual: int) -> int:
 
 
 def listed(name: str, given: Any, what: str, remedy: str, least: int = 1) -> list[Any]:
-    """What was given in a list, numbers as Python's own.
+    """What was given in a list, numbers of numpy and torch as Python's own.
 
     Raises:
         InputError: no list, or one shorter than `least`.
     """
     try:
-        found = None if isinstance(given, (str, bytes)) else [one.item() if hasattr(one, "item") else one for one in given]
-    except (TypeError, ValueError, RuntimeError):  # no list; or in it an array, which is no number
+        found = None if isinstance(given, (str, bytes)) else [one.item() if getattr(one, "ndim", 1) == 0 else one for one in given]
+    except (TypeError, RuntimeError):  # torch's, for a tensor that is a single number
         found = None
     if found is None or len(found) < least:
         raise InputError(f"{name}={repr(given)[:100]}; expected a list of {what}; {remedy}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from chanattr.arguments import SEEDS, STEPS, check_class_names, check_kind, check_number, check_storable
+from chanattr.arguments import STEPS, check_class_names, check_kind, check_number, check_storable
 from chanattr.attribution.inputs import check_range
 from chanattr.errors import InputError, StoreError
 from chanattr.network.tail import Tail, stems
@@ -39,7 +41,9 @@ def check_words(run: object, label: object, name: object, shard_size: int | None
             a function inside a function, a method, or an object such as a partial.
     """
     check_kind("run", run, Run, "open it with ca.open_run(path, 'a')")
-    check_storable("label", label or None, "leave it out for 'exact'")
+    if not label:
+        raise InputError(f"label={label!r}; expected a name under which the answers lie in the file; leave it out for 'exact'")
+    check_storable("label", label, "leave it out for 'exact'")
     check_storable("name", name, "leave it out for the model's type")
     if shard_size is not None:
         check_number(f"shard_size={shard_size!r}", shard_size, STEPS)
@@ -150,8 +154,8 @@ def check_targets(tail: Tail, example: Tensor, targets: Targets) -> int:
     classes = int(tail.stem(example).logits.shape[1])
     if isinstance(targets, str) and targets in TARGETS:
         return classes
-    remedy = "name a class by its number, or images by 'predicted' or 'label'"
-    check_number(f"targets={targets!r}", targets, SEEDS, remedy)
+    if isinstance(targets, bool) or not isinstance(targets, (int, np.integer)) or abs(targets) > sys.maxsize:
+        raise InputError(f"targets={repr(targets)[:80]}; expected 'predicted', 'label' or one class number for all images")
     check_range(torch.tensor([int(targets)]), classes, "give one of these, 'predicted' or 'label'")
     return classes
 
