@@ -160,10 +160,16 @@ def test_a_wrong_option_is_refused_before_any_work_and_leaves_no_file(tmp_path: 
     (["a", "b\0"], r"class_names\[1\]='b\\x00'; expected a text without NUL"),
     ({0: "a"}, r"class_names=\{0: 'a'\}; expected a list of texts, one a class by its number"),
 ])
-def test_names_of_classes_that_no_file_holds_are_refused(names: Any, message: str) -> None:
+def test_names_of_classes_that_no_file_holds_are_refused(tmp_path: Path, names: Any, message: str) -> None:
     """They were found out by the class pass, after all images, and each time that the run was resumed."""
-    with pytest.raises(ca.InputError, match=message):
-        check_words("exact", None, names)
+    with ca.open_run(tmp_path / "run.h5", "a") as run, pytest.raises(ca.InputError, match=message):
+        check_words(run, "exact", "", None, names)
+
+
+def test_a_name_of_the_model_that_no_file_holds_is_refused(tmp_path: Path) -> None:
+    """It was found out when the parts were merged, after all images."""
+    with ca.open_run(tmp_path / "run.h5", "a") as run, pytest.raises(ca.InputError, match=r"name='a\\x00'; expected a text without NUL"):
+        check_words(run, "exact", "a\0", None, ())
 
 
 @pytest.mark.parametrize(("batch", "message"), [
