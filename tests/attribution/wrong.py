@@ -88,6 +88,11 @@ def raising(logits: Tensor, targets: Tensor) -> Tensor:
     raise KeyError("no such\nweight")
 
 
+def no_group(channels: int) -> list[int]:
+    """A function that cannot be asked."""
+    return {}["mix"]
+
+
 def of(model: nn.Module, **options: Any) -> Any:
     given = {"areas": (1, 3), "search": QUICK, "engine": "injection"} | options
     return ca.per_image(model.eval(), images(3), "mix", **given)
@@ -171,6 +176,13 @@ CASES = {
                                  "record is int; expected ClassAttribution or ImageAttribution; pass what per_class or"),
     "a record to cluster": Wrong(lambda: ca.cluster(ca.figures.samples.classes()), "InputError",
                                  "likeness is ClassAttribution; expected Overlap; pass what ca.overlap gives"),
+    "a key in place of a row": Wrong(lambda: ca.figures.area_curve(ca.figures.samples.images(), "b.jpg"), "InputError",
+                                     "row 'b.jpg' of a result of 3 images; expected a row from 0 to 2; its keys tell"),
+    "a group function that raises": Wrong(lambda: ask(group=no_group), "InputError",
+                                          r"the function given as group failed on 6 channels \(KeyError: 'mix'\); expected 'heads', .*"
+                                          "<- KeyError"),
+    "a base that is nothing": Wrong(lambda: ca.pixel_curves(seeded(Plain), images(4), np.ones((4, 8, 8)), insertion_base=NOBODY),
+                                    "InputError", "insertion_base is NoneType; expected one of zero, blur, or images; leave it out"),
     "several inputs to invert": Wrong(lambda: ca.invert(seeded(Plain), (images(4),), "mix", pixels=PIXELS), "InputError",
                                       r"images are tuple; expected one tensor \[N, C, H, W\], for pictures"),
     "channel axis a text": Wrong(lambda: ask(channel_axis="1"), "InputError",

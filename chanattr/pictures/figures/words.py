@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence, Sized
+from numbers import Integral
 
 from chanattr.errors import InputError
 from chanattr.records import NOT_REACHED, NOT_RUN, ImageAttribution, SpatialAttribution
@@ -72,6 +73,7 @@ def check_row(images: Sized, row: int, what: str = "result") -> int:
     Raises:
         InputError: no such row.
     """
-    if not -len(images) <= row < len(images):
-        raise InputError(f"row {row} of a {what} of {len(images)} images; expected a row from 0 to {len(images) - 1}")
+    if not isinstance(row, Integral) or isinstance(row, bool) or not -len(images) <= row < len(images):
+        raise InputError(f"row {row!r} of a {what} of {len(images)} images; expected a row from 0 to {len(images) - 1}; its keys tell "
+                         "which image is where")
     return int(row) % len(images)
