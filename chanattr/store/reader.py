@@ -69,8 +69,8 @@ def answers_of(index: Index, kind: type, layer: str, label: str) -> Answers:
     held = sorted({f"{name} ({lab})" for name, lab in index.answers[kind]})
     near = difflib.get_close_matches(layer, [name for name, _ in index.answers[kind]], 1)
     hint = f"; did you mean {near[0]!r}?" if near and near[0] != layer else ""
-    raise StoreError(f"no {_WORDS[kind]} at layer {layer!r} under the label {label!r}{hint}; expected some that this run holds, "
-                     f"{', '.join(held) or 'which are none'}; attribute that layer first")
+    raise StoreError(f"no {_WORDS[kind]} at layer {layer!r} under the label {label!r}{hint}; expected one of what this run "
+                     f"holds: {', '.join(held) or 'none'}; attribute that layer first")
 
 
 def row_field(index: Index, kind: type, layer: str, label: str, name: str, rows: Keys) -> Any:

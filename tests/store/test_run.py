@@ -172,9 +172,9 @@ def test_slices_read_slices(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_unknown_names_are_told_with_what_there_is(path: Path) -> None:
     with open_run(path, "a") as run:
         run.write(images())
-        with pytest.raises(StoreError, match=r"at layer 'features.1' .* did you mean 'features.10'\?.*holds features.10"):
+        with pytest.raises(StoreError, match=r"at layer 'features.1' .* did you mean 'features.10'\?.*holds: features.10"):
             run.per_image("features.1")
-        with pytest.raises(StoreError, match=r"no answers for classes at layer 'features.10'.*holds none"):
+        with pytest.raises(StoreError, match=r"no answers for classes at layer 'features.10'.*holds: none"):
             run.per_class(LAYER)
         with pytest.raises(StoreError, match=r"no answers for images .* label 'other'"):
             run.per_image(LAYER, "other")

@@ -162,7 +162,7 @@ def test_what_contradicts_is_refused(tmp_path: Path, changes: dict[str, object],
 
 def test_nothing_there(path: Path) -> None:
     with open_run(path) as run:
-        with pytest.raises(StoreError, match=r"no masks on the picture at layer ':inputs' .*mean ':input'\?.* holds :input \(exact\)"):
+        with pytest.raises(StoreError, match=r"no masks on the picture at layer ':inputs' .*mean ':input'\?.* holds: :input \(exact\)"):
             run.spatial(layer=":inputs")
         with pytest.raises(StoreError, match=r"field 'energy_by_area'; expected one of codes, .*; run.spatial has the others"):
             run.field(":input", "energy_by_area", spatial=True)
