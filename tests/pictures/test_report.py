@@ -148,6 +148,8 @@ def test_answer_in_words() -> None:
     assert "loses its answer when 3 of 256 channels (1.2%) are dropped. Without them 2 of the network's 5 right answers are gone." in said
     assert "No set of channels was found" in sentence(section(small(smallest_area=np.full(6, -1, "i4"))), LABELS)
     assert spread(section(small())) == "a* goes from 0 to 8 channels over 4 images; for the middle half of them from 1.5 to 5."
+    alike = small(smallest_area=np.array([1, 1, 1, -1, 1, -2], "i4"))
+    assert spread(section(alike)) == "a* is 1 channel for all 4 images."
 
 
 def test_views_hold_the_records_numbers(run_file: Path, text: str) -> None:

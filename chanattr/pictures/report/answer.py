@@ -13,6 +13,7 @@ from chanattr.axes import array_axes
 from chanattr.pictures.figures import words
 from chanattr.records import NOT_REACHED, NOT_RUN, ClassAttribution, ImageAttribution, entries_of
 from chanattr.settings import Settings
+from chanattr.tables import count
 
 if TYPE_CHECKING:
     from chanattr.store import Run
@@ -146,6 +147,8 @@ def spread(section: Section) -> str:
         return f"{len(reached)} images with an a*, of {int((smallest != NOT_RUN).sum())}."
     least, lower, upper, most = np.percentile(reached, [0, 25, 75, 100])
     unit = section.record.settings.unit
+    if least == most:
+        return f"a* is {count(int(least), unit[:-1])} for all {len(reached):,} images."
     return (f"a* goes from {least:,.0f} to {most:,.0f} {unit} over {len(reached):,} images; for the middle half of them from "
             f"{lower:,.3g} to {upper:,.3g}.")
 
