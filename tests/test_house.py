@@ -305,3 +305,13 @@ finally:
              for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
     types, shapes = ("plain", "waiting", "without", "last"), ("shaped", "told", "attribute")
     assert found == {name: [checking.TYPES] for name in types} | {name: [checking.SHAPED] for name in shapes} | {"loose": [checking.LOOSE]}
+
+
+def test_nothing_stands_at_the_top_that_does_not_belong_there() -> None:
+    """A file that a test wrote beside the package was once committed with it."""
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode:
+        pytest.skip("no clone: nothing tells what belongs to it")
+    assert {name.split("/")[0] for name in listing.stdout.splitlines()} == {
+        ".ci", ".gitignore", "CHANGELOG.md", "CITATION.cff", "LICENSE", "MANIFEST.in", "README.md", "chanattr", "docs", "mkdocs.yml",
+        "notebooks", "pyproject.toml", "scripts", "tests"}

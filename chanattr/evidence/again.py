@@ -39,8 +39,7 @@ def question_again(found: ImageAttribution, model: nn.Module, layer: Layer, fill
             raise InputError(f"found was asked with {name}={stored}; expected this function here too; pass {name}=")
     group = {"": "", "heads": "heads"}.get(settings.group, found.groups)
     asked = Asked(areas=settings.areas or "smallest", search=settings.search, reward=settings.reward if reward is None else reward,
-                  game=settings.game,
-                  level=settings.level, refine=settings.refine, score=score, seed=settings.seed, model=settings.model,
+                  game=settings.game, level=settings.level, refine=settings.refine, score=score, seed=settings.seed, model=settings.model,
                   preprocessing=settings.preprocessing, group=group, batch_size=batch_size, memory_budget=memory_budget)
     question = make_question(asked, model, layer, fill, digest=digest)
     for name, stored, now in settings.differences(question.settings):

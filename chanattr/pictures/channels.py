@@ -116,14 +116,14 @@ def class_weights(classes: ClassAttribution, target: int, against: int | None = 
         [[-10.0, 2.0, 2.0, 2.0, 2.0, 2.0, 0.0, 0.0]]
     """
     check_kind("classes", classes, ClassAttribution, "pass what per_class gave")
-    rows = [class_row(classes, one) for one in ([target] if against is None else [target, against])]
-    if len(set(rows)) < len(rows):
+    rows = {one: class_row(classes, one) for one in ([target] if against is None else [target, against])}
+    if against is not None and len(rows) < 2:
         raise InputError(f"class {target} less class {against}, itself; expected another class, whose rates are taken off; name one, or "
                          "leave against out")
     rates = []
-    for one in [target] if against is None else [target, against]:
+    for one, row in rows.items():
         classes.channels(one, 1, source="mean")  # refuses what has no rates
-        rates.append(classes.mean_mask[class_row(classes, one)][classes.groups])
+        rates.append(classes.mean_mask[row][classes.groups])
     weights = np.asarray(rates[0] - (rates[1] if against is not None else 0), np.float32)
     if not weights.any():
         what = f"no a* set of class {target} has a channel" if against is None else (

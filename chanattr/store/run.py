@@ -176,7 +176,7 @@ class Run:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """reader.Keys of all images in the order of first writing: the rows of `per_image`."""
+        """Keys of all images in the order of first writing: the rows of `per_image`."""
         return tuple(self._index.keys)
 
     @property
@@ -185,7 +185,7 @@ class Run:
         return dict(json.loads(json.dumps(self._index.attributes)))
 
     def finished(self, layer: str, label: str = "exact", *, spatial: bool = False) -> set[str]:
-        """reader.Keys of the images that have a set of channels (or a mask on the picture) at a layer; empty for a layer that has none."""
+        """Keys of the images that have a set of channels (or a mask on the picture) at a layer; empty for a layer that has none."""
         answers = self._index.answers[reader.BY_IMAGE[spatial]].get((layer, label))
         return {self._index.keys[row] for row in answers.done} if answers else set()
 
