@@ -1,7 +1,8 @@
-"""Every argument of every public function given something of no kind that it takes, run as callers run them: without annotation checks."""
+"""Every argument of every public function and figure given something of no kind that it takes, as callers give it: not type-checked."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import os
@@ -20,13 +21,14 @@ from chanattr.images.boxes import ImageBoxes
 from tests.models import Plain, images, seeded
 
 # Never looked into, or only said: what they are makes no difference to what is done.
-LEFT = {"progress", "asked"}
+LEFT = {"progress", "asked", "title"}
 WRONG = (object(), 3, "no such thing")
 
 
 def entered(call: Callable[..., Any]) -> Callable[..., None]:
     """A context manager as a function, around a pass of the network."""
 
+    @functools.wraps(call)
     def go(**options: Any) -> None:
         with call(**options):
             seeded(Plain)(images(2))
@@ -115,6 +117,40 @@ def calls(folder: Path) -> Iterator[tuple[str, Callable[..., Any], dict[str, Any
         if inspect.isfunction(call):
             yield name, entered(call) if name in ("inject", "capture", "frozen") else call, given[name]
     run.close()
+    drawn = figures(masks)
+    for name in ca.figures.__all__:
+        call = getattr(ca.figures, name)
+        wanted = inspect.signature(call).parameters
+        yield f"figures.{name}", call, {key: value for key, value in drawn[name.removesuffix("_data")].items() if key in wanted}
+
+
+def figures(masks: ca.SpatialAttribution) -> dict[str, dict[str, Any]]:
+    """Arguments that each figure takes."""
+    samples, dropped = ca.figures.samples, ca.figures.samples.masks("delete")
+    found, record, picture, told = samples.images(), samples.classes(), samples.picture(), samples.evaluation()
+    image, mask = {"found": found, "row": 0, "names": list("abc")}, {"found": masks, "row": 0, "names": list("abc")}
+    return {
+        "area_curve": image,
+        "area_strip": image | {"picture": picture},
+        "channel_cards": {"made": samples.channel_images()},
+        "class_channels": {"classes": record, "target": 1},
+        "class_curves": {"classes": record, "target": 1},
+        "class_matrix": {"classes": record},
+        "depth": {"found": [told]},
+        "energy_map": image | {"picture": picture},
+        "inversions": {"made": [samples.inversion()], "found": found},
+        "mask_and_channels": {"view": ca.joint_view(masks, [found]), "row": 0, "picture": picture},
+        "mask_curve": mask,
+        "mask_games": {"kept": samples.masks(), "dropped": dropped, "row": 0},
+        "mask_growth": {"found": masks, "rows": [0], "pictures": [picture]},
+        "mask_strip": mask | {"picture": picture},
+        "method_maps": {"pictures": [picture], "maps": {"masks": masks.heat((32, 32))[:1]}},
+        "methods": {"found": told},
+        "overlap_matrix": {"likeness": ca.overlap(record, 4)},
+        "sanity": {"told": samples.sanity()},
+        "smallest_areas": {"found": found, "names": list("abc"), "labels": [0, 1, 2]},
+        "specificity_matrix": {"found": samples.specificity()},
+    }
 
 
 def told() -> dict[str, str]:
@@ -123,7 +159,8 @@ def told() -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # some paths that are given are taken
         for name, call, given in calls(Path(folder)):
-            arguments = [one for one in inspect.signature(getattr(ca, name)).parameters if one not in LEFT]
+            parameters = inspect.signature(call).parameters.values()
+            arguments = [one.name for one in parameters if one.name not in LEFT and one.kind is not one.VAR_POSITIONAL]
             for argument, wrong in [("", None), *((one, wrong) for one in arguments for wrong in WRONG)]:
                 try:
                     call(**given | ({argument: wrong} if argument else {}))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 
+from chanattr.arguments import listed
 from chanattr.errors import InputError
 from chanattr.pictures.figures import theme, words
 from chanattr.records import NOT_REACHED, NOT_RUN, ImageAttribution
@@ -67,8 +69,11 @@ def smallest_areas_data(found: ImageAttribution, names: Sequence[str] | None = N
         >>> data.edges.tolist(), data.counts.tolist(), data.median
         ([1, 2, 3, 4, 5, 6, 7, 8, 9], [0, 1, 1, 1, 0, 0, 0, 0], 3.0)
     """
-    if labels is not None and len(labels) != len(found):
-        raise InputError(f"{len(labels)} labels for {len(found)} images; expected one an image, -1 for none")
+    words.check_record("found", found, ImageAttribution)
+    if labels is not None:
+        labels = listed("labels", labels, "class numbers", "leave it out for no classes", least=0)
+        if len(labels) != len(found) or not all(isinstance(label, Integral) for label in labels):
+            raise InputError(f"{len(labels)} labels for {len(found)} images, {labels[:5]}; expected one whole number an image, -1 for none")
     smallest, channels = found.smallest_area, found.masks.shape[2]
     edges = area_bins(channels)
     counts = np.histogram(smallest[smallest > 0], edges)[0]

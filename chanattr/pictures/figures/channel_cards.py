@@ -50,7 +50,9 @@ def channel_cards_data(made: ChannelImages, *examples: Examples) -> ChannelCards
         >>> data.names[0], [part.head for part in data.parts]
         ('channel 0', ['made', 'images that drive it'])
     """
+    words.check_record("made", made, ChannelImages)
     for one in examples:
+        words.check_record("examples", one, Examples)
         if (one.layer, one.names) != (made.layer, made.names):
             raise InputError(f"examples are of {one.names[:3]} at {one.layer!r}, pictures of {made.names[:3]} at {made.layer!r}; expected "
                              "the same channels in the same order; ask both for the same ones")

@@ -54,6 +54,7 @@ def overlap_matrix_data(likeness: Overlap) -> OverlapMatrix:
         >>> data.names, data.jaccard.round(2).tolist()[0]
         (('fox', 'cat', 'dog'), [1.0, 0.33, 0.6])
     """
+    words.check_record("likeness", likeness, Overlap)
     kept = np.flatnonzero(likeness.sizes >= 0)
     if not len(kept):
         raise InputError("an overlap in which no class has a set; expected one or more; ask overlap with a count that was searched")
@@ -120,6 +121,7 @@ def specificity_matrix_data(found: Specificity, figure: str = "accuracy") -> Spe
         >>> data.what, data.names, data.values.shape
         ('top-1 accuracy', ('cat', 'dog', 'fox'), (3, 3))
     """
+    words.check_record("found", found, Specificity)
     if figure == "accuracy":
         return SpecificityMatrix(found.names, found.accuracy, found.original_accuracy, "top-1 accuracy")
     if figure == "logits":

@@ -50,6 +50,7 @@ def class_channels_data(classes: ClassAttribution, target: int, count: int = 12)
         >>> data.channels.tolist(), data.joint.tolist()
         ([1, 2, 3], [True, True, True])
     """
+    words.check_record("classes", classes, ClassAttribution)
     count = int(check_number(f"count={count!r}", count, STEPS))
     row = class_row(classes, target)
     channels = np.argsort(-classes.mean_mask[row], kind="stable")[:count]
@@ -111,6 +112,7 @@ def class_matrix_data(classes: ClassAttribution, count: int = 24) -> ClassMatrix
         >>> data.names, data.rates.shape
         (('cat', 'dog', 'fox'), (3, 4))
     """
+    words.check_record("classes", classes, ClassAttribution)
     count = int(check_number(f"count={count!r}", count, STEPS))
     rates = classes.mean_mask
     channels = np.argsort(-rates.std(0), kind="stable")[:count]

@@ -70,7 +70,7 @@ def area_curve_data(found: ImageAttribution, row: int) -> AreaCurve:
         >>> data.areas.tolist(), data.scores.round().tolist(), data.smallest_area
         ([1, 2, 4, 8], [5.0, 10.0, 10.0, 10.0], 2)
     """
-    row = words.check_row(found, row)
+    row = words.check_row(found, row, ImageAttribution)
     original, empty = float(found.original[row]), float(found.empty[row])
     return AreaCurve(found.areas, found.scores[row], found.top1[row], original, empty,
                      level_score(found.settings, original, empty), int(found.smallest_area[row]),
@@ -130,6 +130,7 @@ def class_curves_data(classes: ClassAttribution, target: int) -> ClassCurves:
         >>> data.smallest_area, data.images, data.held_out_scores.round().tolist()
         (3, 5, [3.0, 6.0, 9.0, 9.0])
     """
+    words.check_record("classes", classes, ClassAttribution)
     row = class_row(classes, target)
     return ClassCurves(classes.areas, classes.joint_scores[row], classes.joint_top1[row], classes.held_out_scores[row],
                        classes.held_out_top1[row], float(classes.original[row]), float(classes.empty[row]),

@@ -53,7 +53,7 @@ def energy_map_data(found: ImageAttribution, row: int, picture: np.ndarray) -> E
         >>> data.picture.shape, data.energy.shape, data.smallest_area
         ((32, 32, 3), (4, 4), 2)
     """
-    row = words.check_row(found, row)
+    row = words.check_row(found, row, ImageAttribution)
     energy = laid_out(found.energy[row])
     return EnergyMap(raster.glow(picture, raster.unit(energy)), energy, int(found.smallest_area[row]))
 
@@ -137,7 +137,7 @@ def area_strip_data(found: ImageAttribution, row: int, picture: np.ndarray) -> A
         >>> data.areas.tolist(), data.pictures.shape, data.boxed
         ([1, 2, 4, 8], (4, 32, 32, 3), 1)
     """
-    row = words.check_row(found, row)
+    row = words.check_row(found, row, ImageAttribution)
     smallest = int(found.smallest_area[row])
     if not len(found.areas) or not np.isfinite(found.energy_by_area[row]).all():
         raise InputError(f"row {row} ({found.keys[row]!r}) keeps no energy by area; expected a row that does; "

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
+from chanattr.arguments import listed
 from chanattr.errors import InputError
 from chanattr.picture_records import Inversion
 from chanattr.pictures.figures import raster, theme, words
@@ -54,15 +55,20 @@ def inversions_data(made: Sequence[Inversion], titles: Sequence[str] | None = No
         >>> data.titles, data.pictures.shape
         (('features.10: 2 to 4 of 8',), (3, 1, 32, 32, 3))
     """
+    made = listed("made", made, "inversions", "write [inversion] for one", least=0)
+    for one in made:
+        words.check_record("made", one, Inversion)
     if not made or any(one.keys != made[0].keys or one.pictures.shape != made[0].pictures.shape for one in made):
         raise InputError(f"{len(made)} inversions with keys {[one.keys[:2] for one in made][:3]}; expected one or more records of the same "
                          "images; draw others apart")
-    heads = tuple(map(_title, made) if titles is None else titles)
-    if len(heads) != len(made):
-        raise InputError(f"{len(heads)} titles for {len(made)} inversions; expected one each; leave titles out for the layers")
-    if found is not None and not set(made[0].keys) <= set(found.keys):
-        raise InputError(f"answers for {found.keys[:2]} with inversions of {made[0].keys[:2]}; expected answers for all of these images; "
-                         "choose their rows")
+    heads = tuple(map(_title, made) if titles is None else listed("titles", titles, "texts", "leave it out for the layers", least=0))
+    if len(heads) != len(made) or not all(isinstance(head, str) for head in heads):
+        raise InputError(f"{len(heads)} titles for {len(made)} inversions; expected a text each; leave titles out for the layers")
+    if found is not None:
+        words.check_record("found", found, ImageAttribution)
+        if not set(made[0].keys) <= set(found.keys):
+            raise InputError(f"answers for {found.keys[:2]} with inversions of {made[0].keys[:2]}; expected answers for all of these "
+                             "images; choose their rows")
     originals = raster.rgb(made[0].originals)
     seen = None if found is None else np.stack([raster.glow(picture, raster.unit(found.energy[found.keys.index(key)]))
                                                 for key, picture in zip(made[0].keys, originals, strict=True)])

@@ -42,7 +42,7 @@ def mask_and_channels_data(view: JointView, row: int, picture: np.ndarray) -> Ma
         >>> data.layers, data.pictures.shape
         (('features.10',), (2, 32, 32, 3))
     """
-    row = words.check_row(view.keys, row, "view")
+    row = words.check_row(view, row, JointView, "view")
     picture = raster.check_picture(picture)
     size = (picture.shape[0], picture.shape[1])
     finest = max(range(len(view.layers)), key=lambda place: view.masks[place][row].size)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
+from chanattr.arguments import check_kind
 from chanattr.errors import InputError
 from chanattr.pictures.figures import raster, words
 from chanattr.pictures.figures.panels import GAP, panels, place_picture
@@ -37,7 +38,8 @@ def method_maps_data(pictures: Sequence[np.ndarray], maps: Mapping[str, np.ndarr
         >>> data.methods, data.pictures.shape
         (('picture', 'masks'), (1, 2, 32, 32, 3))
     """
-    checked = [raster.check_picture(picture) for picture in pictures]
+    checked = raster.check_pictures(pictures)
+    check_kind("maps", maps, Mapping, "give {method: maps [R, h, w]}")
     if not checked or any(picture.shape != checked[0].shape for picture in checked):
         raise InputError(f"{len(checked)} pictures of shapes {sorted({p.shape for p in checked})}; expected one or more of one size; "
                          "resize them")

@@ -9,10 +9,11 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from chanattr.arguments import listed
 from chanattr.errors import InputError
 from chanattr.evidence.evaluation import Evaluation, Summary
 from chanattr.evidence.intervals import Interval
-from chanattr.pictures.figures import theme
+from chanattr.pictures.figures import theme, words
 
 
 class Methods(NamedTuple):
@@ -38,7 +39,7 @@ def methods_data(found: Evaluation | Summary) -> Methods:
         >>> data.names, [share.value for share in data.shares]
         (('random', 'exact'), [0.5, 1.0])
     """
-    told = found.summary() if isinstance(found, Evaluation) else found
+    told = _summary(found)
     by_share = any(np.isfinite(line.share.value) for line in told.lines)
     lines = sorted(told.lines, key=lambda line: line.share.value if by_share else -line.smallest.value)
     return Methods(names=tuple(line.method for line in lines), shares=tuple(line.share for line in lines),
@@ -57,7 +58,7 @@ def methods(found: Evaluation | Summary) -> go.Figure:
         >>> ca.figures.methods(found).layout.title.subtitle.text
         '3 images, 4 areas; bars are 95 % intervals over images'
     """
-    told = found.summary() if isinstance(found, Evaluation) else found
+    told = _summary(found)
     data = methods_data(told)
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06)
     names = [name.replace("_", " ") for name in data.names]
@@ -99,7 +100,7 @@ def depth_data(found: Sequence[Evaluation | Summary]) -> Depth:
         >>> data.layers, data.needed[0].value
         (('features.10',), 0.375)
     """
-    told = [one.summary() if isinstance(one, Evaluation) else one for one in found]
+    told = [_summary(one) for one in listed("found", found, "evaluations, one a layer", "write [evaluation] for one", least=0)]
     if not told:
         raise InputError("no evaluations to draw by depth; expected one a layer; evaluate a run first")
 
@@ -136,6 +137,11 @@ def depth(found: Sequence[Evaluation | Summary]) -> go.Figure:
     figure.update_yaxes(title={"text": "share of the layer"}, range=[0, 1.12 * top])
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=labels)
     return theme.dress(figure, "How much of each layer is needed", "means over images; bars are 95 % intervals", height=420)
+
+
+def _summary(found: Evaluation | Summary) -> Summary:
+    words.check_record("found", found, Evaluation, Summary)
+    return found.summary() if isinstance(found, Evaluation) else found
 
 
 def _points(intervals: tuple[Interval, ...], names: list[str], colours: list[str], digits: int) -> go.Scatter:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from chanattr.arguments import listed
 from chanattr.codes import laid_out
 from chanattr.errors import InputError
 from chanattr.pictures.figures.theme import GLOW
@@ -87,6 +89,15 @@ def check_picture(picture: np.ndarray) -> np.ndarray:
         raise InputError(f"a picture of type {picture.dtype} and shape {picture.shape}; expected uint8 [H, W, 3], "
                          "as run.thumbnail(key) gives")
     return picture
+
+
+def check_pictures(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The pictures as they came.
+
+    Raises:
+        InputError: no list, or not each u1 [H, W, 3].
+    """
+    return [check_picture(picture) for picture in listed("pictures", pictures, "pictures", "write [picture] for one", least=0)]
 
 
 def rgb(pictures: np.ndarray) -> np.ndarray:

@@ -35,6 +35,7 @@ def sanity_data(told: Sanity) -> SanityCurve:
         >>> data.depth.tolist(), data.jaccard.round(2).tolist(), data.border
         ([0, 1, 2], [1.0, 0.4, 0.35], 1)
     """
+    words.check_record("told", told, Sanity)
     known = ~np.isnan(told.rank)
     rank = np.where(known.any(1), np.where(known, told.rank, 0).sum(1) / np.maximum(known.sum(1), 1), np.nan)
     return SanityCurve(told.depth, told.jaccard.mean((1, 2)), told.chance.mean((1, 2)), rank, int(told.depth[told.after][-1]))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
+from chanattr.arguments import listed
 from chanattr.errors import InputError
 from chanattr.pictures.figures import raster, theme, words
 from chanattr.pictures.figures.curves import level_score
@@ -76,7 +77,7 @@ def mask_strip_data(found: SpatialAttribution, row: int, picture: np.ndarray) ->
         >>> data.pictures.shape, data.boxed
         ((3, 32, 32, 3), 1)
     """
-    row = words.check_row(found, row)
+    row = words.check_row(found, row, SpatialAttribution)
     picture = raster.check_picture(picture)
     size = (picture.shape[0], picture.shape[1])
     areas, scores, masks = found.true_areas[row], found.scores[row], found[row].masks(size)[0]
@@ -139,7 +140,7 @@ def mask_curve_data(found: SpatialAttribution, row: int) -> MaskCurve:
         >>> data.scores.round().tolist(), data.original
         ([5.0, 10.0, 10.0], 10.0)
     """
-    row = words.check_row(found, row)
+    row = words.check_row(found, row, SpatialAttribution)
     original, empty = float(found.original[row]), float(found.empty[row])
     return MaskCurve(found.true_areas[row], found.scores[row], found.level_set_scores[row], found.top1[row], original, empty,
                      level_score(found.settings, original, empty), float(found.smallest_area[row]), float(found.smallest_score[row]))
@@ -200,8 +201,8 @@ def mask_growth_data(found: SpatialAttribution, rows: Sequence[int], pictures: S
         >>> data.names, data.pictures.shape
         (('class 0',), (1, 3, 32, 32, 3))
     """
-    chosen = [words.check_row(found, row) for row in rows]
-    checked = [raster.check_picture(picture) for picture in pictures]
+    chosen = [words.check_row(found, row, SpatialAttribution) for row in listed("rows", rows, "rows", "write [row] for one")]
+    checked = raster.check_pictures(pictures)
     if len(chosen) != len(checked) or len({picture.shape for picture in checked}) != 1:
         raise InputError(f"{len(checked)} pictures of shapes {sorted({p.shape for p in checked})} for {len(chosen)} rows; expected one or "
                          "more of one size, one a row; resize them")
@@ -302,7 +303,8 @@ def mask_games_data(kept: SpatialAttribution, dropped: SpatialAttribution, row: 
         >>> data.kept.scores.round().tolist(), data.dropped.scores.round().tolist()
         ([5.0, 10.0, 10.0], [5.0, 0.0, -0.0])
     """
-    row = words.check_row(kept, row)
+    row = words.check_row(kept, row, SpatialAttribution, "kept")
+    words.check_record("dropped", dropped, SpatialAttribution)
     same = [place for place, key in enumerate(dropped.keys) if key == kept.keys[row] and dropped.targets[place] == kept.targets[row]]
     games = (kept.settings.game, dropped.settings.game)
     if not same or games != ("preserve", "delete"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence
 from numbers import Integral
+from typing import Any
 
+from chanattr.arguments import check_kind
 from chanattr.errors import InputError
 from chanattr.records import NOT_REACHED, NOT_RUN, ImageAttribution, SpatialAttribution
 from chanattr.settings import Settings
@@ -14,6 +16,11 @@ from chanattr.tables import short
 REWARDS = {"logit": "logit", "contrastive": "logit less the best other logit", "log_probability": "log-probability"}
 GAMES = {"preserve": "only the selected channels kept", "delete": "the selected channels dropped",
          "dual": "selected kept, less selected dropped"}
+MAKERS = {"ImageAttribution": "per_image or a run's per_image", "ClassAttribution": "per_class or a run's per_class",
+          "SpatialAttribution": "spatial or a run's spatial", "JointView": "joint_view", "Overlap": "overlap", "Specificity": "specificity",
+          "Evaluation": "evaluate or evaluate_run", "Sanity": "randomisation or label_randomisation",
+          "Inversion": "invert or a run's inversions", "ChannelImages": "visualise or a run's channel_pictures",
+          "Examples": "examples or a run's examples"}
 
 
 def printable(text: object) -> str:
@@ -32,8 +39,16 @@ def fit(text: str, most: int) -> str:
 
 
 def class_name(target: int, names: Sequence[str] | None) -> str:
-    """The name of a class, or "class 7" where none is known; not escaped."""
-    name = names[target] if names is not None and 0 <= target < len(names) else ""
+    """The name of a class, or "class 7" where none is known; not escaped.
+
+    Raises:
+        InputError: names that are no list of texts.
+    """
+    listed = names is None or (hasattr(names, "__getitem__") and not isinstance(names, (str, bytes, Mapping)))
+    name = names[target] if names is not None and listed and 0 <= target < len(names) else ""
+    if not listed or not isinstance(name or "", str):
+        raise InputError(f"names={repr(names)[:100]}; expected a list of texts, one a class by its number; leave names out where they are "
+                         "unknown")
     return name or f"class {target}"
 
 
@@ -67,13 +82,29 @@ def smallest(area: float, share: bool = False) -> str:
     return special.get(area, f"a* = {area:.1%}" if share else f"a* = {int(area):,}")
 
 
-def check_row(images: Sized, row: int, what: str = "result") -> int:
-    """The row as an int of this record.
+def check_record(name: str, record: object, *kinds: type) -> None:
+    """Refuses what is none of the records that a figure draws.
+
+    Args:
+        name: of the argument.
+        record: what came.
+        kinds: of record, the first a key of `MAKERS`.
 
     Raises:
-        InputError: no such row.
+        InputError: so; says what gives one.
     """
-    if not isinstance(row, Integral) or isinstance(row, bool) or not -len(images) <= row < len(images):
-        raise InputError(f"row {row!r} of a {what} of {len(images)} images; expected a row from 0 to {len(images) - 1}; its keys tell "
-                         "which image is where")
-    return int(row) % len(images)
+    check_kind(name, record, kinds, f"give what {MAKERS[kinds[0].__name__]} gives")
+
+
+def check_row(record: Any, row: int, kind: type, name: str = "found") -> int:
+    """The row as an int of a record, with keys of its images.
+
+    Raises:
+        InputError: not a record of this kind, or no such row.
+    """
+    check_record(name, record, kind)
+    images = len(record.keys)
+    if not isinstance(row, Integral) or isinstance(row, bool) or not -images <= row < images:
+        raise InputError(f"row {row!r} of a {'view' if name == 'view' else 'result'} of {images} images; expected a row from 0 to "
+                         f"{images - 1}; its keys tell which image is where")
+    return int(row) % images
