@@ -215,16 +215,19 @@ def loud():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_a_model_says_is_json_in_every_process(tmp_path: Path, workers: int) -> None:
-    """And what each worker did."""
+    """And what each worker did; and which picture cannot be read."""
     studio = make_studio(tmp_path)
+    (studio.images / "000_cat" / "broken.png").write_bytes(b"no picture")
     file = Path(studio.model.removesuffix(":make"))
     file.write_text(f"import logging, sys, warnings\nWORKERS = {workers}\n{file.read_text()}{LOUD}")
     words = ["attribute", f"{file}:loud", str(studio.images), "--layer", "mix", "-o", str(tmp_path / "run.h5"), "--areas", "2", "--device",
              "cpu", "--no-classes", "--log-format", "json", "--workers", str(workers), "--summary", str(tmp_path / "told.json")]
     done = subprocess.run([sys.executable, "-m", "chanattr", *words], capture_output=True, text=True, check=False,
                           env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr  # one picture cannot be read
     said = lines(done.stderr)
+    [skipped] = [line for line in said if line["event"] == "skipped"]
+    assert skipped["image"].endswith("broken.png")
     here = [line for line in said if line["message"] == "a word of the model's"]
     assert {line["logger"] for line in here} == {"mine"}
     assert any("a warning of the model's" in line["message"] and line["logger"] == "py.warnings" for line in said)
