@@ -183,6 +183,14 @@ def test_scores_below_zero_are_counted_out_too() -> None:
     assert (found.masks.tolist(), found.proved.tolist()) == ([[False, True, False, False]], [2])
 
 
+@pytest.mark.parametrize(("more", "taken"), [(0.5e-5, False), (2e-5, True)])
+def test_a_set_as_large_is_taken_only_for_more_than_rounding(more: float, taken: bool) -> None:
+    """Below a score of 1, as of scores of 1."""
+    judge = Formulas([Planted(linear=np.array([0.1, 0.1 + more, 0.0]), groups=(), activation=np.ones(3), mask=np.zeros(3, bool))], [0.05])
+    found = count_out(torch.tensor([[True, False, False]]), torch.tensor([True]), Channels(3), judge)
+    assert (found.masks.tolist(), found.proved.tolist()) == ([[not taken, taken, False]], [2])
+
+
 def test_every_exchange_with_the_one_other_is_tried() -> None:
     judge, masks = problem()
     masks[:] = True

@@ -165,3 +165,11 @@ def test_nested_masks_are_the_largest_values_of_each_row() -> None:
     for row in range(4):
         for place, area in enumerate(areas):
             assert found[row, place].tolist() == reference.largest(values[row].tolist(), area).tolist()
+
+
+def test_the_exact_search_of_channels_has_the_constants_that_its_documents_state() -> None:
+    """docs/search.md: 15 relaxed evaluations and 25 of exchanges, half of the set at first, five times as many halfway; down and up."""
+    search = Channels(CHANNELS).resolve(ca.ExactSearch())
+    assert (search.relaxed_steps, search.binary_steps, search.refine_steps, search.starts) == (15, 25, 10, 1)
+    assert (search.exchange, search.border, search.sweeps, search.exploration, search.memory) == (0.5, 5.0, 2, 0.4, 0.8)
+    assert (search.anneal, search.relaxed_rate, search.momentum, search.smoothing) == (0.5, 0.3, 0.5, 0.0)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import chanattr as ca
 from chanattr.codes import GRID, masks_of
-from chanattr.search.ascent import ascend
+from chanattr.search.ascent import Start, ascend
 from chanattr.search.objective import Scored
 from chanattr.search.pictures import SOFTNESS, Pictures, hardened, soft_maximum, through
 
@@ -152,3 +152,24 @@ def test_the_exact_search_has_the_constants_that_its_documents_state() -> None:
     assert (search.relaxed_steps, search.binary_steps, search.refine_steps, search.starts) == (80, 1, 10, 1)
     assert (search.hard_every, search.shifts) == (4, 4)
     assert (search.relaxed_rate, search.momentum, search.memory, search.anneal, search.smoothing) == (0.01, 0.9, 0.0, 0.5, 4.0)
+    assert (search.exploration, search.border, search.sweeps) == (0.0, 0.0, 0)
+
+
+def test_slopes_are_smoothed_from_coarse_to_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells: list[float] = []
+
+    def noted(family: Pictures, gradient: Tensor, wide: float) -> Tensor:
+        cells.append(wide)
+        return gradient
+
+    def flat(masks: Tensor, rows: Tensor, gradient: bool) -> Scored:
+        return Scored(masks.sum(1), torch.ones_like(masks))
+
+    monkeypatch.setattr(Pictures, "smooth_gradient", noted)
+    family = Pictures(14, 14)
+    search = family.resolve(ca.ExactSearch(smoothing=3.0))
+    for begin, expected in ((None, (0, 0.25, 0.5, 0.75)), (0.6, (0.6, 0.7, 0.8, 0.9))):
+        cells.clear()
+        start = None if begin is None else Start(torch.ones(1, GRID * GRID), torch.ones(1), begin)
+        ascend([through(family.spread, flat)], family, torch.tensor([0.5]), torch.zeros(1, dtype=torch.long), search, steps=4, start=start)
+        assert cells == pytest.approx([3 * 0.1**progress for progress in expected])
