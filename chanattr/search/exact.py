@@ -15,7 +15,7 @@ from torch import Tensor
 from chanattr.search.ascent import ascend
 from chanattr.search.family import Sets
 from chanattr.search.objective import Score
-from chanattr.search.worth import Seen, standardised
+from chanattr.search.worth import Past, Seen, standardised
 from chanattr.settings import ExactSearch
 
 FORWARDS = 3  # that cost as much as one evaluation with its gradient
@@ -137,10 +137,11 @@ def _search(score: Score, family: Sets, areas: Tensor, rows: Tensor, settings: E
     if start is None:
         return _walks(score, family, areas, rows, settings, seed, enough)
     slopes = standardised(score(start, rows, True).gradient)
-    seen = Seen.nothing(start).add(start, slopes, settings.memory)
-    here = Here(_resized(family, start > 0, slopes, areas), seen, None)
+    past = Past(Seen.nothing(start), settings.memory, steps)
+    past.add(start, slopes)
+    here = Here(_resized(family, start > 0, slopes, areas), past, None)
     left = min(1.0, (steps - 1) / settings.binary_steps)  # a warm start enters the schedule where this many steps are left
-    found, _ = _exchanges(score, areas, rows, here, steps - 1, left, settings, torch.Generator().manual_seed(seed), enough)
+    found = _exchanges(score, areas, rows, here, steps - 1, left, settings, torch.Generator().manual_seed(seed), enough)
     return found._replace(evaluations=found.evaluations + 1)
 
 
@@ -166,22 +167,22 @@ def _walk(score: Score, family: Sets, areas: Int[Tensor, "R A"], rows: Int[Tenso
           seed: int, enough: Enough | None) -> list[Found]:
     """The best masks of each place among decreasing `areas`."""
     found: list[Found | None] = [None] * areas.shape[1]
-    generator, last, seen = torch.Generator().manual_seed(seed), None, None
+    generator, last, past = torch.Generator().manual_seed(seed), None, None
     for place, steps, left, counted in way:
         area, before = areas[:, place], 0
-        if last is None or seen is None:
+        if last is None or past is None:
             before = steps * settings.relaxed_steps // (settings.relaxed_steps + settings.binary_steps)
             values, seen = ascend([score], family, area, rows, settings, steps=before)
-            masks = family.binary(family.project(values, area), area)
+            masks, past = family.binary(family.project(values, area), area), Past(seen, settings.memory, sum(visit.steps for visit in way))
         else:
-            masks = _resized(family, last.masks, seen.worth(), area)
+            masks = _resized(family, last.masks, past.worth(last.masks), area)
         if counted:
-            last = _best_of(score, _worthiest(seen.worth(), counted, FORWARDS * (steps - before)), rows)
+            last = _best_of(score, _worthiest(past.worth(masks), counted, FORWARDS * (steps - before)), rows)
             last = last if (earlier := found[place]) is None else _better(earlier, last)
         else:
-            here = Here(masks, seen, found[place])
+            here = Here(masks, past, found[place])
             paced = settings if last is None else dataclasses.replace(settings, exchange=WARM * settings.exchange)
-            last, seen = _exchanges(score, area, rows, here, steps - before, left, paced, generator, enough)
+            last = _exchanges(score, area, rows, here, steps - before, left, paced, generator, enough)
         found[place] = last = last._replace(evaluations=last.evaluations + before)
     return [one for one in found if one is not None]
 
@@ -249,20 +250,20 @@ def _resized(family: Sets, members: Bool[Tensor, "P K"], worth: Float[Tensor, "P
 
 
 class Here(NamedTuple):
-    """Where a walk of exchanges begins: at `masks`, with the slopes `seen`, and with what an earlier visit `found`."""
+    """Where a walk of exchanges begins: at `masks`, with what was seen in the `past`, and with what an earlier visit `found`."""
 
     masks: Bool[Tensor, "P K"]
-    seen: Seen
+    past: Past
     found: Found | None
 
 
 def _exchanges(score: Score, areas: Tensor, rows: Tensor, here: Here, steps: int, left: float, settings: ExactSearch,
-               generator: torch.Generator, enough: Enough | None) -> tuple[Found, Seen]:
-    """The best of the binary masks met on a walk of ever smaller exchanges, and the slopes seen; pairs that have enough leave it.
+               generator: torch.Generator, enough: Enough | None) -> Found:
+    """The best of the binary masks met on a walk of ever smaller exchanges; what is seen goes to the past; pairs that have enough leave.
 
     Where an earlier visit found better than `masks`, the walk goes on from that.
     """
-    masks, seen, earlier = here
+    masks, past, earlier = here
     going = torch.arange(len(areas), device=areas.device)
     nothing = torch.zeros(areas.shape, device=areas.device, dtype=torch.float32)
     best = earlier or Found(masks.clone(), nothing - torch.inf, nothing)
@@ -272,14 +273,15 @@ def _exchanges(score: Score, areas: Tensor, rows: Tensor, here: Here, steps: int
         best.evaluations[going] += 1
         better = scored.reward > best.rewards[going]
         best.masks[going[better]], best.rewards[going[better]] = masks[better], scored.reward[better]
-        seen = seen.add(masks.float(), standardised(scored.gradient), settings.memory)
+        past.add(masks.float(), standardised(scored.gradient))
         step += 1
         if step == steps:
             break
         if step == 1 and earlier is not None:
             masks = best.masks[going]
         if enough is not None and (done := _done(best, going, rows, better, enough)).any():
-            going, masks, seen = going[~done], masks[~done], Seen(seen.slopes[:, ~done], seen.times[:, ~done])
+            going, masks = going[~done], masks[~done]
+            past.keep(~done)
             if not len(going):
                 break
         share = left * (1 - step / steps)
@@ -287,12 +289,12 @@ def _exchanges(score: Score, areas: Tensor, rows: Tensor, here: Here, steps: int
         room = torch.minimum(areas[going], masks.shape[1] - areas[going]).float()
         count = (settings.exchange * share * room).round().clamp(min=1)
         if settings.border and step + 3 <= steps:  # the last two exchanges follow masks without a border
-            between = softened(masks, standardised(seen.worth()) + noise, torch.minimum(settings.border * count, room))
-            seen = seen.add(between, standardised(score(between, rows[going], True).gradient), settings.memory)
+            between = softened(masks, standardised(past.worth(masks)) + noise, torch.minimum(settings.border * count, room))
+            past.add(between, standardised(score(between, rows[going], True).gradient))
             best.evaluations[going] += 1
             step += 1
-        masks = exchanged(masks, standardised(seen.worth()) + noise, count)
-    return best, seen
+        masks = exchanged(masks, standardised(past.worth(masks)) + noise, count)
+    return best
 
 
 def _done(best: Found, going: Tensor, rows: Tensor, better: Tensor, enough: Enough) -> Bool[Tensor, "G"]:

@@ -1,14 +1,16 @@
-"""What a channel is worth to a set: the slopes seen with it in and with it out, older ones counting less."""
+"""What a channel is worth to a set: the slopes seen with it in and with it out, the more the newer and the liker the set."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 DOUBT = 0.5  # evaluations: a side of a channel that was seen this much counts half of one seen for ever
+LIKE = 0.7  # square roots of the area: a set that differs in so many members is e times less like
+LONGEST = 512  # masks of a walk that are kept; of a longer one the last
 FLAT = 1e-6  # slopes that differ by less than this share of the largest are rounding
 
 
@@ -36,10 +38,53 @@ class Seen(NamedTuple):
         The first slope alone promises what the channel's first bit adds, the second what its last bit does; with both, the answer is right
         to second order (the trapezoid rule), so a channel whose copy is in the set is worth little before it is tried.
         """
-        tiny = torch.finfo(self.times.dtype).tiny
-        trust = self.times / (self.times + DOUBT)
-        mean = self.slopes / self.times.clamp(min=tiny)
-        return (trust * mean).sum(0) / trust.sum(0).clamp(min=tiny)
+        doubted = self.times + DOUBT
+        trust = (self.times / doubted).sum(0)
+        return (self.slopes / doubted).sum(0) / trust.clamp(min=torch.finfo(trust.dtype).tiny)
+
+
+class Past:
+    """What a walk over sets has seen: discounted sums, and each mask with its slopes, which tell more the liker it is to the set at hand.
+
+    So what was seen at an area on the way down is remembered on the way back up, and what was seen at others since leads astray less.
+    """
+
+    def __init__(self, sums: Seen, memory: float, most: int) -> None:
+        """From the sums of what came before, with room for `most` masks (`LONGEST` at most)."""
+        _, pairs, channels = sums.times.shape
+        self.sums, self._memory = sums, memory
+        self._kept = sums.times.new_zeros(pairs, min(most, LONGEST), 3, channels)  # masks, slopes, and their products; zeros are no mask
+        self._count = 0
+
+    def add(self, masks: Float[Tensor, "P K"], slopes: Float[Tensor, "P K"]) -> None:
+        """One more mask. Slopes that are not finite say nothing."""
+        self.sums = self.sums.add(masks, slopes, self._memory)
+        told = slopes.isfinite().all(1, keepdim=True)
+        masks, slopes = masks * told, torch.where(told, slopes, 0)
+        self._kept[:, self._count % self._kept.shape[1]] = torch.stack([masks, slopes, masks * slopes], 1)
+        self._count += 1
+
+    def worth(self, masks: Bool[Tensor, "P K"]) -> Float[Tensor, "P K"]:
+        """What a channel adds to sets: `Seen.worth` of the discounted sums and of those weighed by likeness.
+
+        A mask that differs from the set in d members has the weight exp(-d / (LIKE sqrt(area))); all of them together at most as much as
+        the discounted sums can have, 1 / (1 - memory), or what is new would not count where all sets are alike.
+        """
+        if not self._count:
+            return self.sums.worth()
+        sets, kept = masks.float(), self._kept[:, :self._count]
+        area, areas = sets.sum(1, keepdim=True), kept[:, :, 0].sum(2)
+        apart = (area + areas) / 2 - (kept[:, :, 0] @ sets[:, :, None])[:, :, 0]
+        weights = torch.where(areas > 0, (-apart / (LIKE * area.sqrt())).exp(), 0)
+        weights = weights / ((1 - self._memory) * weights.sum(1, keepdim=True)).clamp(min=1)
+        inside, slopes, slopes_inside = (weights[:, None] @ kept.flatten(2)).view(len(sets), 3, -1).unbind(1)
+        outside = (weights.sum(1, keepdim=True) - inside).clamp(min=0)
+        alike = Seen(torch.stack([slopes_inside, slopes - slopes_inside]), torch.stack([inside, outside]))
+        return Seen(self.sums.slopes + alike.slopes, self.sums.times + alike.times).worth()
+
+    def keep(self, pairs: Bool[Tensor, "P"]) -> None:
+        """Forgets the others."""
+        self.sums, self._kept = Seen(self.sums.slopes[:, pairs], self.sums.times[:, pairs]), self._kept[pairs]
 
 
 def standardised(slopes: Float[Tensor, "P K"]) -> Float[Tensor, "P K"]:

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_it_steps_as_written(border: float, binary: int) -> None:
     calls = list(score.calls)
     generator = torch.Generator().manual_seed(3)
     values, speed = np.ones(CHANNELS), np.zeros(CHANNELS)
-    slopes, times = np.zeros((2, CHANNELS)), np.zeros((2, CHANNELS))
+    seen, past = np.zeros((2, 2, CHANNELS)), Walked([], [])
     members, between, noise, count, rewards = values, False, speed, 0, []
     for step, (masks, rows, _) in enumerate(calls):
         if step == 5:
@@ -40,8 +41,12 @@ def test_it_steps_as_written(border: float, binary: int) -> None:
         np.testing.assert_allclose(masks[0], values, atol=2e-5, err_msg=f"step {step}")
         slope = plain_standardised(score(torch.tensor(values, dtype=torch.float32)[None], rows, True).gradient[0].double().numpy())
         for side, weight in enumerate((values, 1 - values)):
-            slopes[side], times[side] = 0.8 * slopes[side] + weight * slope, 0.8 * times[side] + weight
-        worth = plain_worth(slopes, times)
+            seen[:, side] = 0.8 * seen[:, side] + np.stack([weight * slope, weight])
+        worth = plain_worth(seen)
+        if step >= 5:
+            past.masks.append(values)
+            past.slopes.append(slope)
+            worth = plain_worth(seen + plain_alike(past, members if between else values))
         if step < 5:
             speed = 0.7 * speed + plain_standardised(worth)
             now = area * (CHANNELS / area) ** (1 - min(1.0, (step + 1) / 3))
@@ -73,7 +78,7 @@ def test_a_walk_over_the_areas_of_a_row_steps_as_written(middle: int, border: fl
     found = find(score, [5, middle, 9], [row] * 3, settings, seed=3)
     calls = iter(list(score.calls))
     generator = torch.Generator().manual_seed(3)
-    values, speed, seen = np.ones(CHANNELS), np.zeros(CHANNELS), np.zeros((2, 2, CHANNELS))
+    values, speed, seen, past = np.ones(CHANNELS), np.zeros(CHANNELS), np.zeros((2, 2, CHANNELS)), Walked([], [])
     members, between, noise, count = values, False, speed, 0
     best: dict[int, tuple[float, np.ndarray]] = {}
     last = 0
@@ -81,9 +86,10 @@ def test_a_walk_over_the_areas_of_a_row_steps_as_written(middle: int, border: fl
     for number, (area, steps, left, counted) in enumerate([(9, 6, 1, 0), (5, 6, 1, 0), *turn, (5, 6, 1 / 2, 0), (9, 6, 1 / 2, 0)]):
         relaxed = 2 if number == 0 else 0
         if number:
-            values = plain_resized(best[last][1], plain_worth(*seen), area)
+            values = plain_resized(best[last][1], plain_worth(seen + plain_alike(past, best[last][1])), area)
         if counted:
-            worthiest = sorted(range(CHANNELS), key=lambda k: -plain_worth(*seen)[k])[:6]  # 6 evaluations are 18 forwards, 15 pairs
+            worth = plain_worth(seen + plain_alike(past, values))
+            worthiest = sorted(range(CHANNELS), key=lambda k: -worth[k])[:6]  # 6 evaluations are 18 forwards, 15 pairs
             pairs = [np.isin(np.arange(CHANNELS), pair).astype(float) for pair in itertools.combinations(worthiest, 2)]
             masks, _, gradient = next(calls)
             assert not gradient
@@ -100,13 +106,16 @@ def test_a_walk_over_the_areas_of_a_row_steps_as_written(middle: int, border: fl
             slope = plain_standardised(scored.gradient[0].double().numpy())
             for side, weight in enumerate((values, 1 - values)):
                 seen[:, side] = 0.8 * seen[:, side] + np.stack([weight * slope, weight])
-            worth = plain_worth(*seen)
             if step < relaxed:
+                worth = plain_worth(seen)
                 speed = 0.7 * speed + plain_standardised(worth)
                 now = area * (CHANNELS / area) ** (1 - min(1.0, (step + 1) / 1))
                 values = reference.project_capped_simplex(values + 0.3 * (1 - step / 2) * speed, now)
                 continue
+            past.masks.append(values)
+            past.slopes.append(slope)
             if between:
+                worth = plain_worth(seen + plain_alike(past, members))
                 between, values = False, plain_exchange(members, plain_standardised(worth) + noise, count)
                 continue
             if area not in best or scored.reward.item() > best[area][0]:
@@ -119,7 +128,7 @@ def test_a_walk_over_the_areas_of_a_row_steps_as_written(middle: int, border: fl
                 room = min(area, CHANNELS - area)
                 count = max(1, round((0.25 if number else 0.5) * share * room))
                 between = border > 0 and step < steps - 3
-                worth = plain_standardised(worth) + noise
+                worth = plain_standardised(plain_worth(seen + plain_alike(past, members))) + noise
                 values = plain_softened(members, worth, min(border * count, room)) if between else plain_exchange(members, worth, count)
         last = area
     assert next(calls, None) is None
@@ -211,8 +220,24 @@ def plain_standardised(slope: np.ndarray) -> np.ndarray:
     return (slope - slope.mean()) / slope.std()
 
 
-def plain_worth(slopes: np.ndarray, times: np.ndarray) -> np.ndarray:
-    worth = np.zeros(CHANNELS)
+class Walked(NamedTuple):
+    """The masks of a walk that are not relaxed, and their slopes, standardised."""
+
+    masks: list[np.ndarray]
+    slopes: list[np.ndarray]
+
+
+def plain_alike(past: Walked, members: np.ndarray) -> np.ndarray:
+    """What is added to the sums of slopes and of times, in and out: each mask as it is like the set, all of them as much as 5 at most."""
+    weights = [math.exp(-np.abs(mask - members).sum() / 2 / (0.7 * math.sqrt(members.sum()))) for mask in past.masks]
+    alike = np.zeros((2, 2, CHANNELS))
+    for weight, mask, slope in zip(weights, past.masks, past.slopes, strict=True):
+        alike += weight * min(1, 5 / sum(weights)) * np.array([[mask * slope, (1 - mask) * slope], [mask, 1 - mask]])
+    return alike
+
+
+def plain_worth(seen: np.ndarray) -> np.ndarray:
+    (slopes, times), worth = seen, np.zeros(CHANNELS)
     for k in range(CHANNELS):
         trust = [times[side, k] / (times[side, k] + 0.5) for side in (0, 1)]
         means = [slopes[side, k] / times[side, k] if times[side, k] else 0.0 for side in (0, 1)]
