@@ -52,10 +52,10 @@ def exact(score: Score, family: Sets, areas: Int[Tensor, "P"], rows: Int[Tensor,
     Where all masks of an area can be scored with the evaluations at hand, they are, and the answer is the best there is. Elsewhere a
     relaxed phase follows the slopes by projected ascent while the area is annealed from everything down to the row's largest; then masks
     are binary, and at each step the least worthy members are exchanged for worthier others: many at first, one at the end. What a channel
-    is worth is told by the slopes seen with it in *and* with it out (`chanattr.search.worth`), with some noise at first; before an exchange
-    the channels in question are seen halfway, partly in and partly out (`softened`), where slopes tell what the exchange will do. The best
-    binary mask seen is kept (its score comes with each evaluation). Of the sets of one member, and on the way down of two, those of the
-    worthiest are tried, each by a forward.
+    is worth is told by the slopes seen with it in *and* with it out, the newest and those of sets like this one before others
+    (`chanattr.search.worth`), with some noise at first; before an exchange the channels in question are seen halfway, partly in and partly
+    out (`softened`), where slopes tell what the exchange will do. The best binary mask seen is kept (its score comes with each
+    evaluation). Of the sets of one member, and on the way down of two, those of the worthiest are tried, each by a forward.
 
     The areas of a row are one walk, ``settings.sweeps`` times over them: from the largest down, then up again, and so on. An area's best
     set, cut or grown to the next area by what its channels are worth, is where that area goes on, with all that was seen of the slopes.

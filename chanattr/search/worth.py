@@ -1,4 +1,4 @@
-"""What a channel is worth to a set: the slopes seen with it in and with it out, the more the newer and the liker the set."""
+"""What a channel is worth to a set: slopes seen with it in and with it out, which count more if they are new, or of a set much like it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 DOUBT = 0.5  # evaluations: a side of a channel that was seen this much counts half of one seen for ever
-LIKE = 0.7  # square roots of the area: a set that differs in so many members is e times less like
-LONGEST = 512  # masks of a walk that are kept; of a longer one the last
+LIKE = 0.7  # square roots of the area: a set that differs in so many members counts e times less
+LONGEST = 512  # masks that a walk keeps, the last ones; the default grid's walk has 480
 FLAT = 1e-6  # slopes that differ by less than this share of the largest are rounding
 
 
@@ -44,9 +44,9 @@ class Seen(NamedTuple):
 
 
 class Past:
-    """What a walk over sets has seen: discounted sums, and each mask with its slopes, which tell more the liker it is to the set at hand.
+    """What a walk over sets has seen: discounted sums, and every mask with its slopes, which count more the more it is like a set.
 
-    So what was seen at an area on the way down is remembered on the way back up, and what was seen at others since leads astray less.
+    So what was seen at an area on the way down is remembered on the way back up, however much was seen elsewhere since.
     """
 
     def __init__(self, sums: Seen, memory: float, most: int) -> None:
@@ -65,13 +65,11 @@ class Past:
         self._count += 1
 
     def worth(self, masks: Bool[Tensor, "P K"]) -> Float[Tensor, "P K"]:
-        """What a channel adds to sets: `Seen.worth` of the discounted sums and of those weighed by likeness.
+        """What a channel adds to sets: as `Seen.worth`, of the discounted sums and as much again, at most, by likeness.
 
-        A mask that differs from the set in d members has the weight exp(-d / (LIKE sqrt(area))); all of them together at most as much as
-        the discounted sums can have, 1 / (1 - memory), or what is new would not count where all sets are alike.
+        A mask that differs from a set in d members has the weight exp(-d / (LIKE sqrt(area))), and all masks together at most
+        1 / (1 - memory), which is what the discounted ones have in the long run: where all sets are alike, what is new must still count.
         """
-        if not self._count:
-            return self.sums.worth()
         sets, kept = masks.float(), self._kept[:, :self._count]
         area, areas = sets.sum(1, keepdim=True), kept[:, :, 0].sum(2)
         apart = (area + areas) / 2 - (kept[:, :, 0] @ sets[:, :, None])[:, :, 0]
