@@ -53,7 +53,7 @@ class ExactSearch:
         relaxed_rate: step of the relaxed phase, in mask units per standard deviation of the gradient, above 0.
         momentum: of the relaxed phase, in [0, 1).
         memory: share of the slopes seen so far that still counts after one more step, in [0, 1); in the binary phase those of masks like
-            the one at hand count as much again at most, whatever their age.
+            the one at hand count besides, whatever their age, together at most as much as all of those can.
         exchange: share of the set (or of what is outside, where that is less) exchanged at the first binary step; it falls linearly. Of
             areas searched in turn all but the first begin with half of it.
         exploration: noise on the channels' worth at the first binary step, in its standard deviations, 0 or more; it falls linearly.

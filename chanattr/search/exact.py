@@ -173,7 +173,8 @@ def _walk(score: Score, family: Sets, areas: Int[Tensor, "R A"], rows: Int[Tenso
         if last is None or past is None:
             before = steps * settings.relaxed_steps // (settings.relaxed_steps + settings.binary_steps)
             values, seen = ascend([score], family, area, rows, settings, steps=before)
-            masks, past = family.binary(family.project(values, area), area), Past(seen, settings.memory, sum(visit.steps for visit in way))
+            masks = family.binary(family.project(values, area), area)
+            past = Past(seen, settings.memory, max(1, sum(visit.steps for visit in way if not visit.counted) - before))
         else:
             masks = _resized(family, last.masks, past.worth(last.masks), area)
         if counted:

@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from chanattr.network.exactly import float32_exactly
+
 DOUBT = 0.5  # evaluations: a side of a channel that was seen this much counts half of one seen for ever
-LIKE = 0.7  # square roots of the area: a set that differs in so many members counts e times less
-LONGEST = 512  # masks that a walk keeps, the last ones; the default grid's walk has 480
+LIKE = 0.7  # square roots of the area: a set of which so many members are others counts e times less
+LONGEST = 640  # masks that a walk keeps, the last ones; over the default grid it has 413 at most, over the paper's areas 551
 FLAT = 1e-6  # slopes that differ by less than this share of the largest are rounding
 
 
@@ -44,16 +46,17 @@ class Seen(NamedTuple):
 
 
 class Past:
-    """What a walk over sets has seen: discounted sums, and every mask with its slopes, which count more the more it is like a set.
+    """What a walk over sets has seen: discounted sums, and its last masks with their slopes, which count more the more they are like a set.
 
-    So what was seen at an area on the way down is remembered on the way back up, however much was seen elsewhere since.
+    So what was seen at an area on the way down is remembered on the way back up.
     """
 
     def __init__(self, sums: Seen, memory: float, most: int) -> None:
-        """From the sums of what came before, with room for `most` masks (`LONGEST` at most)."""
+        """From the sums of what came before, with room for the last `most` masks, `LONGEST` at most."""
         _, pairs, channels = sums.times.shape
         self.sums, self._memory = sums, memory
         self._kept = sums.times.new_zeros(pairs, min(most, LONGEST), 3, channels)  # masks, slopes, and their products; zeros are no mask
+        self._areas = sums.times.new_zeros(self._kept.shape[:2])
         self._count = 0
 
     def add(self, masks: Float[Tensor, "P K"], slopes: Float[Tensor, "P K"]) -> None:
@@ -61,17 +64,20 @@ class Past:
         self.sums = self.sums.add(masks, slopes, self._memory)
         told = slopes.isfinite().all(1, keepdim=True)
         masks, slopes = masks * told, torch.where(told, slopes, 0)
-        self._kept[:, self._count % self._kept.shape[1]] = torch.stack([masks, slopes, masks * slopes], 1)
+        place = self._count % self._kept.shape[1]
+        self._kept[:, place], self._areas[:, place] = torch.stack([masks, slopes, masks * slopes], 1), masks.sum(1)
         self._count += 1
 
+    @float32_exactly()
     def worth(self, masks: Bool[Tensor, "P K"]) -> Float[Tensor, "P K"]:
-        """What a channel adds to sets: as `Seen.worth`, of the discounted sums and as much again, at most, by likeness.
+        """What a channel adds to sets: as `Seen.worth`, of the discounted sums and of sums by likeness.
 
-        A mask that differs from a set in d members has the weight exp(-d / (LIKE sqrt(area))), and all masks together at most
-        1 / (1 - memory), which is what the discounted ones have in the long run: where all sets are alike, what is new must still count.
+        A mask that differs from a set by d, half the sum of their differences (members exchanged, where areas are equal), has the weight
+        exp(-d / (LIKE sqrt(area))), and all of them together at most 1 / (1 - memory), which is what the discounted ones have in the long
+        run: where all sets are alike, what is new must still count.
         """
-        sets, kept = masks.float(), self._kept[:, :self._count]
-        area, areas = sets.sum(1, keepdim=True), kept[:, :, 0].sum(2)
+        sets, kept, areas = masks.float(), self._kept[:, :self._count], self._areas[:, :self._count]
+        area = sets.sum(1, keepdim=True)
         apart = (area + areas) / 2 - (kept[:, :, 0] @ sets[:, :, None])[:, :, 0]
         weights = torch.where(areas > 0, (-apart / (LIKE * area.sqrt())).exp(), 0)
         weights = weights / ((1 - self._memory) * weights.sum(1, keepdim=True)).clamp(min=1)
@@ -82,7 +88,8 @@ class Past:
 
     def keep(self, pairs: Bool[Tensor, "P"]) -> None:
         """Forgets the others."""
-        self.sums, self._kept = Seen(self.sums.slopes[:, pairs], self.sums.times[:, pairs]), self._kept[pairs]
+        self.sums = Seen(self.sums.slopes[:, pairs], self.sums.times[:, pairs])
+        self._kept, self._areas = self._kept[pairs], self._areas[pairs]
 
 
 def standardised(slopes: Float[Tensor, "P K"]) -> Float[Tensor, "P K"]:

@@ -353,7 +353,12 @@ def test_a_pair_that_has_enough_is_not_searched_on(near: float | None) -> None:
     found = search_until(score, [4, 4, 4], [0, 1, 2], enough)
     assert found.rewards[0] >= levels[0]
     assert found.rewards[2] == whole.rewards[2]
-    assert torch.equal(found.masks[1:], whole.masks[1:])  # the others go on as if nothing had happened
+    assert torch.equal(found.masks[1:], whole.masks[1:])  # the others go on as if nothing had happened, step by step
+    undisturbed = Rows()
+    search_until(undisturbed, [4, 4, 4], [0, 1, 2], enough_at(undisturbed, [torch.inf] * 3)[0])
+    for (masks, rows, _), (others, their_rows, _) in zip(score.calls, undisturbed.calls, strict=True):
+        assert torch.equal(masks[rows == 1], others[their_rows == 1])
+        assert not (rows == 2).any() or torch.equal(masks[rows == 2], others[their_rows == 2])
     gradients = [(len(rows), rows.tolist()) for _, rows, _ in score.calls]
     assert found.evaluations[0] < whole.evaluations[0]
     assert found.evaluations[1] >= whole.evaluations[1]  # with the looks

@@ -67,6 +67,39 @@ def test_it_steps_as_written(border: float, binary: int) -> None:
     assert found.rewards[0].item() == pytest.approx(max(rewards))
 
 
+@pytest.mark.parametrize("memory", [0.8, 0.3])
+def test_from_a_start_it_steps_as_written(memory: float) -> None:
+    """The whole path again in plain numpy: the slope at the start cuts it, and is remembered as those of the walk are."""
+    score, area, row, steps = Rows(), 4, 1, 9
+    start = np.isin(np.arange(CHANNELS), (0, 2, 3, 5, 8, 9, 13)).astype(float)
+    settings = ExactSearch(relaxed_steps=5, binary_steps=20, memory=memory, exchange=0.9, exploration=0.4, border=1.7)
+    find(score, [area], [row], settings, start=torch.tensor(start, dtype=torch.float32)[None], steps=steps, seed=3)
+    calls, generator = list(score.calls), torch.Generator().manual_seed(3)
+    values, seen, past = start, np.zeros((2, 2, CHANNELS)), Walked([], [])
+    members, between, noise, count = values, False, np.zeros(CHANNELS), 0
+    for step, (masks, rows, _) in enumerate(calls):
+        np.testing.assert_allclose(masks[0], values, atol=2e-5, err_msg=f"step {step}")
+        slope = plain_standardised(score(torch.tensor(values, dtype=torch.float32)[None], rows, True).gradient[0].double().numpy())
+        for side, weight in enumerate((values, 1 - values)):
+            seen[:, side] = memory * seen[:, side] + np.stack([weight * slope, weight])
+        past.masks.append(values)
+        past.slopes.append(slope)
+        if step == 0:
+            values = plain_resized(start, slope, area)
+            continue
+        worth = plain_worth(seen + plain_alike(past, members if between else values, 1 / (1 - memory)))
+        if between:
+            between, values = False, plain_exchange(members, plain_standardised(worth) + noise, count)
+            continue
+        members, share = values, (steps - 1) / 20 * (1 - step / (steps - 1))
+        noise = 0.4 * share * torch.randn(CHANNELS, generator=generator).double().numpy()
+        count = max(1, round(0.9 * share * area))
+        between = step + 3 <= steps - 1
+        worth = plain_standardised(worth) + noise
+        values = plain_softened(members, worth, min(1.7 * count, area)) if between else plain_exchange(members, worth, count)
+    assert len(calls) == steps
+
+
 @pytest.mark.parametrize("border", [0, 1.7])
 @pytest.mark.parametrize("middle", [3, 2])
 def test_a_walk_over_the_areas_of_a_row_steps_as_written(middle: int, border: float) -> None:
@@ -227,12 +260,12 @@ class Walked(NamedTuple):
     slopes: list[np.ndarray]
 
 
-def plain_alike(past: Walked, members: np.ndarray) -> np.ndarray:
-    """What is added to the sums of slopes and of times, in and out: each mask as it is like the set, all of them as much as 5 at most."""
+def plain_alike(past: Walked, members: np.ndarray, most: float = 5) -> np.ndarray:
+    """What is added to the sums of slopes and of times, in and out: each mask as it is like the set, all of them as much as `most`."""
     weights = [math.exp(-np.abs(mask - members).sum() / 2 / (0.7 * math.sqrt(members.sum()))) for mask in past.masks]
     alike = np.zeros((2, 2, CHANNELS))
     for weight, mask, slope in zip(weights, past.masks, past.slopes, strict=True):
-        alike += weight * min(1, 5 / sum(weights)) * np.array([[mask * slope, (1 - mask) * slope], [mask, 1 - mask]])
+        alike += weight * min(1, most / sum(weights)) * np.array([[mask * slope, (1 - mask) * slope], [mask, 1 - mask]])
     return alike
 
 

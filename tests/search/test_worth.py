@@ -75,6 +75,7 @@ def test_slopes_that_are_not_finite_say_nothing() -> None:
 
 def test_of_a_long_walk_the_last_masks_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sums, which need no room, remember them all."""
+    assert worth.LONGEST == 640
     monkeypatch.setattr(worth, "LONGEST", 2)
     likeness = [0, 1, torch.tensor(-1.5 / (0.7 * 2**0.5)).exp().item()]
     together = [MEMORY**age + alike for age, alike in zip((2, 1, 0), likeness, strict=True)]
@@ -88,3 +89,9 @@ def test_a_pair_that_is_kept_goes_on_as_if_nothing_had_happened() -> None:
     both.keep(torch.tensor([False, True]))
     both.add(pair(WALK[2][0]), pair(WALK[2][1]))
     assert asked(both, SET) == asked(past(WALK), SET)
+
+
+def test_the_callers_half_precision_does_not_reach_it() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        within = asked(past(WALK), SET)
+    assert within == asked(past(WALK), SET)
