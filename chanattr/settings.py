@@ -67,7 +67,8 @@ class ExactSearch:
         shifts: on pictures, by how many cells of the grid a mask of less than two discs is shifted as a whole, once it is found, the eight
             ways, then by half as many, down to one, once each, where it scores higher; 0 never, at most 31.
         sweeps: how often the areas of an image are gone over, from the largest to the smallest, back, and so on, the evaluations of
-            each divided among them (fewer for an area that lies closely below another); 0 searches every area by itself, as pictures are.
+            each divided among them, with fewer in the first (and fewer for an area that lies closely below another); 0 searches every
+            area by itself, as pictures are.
 
     Examples:
         >>> import chanattr as ca

@@ -245,7 +245,7 @@ def test_a_flat_row_leaves_the_others_as_they_are() -> None:
 def test_every_field_of_the_settings_matters() -> None:
     score = Rows()
     areas, rows = [9, 5, 2] * 3, [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    settings = Channels(CHANNELS).resolve(QUICK)
+    settings = Channels(CHANNELS).resolve(ExactSearch(relaxed_steps=12, binary_steps=16))
     changes: dict[str, Any] = {"relaxed_steps": 3, "binary_steps": 2, "anneal": 1.0, "relaxed_rate": 0.05, "momentum": 0.0, "memory": 0.1,
                                "exchange": 0.9, "exploration": 3.0, "sweeps": 1}
     for name, value in changes.items():
