@@ -40,8 +40,7 @@ def test_it_steps_as_written(border: float, binary: int) -> None:
             values = reference.largest(values.tolist(), area).astype(float)
         np.testing.assert_allclose(masks[0], values, atol=2e-5, err_msg=f"step {step}")
         slope = plain_standardised(score(torch.tensor(values, dtype=torch.float32)[None], rows, True).gradient[0].double().numpy())
-        for side, weight in enumerate((values, 1 - values)):
-            seen[:, side] = 0.8 * seen[:, side] + np.stack([weight * slope, weight])
+        seen = 0.8 * seen + plain_sides(values, slope)
         worth = plain_worth(seen)
         if step >= 5:
             past.masks.append(values)
@@ -80,8 +79,7 @@ def test_from_a_start_it_steps_as_written(memory: float) -> None:
     for step, (masks, rows, _) in enumerate(calls):
         np.testing.assert_allclose(masks[0], values, atol=2e-5, err_msg=f"step {step}")
         slope = plain_standardised(score(torch.tensor(values, dtype=torch.float32)[None], rows, True).gradient[0].double().numpy())
-        for side, weight in enumerate((values, 1 - values)):
-            seen[:, side] = memory * seen[:, side] + np.stack([weight * slope, weight])
+        seen = memory * seen + plain_sides(values, slope)
         past.masks.append(values)
         past.slopes.append(slope)
         if step == 0:
@@ -137,8 +135,7 @@ def test_a_walk_over_the_areas_of_a_row_steps_as_written(middle: int, border: fl
             np.testing.assert_allclose(masks[0], values, atol=2e-5, err_msg=f"visit {number}, step {step}")
             scored = score(torch.tensor(values, dtype=torch.float32)[None], rows, True)
             slope = plain_standardised(scored.gradient[0].double().numpy())
-            for side, weight in enumerate((values, 1 - values)):
-                seen[:, side] = 0.8 * seen[:, side] + np.stack([weight * slope, weight])
+            seen = 0.8 * seen + plain_sides(values, slope)
             if step < relaxed:
                 worth = plain_worth(seen)
                 speed = 0.7 * speed + plain_standardised(worth)
@@ -268,12 +265,17 @@ class Walked(NamedTuple):
     slopes: list[np.ndarray]
 
 
+def plain_sides(mask: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """What one mask tells [2, 2, K]: slopes and times, in and out."""
+    return np.array([[mask * slope, (1 - mask) * slope], [mask, 1 - mask]])
+
+
 def plain_alike(past: Walked, members: np.ndarray, most: float = 5) -> np.ndarray:
     """What is added to the sums of slopes and of times, in and out: each mask as it is like the set, all of them as much as `most`."""
     weights = [math.exp(-np.abs(mask - members).sum() / 2 / (0.7 * math.sqrt(members.sum()))) for mask in past.masks]
     alike = np.zeros((2, 2, CHANNELS))
     for weight, mask, slope in zip(weights, past.masks, past.slopes, strict=True):
-        alike += weight * min(1, most / sum(weights)) * np.array([[mask * slope, (1 - mask) * slope], [mask, 1 - mask]])
+        alike += weight * min(1, most / sum(weights)) * plain_sides(mask, slope)
     return alike
 
 

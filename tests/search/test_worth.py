@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from chanattr.search.worth import Past, Seen
 MEMORY = 0.75
 WALK = [([1, 1, 0, 0, 0], [4.0, 3, 2, 1, 0]), ([1, 0, 1, 0, 0], [0.0, 5, -1, 2, 2]), ([0, 0.5, 0.5, 1, 0], [1.0, 1, 3, -2, 2])]
 SET = [1, 0, 1, 0, 0]
+LIKENESS = [math.exp(-apart / (0.7 * 2**0.5)) for apart in (1, 0, 1.5)]  # of the walk's masks to the set, of two members
 
 
 def pair(values: list[float]) -> Tensor:
@@ -45,19 +48,15 @@ def weighed(weights: list[float]) -> list[float]:
 
 
 def test_a_mask_counts_by_its_age_and_by_its_likeness() -> None:
-    width = 0.7 * 2**0.5
-    likeness = [torch.tensor(-apart / width).exp().item() for apart in (1, 0, 1.5)]
-    together = [MEMORY**age + alike for age, alike in zip((2, 1, 0), likeness, strict=True)]
+    together = [MEMORY**age + alike for age, alike in zip((2, 1, 0), LIKENESS, strict=True)]
     assert asked(past(WALK), SET) == pytest.approx(weighed(together), rel=1e-5)
 
 
 def test_likenesses_together_count_as_much_as_ages_can() -> None:
     """With a short memory less than they would."""
-    width = 0.7 * 2**0.5
-    likeness = [torch.tensor(-apart / width).exp().item() for apart in (1, 0, 1.5)]
     ages = [0.2**age for age in (2, 1, 0)]
-    assert sum(likeness) > 1.25
-    together = [age + 1.25 / sum(likeness) * alike for age, alike in zip(ages, likeness, strict=True)]
+    assert sum(LIKENESS) > 1.25
+    together = [age + 1.25 / sum(LIKENESS) * alike for age, alike in zip(ages, LIKENESS, strict=True)]
     assert asked(past(WALK, memory=0.2), SET) == pytest.approx(weighed(together), rel=1e-5)
 
 
@@ -69,15 +68,14 @@ def test_before_the_first_mask_the_sums_alone_tell() -> None:
 
 def test_slopes_that_are_not_finite_say_nothing() -> None:
     broken = [WALK[0], (WALK[1][0], [0, torch.nan, 0, 0, 0]), (WALK[1][0], [0, 0, torch.inf, 0, 0])]
-    alike = [torch.tensor(-1 / (0.7 * 2**0.5)).exp().item(), 0, 0]
-    assert asked(past(broken), SET) == pytest.approx(weighed([MEMORY**2 + alike[0], 0, 0]))
+    assert asked(past(broken), SET) == pytest.approx(weighed([MEMORY**2 + LIKENESS[0], 0, 0]))
 
 
 def test_of_a_long_walk_the_last_masks_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sums, which need no room, remember them all."""
     assert worth.LONGEST == 640
     monkeypatch.setattr(worth, "LONGEST", 2)
-    likeness = [0, 1, torch.tensor(-1.5 / (0.7 * 2**0.5)).exp().item()]
+    likeness = [0, *LIKENESS[1:]]
     together = [MEMORY**age + alike for age, alike in zip((2, 1, 0), likeness, strict=True)]
     assert asked(past(WALK), SET) == pytest.approx(weighed(together), rel=1e-5)
 
